@@ -1,0 +1,65 @@
+# scope-registry. `make` alone prints the targets.
+#
+# Variables: GO (the go command), TESTFLAGS (more flags for `go test`, e.g.
+# TESTFLAGS=-race), FUZZTIME (per fuzz target), BENCHTIME (per benchmark).
+
+GO        ?= go
+TESTFLAGS ?=
+FUZZTIME  ?= 10s
+BENCHTIME ?= 1s
+
+# A checkout without commits, or a source archive, has no description.
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo devel)
+
+TOOL   := $(GO) tool -modfile=tools/go.mod
+BINARY := bin/scope-registry
+
+.DEFAULT_GOAL := help
+.PHONY: help build test test-race test-peers demo lint fmt generate check-generated fuzz bench clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Phony, since go build knows better than make what has changed. The version
+# comes from git describe above; go's own stamping would fail the build where
+# git refuses a checkout that belongs to another user.
+build: ## build bin/scope-registry, static and reproducible
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BINARY) ./cmd/scope-registry
+
+test: ## run all tests that need only Go (TESTFLAGS=… for more flags)
+	$(GO) test -timeout 10m $(TESTFLAGS) ./...
+
+test-race: ## run the same tests under the race detector (needs a C compiler)
+	$(MAKE) test TESTFLAGS='-race $(TESTFLAGS)'
+
+test-peers: ## run the tests that need other programs (promtool, …)
+	$(GO) test -timeout 10m -tags peers -count=1 -run Peer $(TESTFLAGS) ./cmd/...
+
+demo: build ## three servers: declare, move, kill the leader, lose nothing
+	$(GO) run ./internal/demo -bin $(BINARY)
+
+lint: ## lint the Go code and the protobuf schema
+	$(TOOL) golangci-lint run --allow-parallel-runners ./...
+	$(TOOL) buf lint
+	$(TOOL) buf format --diff --exit-code
+
+fmt: ## format the Go code and the protobuf schema
+	$(TOOL) golangci-lint fmt ./...
+	$(TOOL) buf format --write
+
+generate: ## regenerate internal/pb from its schema
+	GO='$(GO)' tools/generated.sh write
+
+check-generated: ## fail, with a diff, if internal/pb is not current
+	GO='$(GO)' tools/generated.sh check
+
+fuzz: ## run each fuzz target for FUZZTIME
+	GO='$(GO)' tools/fuzz.sh $(FUZZTIME)
+
+bench: ## run all benchmarks, each for BENCHTIME
+	@packages=$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r -n1 dirname | sort -u); \
+	if [ -z "$$packages" ]; then echo "no benchmarks"; exit 0; fi; \
+	set -x; $(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $$packages
+
+clean: ## remove what the targets above built
+	rm -rf bin coverage.* *.test

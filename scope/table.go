@@ -1,0 +1,143 @@
+package scope
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+)
+
+// ErrDuplicatePrefix is wrapped by the error that refuses a second scope with
+// the same prefix.
+var ErrDuplicatePrefix = errors.New("duplicate scope prefix")
+
+// OverlapError refuses two scopes of which one would silently shadow part of
+// the other: the outer scope's writer would never see writes for Inner.
+type OverlapError struct {
+	Inner Prefix // the longer prefix
+	Outer Prefix // the prefix that contains it
+}
+
+// Error names both prefixes.
+func (e *OverlapError) Error() string {
+	return fmt.Sprintf("overlapping scope prefixes: %q is contained by %q; declare only one of them",
+		e.Inner.Text(), e.Outer.Text())
+}
+
+// Table is the ownership table: scopes with prefixes that do not overlap. It is
+// a persistent value; its zero value is empty. A change costs O(length of the
+// prefix), a lookup takes no lock and does not allocate.
+type Table struct {
+	index      Index[*Scope]
+	noFallback int
+}
+
+// NewTable returns the table of the given scopes. It refuses equal prefixes
+// with [ErrDuplicatePrefix] and nested ones with an [*OverlapError].
+func NewTable(scopes ...Scope) (Table, error) {
+	var t Table
+	for _, s := range scopes {
+		var err error
+		if t, err = t.With(s); err != nil {
+			return Table{}, err
+		}
+	}
+	return t, nil
+}
+
+// With returns the table that also holds s. It refuses s if its prefix overlaps
+// one that is held.
+func (t Table) With(s Scope) (Table, error) {
+	if met, ok := t.Overlapping(s.Prefix); ok {
+		if met.Prefix == s.Prefix {
+			return t, fmt.Errorf("%w %q", ErrDuplicatePrefix, s.Prefix.Text())
+		}
+		return t, overlap(s.Prefix, met.Prefix)
+	}
+	return t.put(s), nil
+}
+
+func overlap(a, b Prefix) *OverlapError {
+	if len(a) > len(b) {
+		return &OverlapError{Inner: a, Outer: b}
+	}
+	return &OverlapError{Inner: b, Outer: a}
+}
+
+// Replace returns the table in which the scope with s's prefix is s. It reports
+// false, and changes nothing, if that prefix is not held.
+func (t Table) Replace(s Scope) (Table, bool) {
+	if _, ok := t.Get(s.Prefix); !ok {
+		return t, false
+	}
+	return t.Without(s.Prefix).put(s), true
+}
+
+func (t Table) put(s Scope) Table {
+	t.index = t.index.With(s.Prefix, &s)
+	if s.Fallback == "" {
+		t.noFallback++
+	}
+	return t
+}
+
+// Without returns the table that holds no scope with exactly this prefix.
+func (t Table) Without(p Prefix) Table {
+	old, ok := t.Get(p)
+	if !ok {
+		return t
+	}
+	t.index = t.index.Without(p)
+	if old.Fallback == "" {
+		t.noFallback--
+	}
+	return t
+}
+
+// Get returns the scope declared with exactly this prefix.
+func (t Table) Get(p Prefix) (*Scope, bool) { return t.index.Get(p) }
+
+// Overlapping returns a scope whose prefix overlaps p, the outermost if there
+// are several.
+func (t Table) Overlapping(p Prefix) (*Scope, bool) {
+	for _, s := range t.index.Overlapping(p) {
+		return s, true
+	}
+	return nil, false
+}
+
+// Lookup returns the scope with the longest prefix that key starts with.
+func (t Table) Lookup(key []byte) (*Scope, bool) { return t.index.Match(key) }
+
+// Len is the number of scopes.
+func (t Table) Len() int { return t.index.Len() }
+
+// Scopes yields all scopes in the order of prefix bytes.
+func (t Table) Scopes() iter.Seq[*Scope] { return t.Under("", "") }
+
+// Under yields, in order, the scopes whose prefix starts with under and comes
+// after the prefix after; an empty after leaves nothing out.
+func (t Table) Under(under, after Prefix) iter.Seq[*Scope] {
+	return func(yield func(*Scope) bool) {
+		for _, s := range t.index.From(under, after) {
+			if !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// WithoutFallback yields, in order, the scopes that take no writes while their
+// writer is down because they declare no fallback.
+func (t Table) WithoutFallback() iter.Seq[*Scope] {
+	return func(yield func(*Scope) bool) {
+		for s := range t.Scopes() {
+			if s.Fallback == "" && !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// NoFallbackLen is the number of scopes that [Table.WithoutFallback] yields, in
+// O(1).
+func (t Table) NoFallbackLen() int { return t.noFallback }
