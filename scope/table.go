@@ -66,10 +66,14 @@ func overlap(a, b Prefix) *OverlapError {
 // Replace returns the table in which the scope with s's prefix is s. It reports
 // false, and changes nothing, if that prefix is not held.
 func (t Table) Replace(s Scope) (Table, bool) {
-	if _, ok := t.Get(s.Prefix); !ok {
+	old, ok := t.Get(s.Prefix)
+	if !ok {
 		return t, false
 	}
-	return t.Without(s.Prefix).put(s), true
+	if old.Fallback == "" {
+		t.noFallback--
+	}
+	return t.put(s), true
 }
 
 func (t Table) put(s Scope) Table {

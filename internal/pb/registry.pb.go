@@ -1606,7 +1606,6 @@ type ClusterRecord struct {
 	ConfigIndex    uint64                 `protobuf:"varint,5,opt,name=config_index,json=configIndex,proto3" json:"config_index,omitempty"`
 	NextEpoch      uint64                 `protobuf:"varint,6,opt,name=next_epoch,json=nextEpoch,proto3" json:"next_epoch,omitempty"`
 	DedupFloor     uint64                 `protobuf:"varint,7,opt,name=dedup_floor,json=dedupFloor,proto3" json:"dedup_floor,omitempty"`
-	FinishedMoves  uint64                 `protobuf:"varint,8,opt,name=finished_moves,json=finishedMoves,proto3" json:"finished_moves,omitempty"` // how many moves ever finished
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1686,13 +1685,6 @@ func (x *ClusterRecord) GetNextEpoch() uint64 {
 func (x *ClusterRecord) GetDedupFloor() uint64 {
 	if x != nil {
 		return x.DedupFloor
-	}
-	return 0
-}
-
-func (x *ClusterRecord) GetFinishedMoves() uint64 {
-	if x != nil {
-		return x.FinishedMoves
 	}
 	return 0
 }
@@ -2446,7 +2438,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x04move\x18\x05 \x01(\v2\x1c.scoperegistry.v1.MoveRecordH\x00R\x04move\x12;\n" +
 	"\acleanup\x18\x06 \x01(\v2\x1f.scoperegistry.v1.CleanupRecordH\x00R\acleanup\x125\n" +
 	"\x05dedup\x18\a \x01(\v2\x1d.scoperegistry.v1.DedupRecordH\x00R\x05dedupB\x06\n" +
-	"\x04kind\"\x8a\x02\n" +
+	"\x04kind\"\xe3\x01\n" +
 	"\rClusterRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12'\n" +
@@ -2456,8 +2448,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\n" +
 	"next_epoch\x18\x06 \x01(\x04R\tnextEpoch\x12\x1f\n" +
 	"\vdedup_floor\x18\a \x01(\x04R\n" +
-	"dedupFloor\x12%\n" +
-	"\x0efinished_moves\x18\b \x01(\x04R\rfinishedMoves\"0\n" +
+	"dedupFloor\"0\n" +
 	"\n" +
 	"NodeRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +

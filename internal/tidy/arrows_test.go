@@ -43,8 +43,9 @@ var arrows = map[string]arrow{
 	"internal/agent": {may: []string{"scope", "migration", "internal/api"},
 		external: []string{}},
 	"internal/scopefile": {may: []string{"internal/api", "scope"}},
-	"internal/registry": {may: []string{"fsm", "snapshot", "internal/api", "scope", "migration"},
-		tests: []string{"transport/peer"}},
+	// It owns the peer port too: which of the two ways of life the port serves,
+	// calls only or raft as well, is decided by the bootstrap.
+	"internal/registry": {may: []string{"fsm", "snapshot", "internal/api", "internal/pb", "scope", "migration", "transport", "transport/peer"}},
 	// The rule for addresses that every listener shares.
 	"transport": {may: []string{"internal/api"}},
 	"transport/peer": {may: []string{"transport", "internal/api"},
@@ -60,7 +61,9 @@ var arrows = map[string]arrow{
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/api", "internal/agent"},
 		external: []string{}},
 	"internal/chaos": {may: []string{"client", "internal/api"}},
-	"internal/demo":  {may: []string{"client", "internal/api"}},
+	"internal/demo":  {may: []string{"client", "internal/api", "internal/crash"}},
+	// Real server processes: started, killed, looked at.
+	"internal/crash": {may: []string{"client", "internal/api"}},
 	// What the tests of several adapters share: a registry that answers from memory.
 	"internal/apitest":   {may: []string{"internal/api", "scope", "migration", "fsm"}},
 	"internal/tidy":      {external: []string{}},
@@ -164,7 +167,7 @@ func isRaft(p string) bool { return below(p, raft) || strings.HasPrefix(p, raft+
 
 // light are the packages that go into other people's programs, or beside a
 // server: Raft must not come along, neither directly nor through another.
-var light = []string{"client", "internal/agent", "internal/gate", "internal/demo", "internal/chaos"}
+var light = []string{"client", "internal/agent", "internal/gate", "internal/demo", "internal/crash", "internal/chaos"}
 
 func lightDependencies(folder string, deps []string) []finding {
 	var found []finding

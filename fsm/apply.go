@@ -1,0 +1,227 @@
+package fsm
+
+import (
+	"fmt"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/pb"
+	"github.com/scope-registry/scope-registry/migration"
+	"github.com/scope-registry/scope-registry/scope"
+)
+
+// Event is one change of one record. Exactly one record field is set: as it is
+// now or, if Deleted, as it last was.
+type Event struct {
+	Cause     string
+	Deleted   bool
+	Node      *Node
+	Scope     *scope.Scope
+	Move      *migration.Move
+	Cleanup   *Cleanup
+	Tombstone *Tombstone
+}
+
+// At is where in the log a command stands.
+type At struct {
+	Index  uint64
+	Term   uint64
+	TimeMS int64 // leader's wall clock when it packed the entry
+}
+
+// ApplyEntry applies one log entry. The results are those of its commands, in
+// order. An error means that this release cannot know what the entry does: the
+// server must stop, as going on would make its state differ from the others'.
+func (s State) ApplyEntry(index, term uint64, data []byte) (State, []*Result, []Event, error) {
+	var entry pb.Entry
+	if err := proto.Unmarshal(data, &entry); err != nil {
+		return s, nil, nil, fmt.Errorf("log entry %d cannot be decoded: %w", index, err)
+	}
+	if len(entry.ProtoReflect().GetUnknown()) > 0 {
+		return s, nil, nil, fmt.Errorf("log entry %d has a field this release does not know; upgrade this server", index)
+	}
+	at := At{index, term, entry.GetTimeMs()}
+	next, results, events := s, make([]*Result, 0, len(entry.GetEnvelopes())), []Event(nil)
+	for i, raw := range entry.GetEnvelopes() {
+		e, err := DecodeEnvelope(raw)
+		if err != nil {
+			return s, nil, nil, fmt.Errorf("log entry %d, command %d: %w", index, i, err)
+		}
+		var r *Result
+		var ev []Event
+		next, r, ev = next.Apply(at, e)
+		results, events = append(results, r), append(events, ev...)
+	}
+	next.index = index // also for an entry without commands, or waiters would hang
+	return next, results, events, nil
+}
+
+// Apply is the one transition. It is pure and O(log n), a batch with prune
+// excepted. The index advances also when the command is refused; nothing else
+// does then, but for a Ready with another manifest, which aborts its move.
+func (s State) Apply(at At, e Envelope) (State, *Result, []Event) {
+	s.index = at.Index
+	var hash []byte
+	if e.RequestID != "" {
+		hash = hashCommand(e.Command)
+		earlier, err := s.dedup.find(e.RequestID, hash)
+		if err != nil {
+			return s, resultOf(nil, err, at.Index), nil
+		}
+		if earlier != nil {
+			return s, earlier, nil
+		}
+	}
+	tx := &txn{State: s, at: at, actor: e.Actor}
+	done, err := tx.run(e.Command)
+	if err != nil && !tx.keep {
+		tx.State, tx.events = s, nil
+	}
+	result := resultOf(done, err, at.Index)
+	if e.RequestID != "" {
+		tx.dedup = tx.dedup.with(e.RequestID, hash, result)
+	}
+	return tx.State, result, tx.events
+}
+
+// txn builds the next state. Its changes are dropped when the command is
+// refused, so a handler may find out late that it must refuse.
+type txn struct {
+	State
+	at     At
+	actor  string
+	events []Event
+	keep   bool // keep the changes although the command is refused
+	kept   []string
+}
+
+func (tx *txn) run(c Command) (*Result, *api.Error) {
+	switch c := c.(type) {
+	case *InitCluster:
+		return tx.initCluster(c)
+	case *SetNode:
+		return &Result{}, tx.setNode(c)
+	case *RemoveNode:
+		return &Result{}, tx.removeNode(c)
+	case *Declare:
+		return tx.declare(c)
+	case *Retire:
+		return &Result{}, tx.retire(c)
+	case *Batch:
+		return tx.batch(c)
+	case *StartMove:
+		return tx.startMove(c)
+	case *Quiesce:
+		return tx.quiesce(c)
+	case *Shipped:
+		return tx.shipped(c)
+	case *Ready:
+		return tx.ready(c)
+	case *Abort:
+		return tx.abort(c)
+	case *Cleaned:
+		return &Result{}, tx.cleaned(c)
+	case *Force:
+		return tx.force(c)
+	}
+	return nil, refuse(api.Invalid, "%T is not a command", c)
+}
+
+func (tx *txn) initCluster(c *InitCluster) (*Result, *api.Error) {
+	if c.GetId() == "" {
+		return nil, refuse(api.Invalid, "the cluster id is empty")
+	}
+	if tx.cluster.ID != "" {
+		return nil, refuse(api.Exists, "the cluster already has the id %s", tx.cluster.ID)
+	}
+	tx.cluster.ID, tx.cluster.Tag, tx.cluster.Incarnation = c.GetId(), c.GetId(), 1
+	return &Result{}, nil
+}
+
+// takeEpoch gives out the next epoch of the cluster. Epochs are never used
+// twice, whatever scope they were for.
+func (tx *txn) takeEpoch() uint64 {
+	epoch := max(1, tx.cluster.NextEpoch)
+	tx.cluster.NextEpoch = epoch + 1
+	return epoch
+}
+
+func (tx *txn) emit(e Event) { tx.events = append(tx.events, e) }
+
+// configChanged notes that nodes or scopes changed at this entry.
+func (tx *txn) configChanged() { tx.configIndex = tx.at.Index }
+
+func (tx *txn) putNode(n nodeRecord) {
+	if tx.nodes == nil {
+		tx.nodes = iradix.New[nodeRecord]()
+	}
+	tx.nodes, _, _ = tx.nodes.Insert([]byte(n.ID), n)
+}
+
+// use changes what is counted for a node. A node that is not declared has no
+// counts: records only ever name declared nodes.
+func (tx *txn) use(id scope.NodeID, change func(*uses)) {
+	if n, ok := tx.node(id); ok {
+		change(&n.uses)
+		tx.putNode(n)
+	}
+}
+
+// parties are the distinct nodes that a scope names.
+func parties(s *scope.Scope) []scope.NodeID {
+	out := []scope.NodeID{s.Writer}
+	if s.Owner != s.Writer {
+		out = append(out, s.Owner)
+	}
+	if s.Fallback != "" && s.Fallback != s.Writer && s.Fallback != s.Owner {
+		out = append(out, s.Fallback)
+	}
+	return out
+}
+
+// putScope replaces a declared scope, or adds one that is known not to overlap,
+// and keeps the counts of its nodes.
+func (tx *txn) putScope(s scope.Scope, cause string) *api.Error {
+	if old, ok := tx.scopes.Get(s.Prefix); ok {
+		for _, id := range parties(old) {
+			tx.use(id, func(u *uses) { u.scopes-- })
+		}
+		tx.scopes, _ = tx.scopes.Replace(s)
+	} else {
+		var err error
+		if tx.scopes, err = tx.scopes.With(s); err != nil {
+			return refuse(api.Overlap, "%v", err)
+		}
+	}
+	for _, id := range parties(&s) {
+		tx.use(id, func(u *uses) { u.scopes++ })
+	}
+	tx.emit(Event{Cause: cause, Scope: &s})
+	return nil
+}
+
+func (tx *txn) putTombstone(t Tombstone) {
+	tx.tombstones = tx.tombstones.With(t.Prefix, t)
+	tx.use(t.Owner, func(u *uses) { u.tombstones++ })
+	tx.emit(Event{Cause: "retire", Tombstone: &t})
+}
+
+func (tx *txn) dropTombstone(t Tombstone, cause string) {
+	tx.tombstones = tx.tombstones.Without(t.Prefix)
+	tx.use(t.Owner, func(u *uses) { u.tombstones-- })
+	tx.emit(Event{Cause: cause, Deleted: true, Tombstone: &t})
+}
+
+func (tx *txn) putCleanup(c Cleanup) {
+	tx.cleanups = tx.cleanups.with(c)
+	tx.use(c.Node, func(u *uses) { u.cleanups++ })
+	tx.emit(Event{Cause: "cleanup", Cleanup: &c})
+}
+
+func (tx *txn) dropCleanup(c Cleanup, cause string) {
+	tx.cleanups = tx.cleanups.without(c)
+	tx.use(c.Node, func(u *uses) { u.cleanups-- })
+	tx.emit(Event{Cause: cause, Deleted: true, Cleanup: &c})
+}

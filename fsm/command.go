@@ -1,0 +1,167 @@
+package fsm
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/pb"
+)
+
+// The commands are the schema's messages themselves: they are plain data, and a
+// second set of structs beside them would only have to be kept equal.
+type (
+	InitCluster = pb.InitCluster
+	SetNode     = pb.SetNode
+	RemoveNode  = pb.RemoveNode
+	Declare     = pb.Declare
+	Retire      = pb.Retire
+	Batch       = pb.Batch
+	StartMove   = pb.StartMove
+	Quiesce     = pb.Quiesce
+	Shipped     = pb.Shipped
+	Ready       = pb.Ready
+	Abort       = pb.Abort
+	Cleaned     = pb.Cleaned
+	Force       = pb.Force
+	Manifest    = pb.Manifest
+	Result      = pb.Result
+)
+
+// Bounds of log entries.
+const (
+	// MaxEntry bounds a log entry in bytes: raft holds entries in memory and
+	// sends up to 64 of them in one frame.
+	MaxEntry = 1 << 20
+	// PackEntry is up to where the committer packs waiting commands together:
+	// beyond it the gain per fsync is small and the delay of the first grows.
+	PackEntry = 256 << 10
+	// MaxEnvelope bounds one command, so that it fits an entry alone.
+	MaxEnvelope = MaxEntry - 4<<10
+	// MaxRequestID bounds a request id in bytes; 65,536 of them are kept.
+	MaxRequestID = 128
+	// MaxActor bounds the name of who asks, in bytes.
+	MaxActor = 128
+)
+
+// Command is a pointer to one of the command types above.
+type Command = proto.Message
+
+// Envelope is one command with its request id and who asked for it. The request
+// id is "<index at first proposal>-<random>", or any string of the client's; an
+// empty one is not remembered.
+type Envelope struct {
+	RequestID string
+	Actor     string
+	Command   Command
+}
+
+// Encode returns the wire form: the bytes that are proposed, forwarded and, for
+// a retry, proposed again. Errors are *[api.Error]: INVALID for a type that is
+// not a command, TOO_LARGE over [MaxEnvelope].
+func (e Envelope) Encode() ([]byte, error) {
+	if len(e.RequestID) > MaxRequestID || len(e.Actor) > MaxActor {
+		return nil, refuse(api.Invalid, "the request id has %d bytes and the actor %d; the limits are %d and %d",
+			len(e.RequestID), len(e.Actor), MaxRequestID, MaxActor)
+	}
+	c, ok := wrap(e.Command)
+	if !ok {
+		return nil, refuse(api.Invalid, "%T is not a command", e.Command)
+	}
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(&pb.Envelope{RequestId: e.RequestID, Actor: e.Actor, Command: c})
+	if err != nil {
+		return nil, refuse(api.Invalid, "the command cannot be encoded (strings must be UTF-8): %v", err)
+	}
+	if len(data) > MaxEnvelope {
+		return nil, refuse(api.TooLarge, "the command has %d bytes, the limit is %d; split it", len(data), MaxEnvelope)
+	}
+	return data, nil
+}
+
+// DecodeEnvelope reverses [Envelope.Encode]. A command this release does not
+// know is an error, never skipped.
+func DecodeEnvelope(data []byte) (Envelope, error) {
+	var w pb.Envelope
+	if err := proto.Unmarshal(data, &w); err != nil {
+		return Envelope{}, fmt.Errorf("undecodable command: %w", err)
+	}
+	c, ok := unwrap(w.GetCommand())
+	if !ok || len(w.ProtoReflect().GetUnknown()) > 0 || len(c.ProtoReflect().GetUnknown()) > 0 {
+		return Envelope{}, fmt.Errorf("unknown command or field in request %q: it was written by a newer release; upgrade this server", w.GetRequestId())
+	}
+	return Envelope{w.GetRequestId(), w.GetActor(), c}, nil
+}
+
+// EncodeEntry packs encoded envelopes into the data of one log entry, stamped
+// with the leader's wall clock.
+func EncodeEntry(timeMS int64, envelopes [][]byte) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(&pb.Entry{TimeMs: timeMS, Envelopes: envelopes})
+}
+
+func wrap(c Command) (*pb.Command, bool) {
+	switch c := c.(type) {
+	case *InitCluster:
+		return &pb.Command{Kind: &pb.Command_InitCluster{InitCluster: c}}, true
+	case *SetNode:
+		return &pb.Command{Kind: &pb.Command_SetNode{SetNode: c}}, true
+	case *RemoveNode:
+		return &pb.Command{Kind: &pb.Command_RemoveNode{RemoveNode: c}}, true
+	case *Declare:
+		return &pb.Command{Kind: &pb.Command_Declare{Declare: c}}, true
+	case *Retire:
+		return &pb.Command{Kind: &pb.Command_Retire{Retire: c}}, true
+	case *Batch:
+		return &pb.Command{Kind: &pb.Command_Batch{Batch: c}}, true
+	case *StartMove:
+		return &pb.Command{Kind: &pb.Command_StartMove{StartMove: c}}, true
+	case *Quiesce:
+		return &pb.Command{Kind: &pb.Command_Quiesce{Quiesce: c}}, true
+	case *Shipped:
+		return &pb.Command{Kind: &pb.Command_Shipped{Shipped: c}}, true
+	case *Ready:
+		return &pb.Command{Kind: &pb.Command_Ready{Ready: c}}, true
+	case *Abort:
+		return &pb.Command{Kind: &pb.Command_Abort{Abort: c}}, true
+	case *Cleaned:
+		return &pb.Command{Kind: &pb.Command_Cleaned{Cleaned: c}}, true
+	case *Force:
+		return &pb.Command{Kind: &pb.Command_Force{Force: c}}, true
+	}
+	return nil, false
+}
+
+func unwrap(c *pb.Command) (Command, bool) {
+	if c == nil || len(c.ProtoReflect().GetUnknown()) > 0 {
+		return nil, false
+	}
+	switch k := c.GetKind().(type) {
+	case *pb.Command_InitCluster:
+		return k.InitCluster, true
+	case *pb.Command_SetNode:
+		return k.SetNode, true
+	case *pb.Command_RemoveNode:
+		return k.RemoveNode, true
+	case *pb.Command_Declare:
+		return k.Declare, true
+	case *pb.Command_Retire:
+		return k.Retire, true
+	case *pb.Command_Batch:
+		return k.Batch, true
+	case *pb.Command_StartMove:
+		return k.StartMove, true
+	case *pb.Command_Quiesce:
+		return k.Quiesce, true
+	case *pb.Command_Shipped:
+		return k.Shipped, true
+	case *pb.Command_Ready:
+		return k.Ready, true
+	case *pb.Command_Abort:
+		return k.Abort, true
+	case *pb.Command_Cleaned:
+		return k.Cleaned, true
+	case *pb.Command_Force:
+		return k.Force, true
+	}
+	return nil, false
+}

@@ -1,0 +1,194 @@
+package fsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/snapshot"
+)
+
+// FSM puts [State] under Raft and publishes every version of it. Raft calls
+// Apply, ApplyBatch, Snapshot and Restore, from one goroutine; everything else
+// may be called from any.
+type FSM struct {
+	now     atomic.Pointer[published]
+	history history
+	onFatal func(error)
+	// refused is why nothing is applied any more. Only Raft's goroutine uses it.
+	refused *api.Error
+}
+
+// published is a state with the place in the change list that belongs to it:
+// the items after tail are exactly what happens after state.
+type published struct {
+	state State
+	tail  *node
+}
+
+var (
+	_ raft.FSM         = (*FSM)(nil)
+	_ raft.BatchingFSM = (*FSM)(nil)
+)
+
+// New returns an FSM with the empty state. onFatal is called once, from Raft's
+// goroutine, when an entry cannot be decoded: the server must stop, because
+// going on would make it differ from the others. It must not wait for Raft.
+func New(onFatal func(error)) *FSM {
+	f := &FSM{onFatal: onFatal}
+	root := newNode(Item{})
+	f.now.Store(&published{tail: root})
+	f.history.restart(root)
+	return f
+}
+
+// State is the newest state. One atomic load.
+func (f *FSM) State() State { return f.now.Load().state }
+
+// WaitIndex returns nil once State().Index() is at least index, else the error
+// of ctx.
+//
+// Do not ask for Raft's commit index: no-op, barrier and configuration entries
+// never get here, so the state may never reach it. Raft's AppliedIndex does not
+// serve instead of this call: it counts what was handed over, not what was
+// applied.
+func (f *FSM) WaitIndex(ctx context.Context, index uint64) error {
+	for {
+		p := f.now.Load()
+		if p.state.Index() >= index {
+			return nil
+		}
+		if err := p.tail.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// Apply applies one committed entry. The answer is []*Result, one for each
+// envelope; an *[api.Error] if the entry was refused because it, or one before
+// it, could not be decoded; nil for an entry that is no command.
+func (f *FSM) Apply(log *raft.Log) any {
+	if log.Type != raft.LogCommand {
+		return nil
+	}
+	if f.refused != nil {
+		return f.refused
+	}
+	state, results, events, err := f.State().ApplyEntry(log.Index, log.Term, log.Data)
+	if err != nil {
+		f.refused = &api.Error{Code: api.Corrupt, Index: log.Index, Detail: fmt.Sprintf(
+			"%v; nothing after it is applied: start a release that knows it, or replace this server's data", err)}
+		f.onFatal(f.refused)
+		return f.refused
+	}
+	f.publish(state, Item{Index: log.Index, Events: events})
+	return results
+}
+
+// ApplyBatch applies entries in their order. Each is published before the next
+// one is applied, so that to a watcher one index is one item, in a batch or not.
+func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
+	answers := make([]any, len(logs))
+	for i, log := range logs {
+		answers[i] = f.Apply(log)
+	}
+	return answers
+}
+
+// publish makes the state visible first and wakes waiters second: who wakes
+// finds it. An entry whose commands were all refused is published too, or those
+// who wait for its index would wait for ever.
+func (f *FSM) publish(state State, item Item) {
+	n := newNode(item)
+	f.now.Store(&published{state: state, tail: n})
+	f.history.link(n)
+}
+
+// Snapshot captures the newest state in constant time. After a refused entry it
+// fails: Raft would name the snapshot after that entry, and the entry would be
+// lost for good.
+func (f *FSM) Snapshot() (raft.FSMSnapshot, error) {
+	if f.refused != nil {
+		return nil, f.refused
+	}
+	return captured{f.State()}, nil
+}
+
+// Restore replaces the state by that of a snapshot and ends all watchers with
+// COMPACTED. On error the state stays what it was.
+//
+// Nothing is changed before the trailer was verified. raft.Raft.Restore panics
+// when this fails, so who feeds it a file checks the file with snapshot.Verify
+// first.
+func (f *FSM) Restore(source io.ReadCloser) error {
+	if f.refused != nil {
+		return f.refused
+	}
+	state, err := load(source)
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	root := newNode(Item{Index: state.Index()})
+	f.now.Store(&published{state: state, tail: root})
+	f.history.restart(root)
+	return nil
+}
+
+// load reads a whole snapshot. Raft closes source.
+func load(source io.Reader) (State, error) {
+	r, err := snapshot.NewReader(source)
+	if err != nil {
+		return State{}, err
+	}
+	loader := NewLoader()
+	for {
+		record, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return loader.State()
+		}
+		if err != nil {
+			return State{}, err
+		}
+		if err := loader.Add(record); err != nil {
+			return State{}, err
+		}
+	}
+}
+
+// captured is a state to be written while others are applied.
+type captured struct{ state State }
+
+// Persist writes the snapshot. Cancel is called only on failure: it removes
+// what was written, and a sink that was neither closed nor canceled leaves a
+// half-written folder behind.
+func (c captured) Persist(sink raft.SnapshotSink) error {
+	if err := c.write(sink); err != nil {
+		return errors.Join(fmt.Errorf("snapshot %s: %w", sink.ID(), err), sink.Cancel())
+	}
+	if err := sink.Close(); err != nil {
+		return fmt.Errorf("snapshot %s: %w", sink.ID(), err)
+	}
+	return nil
+}
+
+func (c captured) write(to io.Writer) error {
+	w, err := snapshot.NewWriter(to)
+	if err != nil {
+		return err
+	}
+	for record := range c.state.Records() {
+		if err := w.Write(record); err != nil {
+			return err
+		}
+	}
+	return w.Close()
+}
+
+// Release is part of raft.FSMSnapshot. There is nothing to release: the state
+// is collected when nobody holds it.
+func (c captured) Release() {}

@@ -1,0 +1,159 @@
+package fsm
+
+import (
+	"iter"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+
+	"github.com/scope-registry/scope-registry/migration"
+	"github.com/scope-registry/scope-registry/scope"
+)
+
+// Bounds of the tables.
+const (
+	MaxScopes = 4 << 20  // scopes and tombstones: about 2 GiB of memory
+	MaxNodes  = 16 << 10 // far beyond any fleet that one registry serves
+	MaxBatch  = 10_000   // items of one batch: applying it must not stall heartbeats
+	MaxReason = 1_024    // bytes of a reason or detail that an operator gives
+	MaxDigest = 128      // bytes of a manifest's digest
+	MaxAddr   = 261      // bytes of host:port: a DNS name of 255 and a port
+)
+
+// Cluster is what the log holds about the cluster itself.
+type Cluster struct {
+	ID          string // made by the founding servers; "" until the first entry
+	Incarnation uint64 // raised at every restore; with an epoch it is a fencing token
+	Tag         string // tells two incarnations of the same number apart
+	NextEpoch   uint64 // the epoch the next tenure gets; 0 means 1
+}
+
+// Node is a declared data node.
+type Node struct {
+	ID   scope.NodeID
+	Addr string // host:port that MISDIRECTED names
+}
+
+// Tombstone is what a retired scope leaves: until its last owner is known to
+// have let go, nobody else may be declared for a key under it.
+type Tombstone struct {
+	Prefix       scope.Prefix
+	Owner        scope.NodeID
+	Epoch        uint64
+	RetiredIndex uint64
+}
+
+// Cleanup is an old copy of a slice that Node must delete, or somebody must say
+// that it is gone.
+type Cleanup struct {
+	Node   scope.NodeID
+	Prefix scope.Prefix
+	Epoch  uint64 // of the tenure that ended
+	Move   string // id of the move, or of the record of the force
+	Since  uint64 // log index
+}
+
+// uses counts what keeps a node from being removed.
+type uses struct{ scopes, moves, tombstones, cleanups int }
+
+type nodeRecord struct {
+	Node
+	uses uses
+}
+
+// State is everything the log has built. It is an immutable value; the zero
+// State is the one before the first entry.
+type State struct {
+	index       uint64
+	configIndex uint64
+	cluster     Cluster
+	scopes      scope.Table
+	nodes       *iradix.Tree[nodeRecord]
+	tombstones  scope.Index[Tombstone]
+	moves       migration.Table
+	cleanups    cleanupTable
+	dedup       ring
+}
+
+// Index is the log index of the last entry applied, refused commands included.
+func (s State) Index() uint64 { return s.index }
+
+// ConfigIndex is the log index of the last change of nodes or scopes.
+func (s State) ConfigIndex() uint64 { return s.configIndex }
+
+// Cluster is the record of the cluster itself.
+func (s State) Cluster() Cluster { return s.cluster }
+
+// Scopes is the ownership table.
+func (s State) Scopes() scope.Table { return s.scopes }
+
+// Moves is the table of moves.
+func (s State) Moves() migration.Table { return s.moves }
+
+// Route gives the verdict for key as seen from the node as.
+func (s State) Route(key []byte, as scope.NodeID) scope.Routing { return s.scopes.Route(key, as) }
+
+// Node returns the node with this id.
+func (s State) Node(id scope.NodeID) (Node, bool) {
+	n, ok := s.node(id)
+	return n.Node, ok
+}
+
+func (s State) node(id scope.NodeID) (nodeRecord, bool) {
+	if s.nodes == nil {
+		return nodeRecord{}, false
+	}
+	return s.nodes.Get([]byte(id))
+}
+
+// Addr is the node's address, or its id if it is not declared.
+func (s State) Addr(id scope.NodeID) string {
+	if n, ok := s.node(id); ok && n.Addr != "" {
+		return n.Addr
+	}
+	return string(id)
+}
+
+// Nodes yields the declared nodes in the order of their ids.
+func (s State) Nodes() iter.Seq[Node] {
+	return func(yield func(Node) bool) {
+		if s.nodes == nil {
+			return
+		}
+		it := s.nodes.Root().Iterator()
+		for _, n, ok := it.Next(); ok; _, n, ok = it.Next() {
+			if !yield(n.Node) {
+				return
+			}
+		}
+	}
+}
+
+// NodesLen is the number of declared nodes.
+func (s State) NodesLen() int {
+	if s.nodes == nil {
+		return 0
+	}
+	return s.nodes.Len()
+}
+
+// TombstonesOver yields the tombstones whose prefix overlaps p.
+func (s State) TombstonesOver(p scope.Prefix) iter.Seq[Tombstone] {
+	return values(s.tombstones.Overlapping(p))
+}
+
+// CleanupsOver yields the pending cleanups whose prefix overlaps p, in no set
+// order of nodes.
+func (s State) CleanupsOver(p scope.Prefix) iter.Seq[Cleanup] { return s.cleanups.over(p) }
+
+// CleanupsLen is the number of pending cleanups.
+func (s State) CleanupsLen() int { return s.cleanups.len() }
+
+func values[K, V any](seq iter.Seq2[K, V]) iter.Seq[V] {
+	return func(yield func(V) bool) {
+		for _, v := range seq {
+			if !yield(v) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package snapshot
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/scope-registry/scope-registry/internal/pb"
+)
+
+// Writer writes one snapshot. It does not buffer: each record is one Write to
+// what is below. It is for one goroutine.
+type Writer struct {
+	to    io.Writer
+	sum   hash.Hash
+	frame []byte // reused from record to record
+	count uint64
+	err   error // first failure to write, or ErrClosed; nothing is written after it
+}
+
+// NewWriter writes the header to w.
+func NewWriter(w io.Writer) (*Writer, error) {
+	s := &Writer{to: w, sum: sha256.New()}
+	header := binary.BigEndian.AppendUint32([]byte(magic), Version)
+	if err := s.put(header); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Write appends a record. A record that is refused ([ErrRecord]) leaves the
+// stream as it was; after any other error the stream is of no use.
+func (s *Writer) Write(r *pb.Record) error {
+	if s.err != nil {
+		return s.err
+	}
+	size := proto.Size(r)
+	switch {
+	case size == 0:
+		return fmt.Errorf("%w: record %d is empty", ErrRecord, s.count)
+	case size > MaxFrame:
+		return fmt.Errorf("%w: record %d has %d bytes, the limit is %d", ErrRecord, s.count, size, MaxFrame)
+	}
+	frame := binary.BigEndian.AppendUint32(s.frame[:0], uint32(size))
+	// Deterministic: servers compare snapshots of equal states by their hash.
+	frame, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(frame, r)
+	if err != nil {
+		return fmt.Errorf("%w: record %d does not encode: %w", ErrRecord, s.count, err)
+	}
+	frame = binary.BigEndian.AppendUint32(frame, crc32.Checksum(frame, castagnoli))
+	s.frame = frame
+	if err := s.put(frame); err != nil {
+		return err
+	}
+	s.count++
+	return nil
+}
+
+// Close writes the trailer, without which no reader accepts the stream. It
+// does not close the writer below.
+func (s *Writer) Close() error {
+	if s.err != nil {
+		return s.err
+	}
+	tail := binary.BigEndian.AppendUint32(s.frame[:0], 0)
+	tail = binary.BigEndian.AppendUint64(tail, s.count)
+	s.sum.Write(tail)
+	tail = s.sum.Sum(tail)
+	if err := s.put(tail); err != nil {
+		return err
+	}
+	s.err = ErrClosed
+	return nil
+}
+
+func (s *Writer) put(b []byte) error {
+	s.sum.Write(b)
+	if _, err := s.to.Write(b); err != nil {
+		s.err = fmt.Errorf("write snapshot after %d records: %w", s.count, err)
+		return s.err
+	}
+	return nil
+}
