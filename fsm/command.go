@@ -12,21 +12,36 @@ import (
 // The commands are the schema's messages themselves: they are plain data, and a
 // second set of structs beside them would only have to be kept equal.
 type (
+	// InitCluster names the cluster; the first one applied wins.
 	InitCluster = pb.InitCluster
-	SetNode     = pb.SetNode
-	RemoveNode  = pb.RemoveNode
-	Declare     = pb.Declare
-	Retire      = pb.Retire
-	Batch       = pb.Batch
-	StartMove   = pb.StartMove
-	Quiesce     = pb.Quiesce
-	Shipped     = pb.Shipped
-	Ready       = pb.Ready
-	Abort       = pb.Abort
-	Cleaned     = pb.Cleaned
-	Force       = pb.Force
-	Manifest    = pb.Manifest
-	Result      = pb.Result
+	// SetNode declares a node or changes its address.
+	SetNode = pb.SetNode
+	// RemoveNode removes a node that nothing names any more.
+	RemoveNode = pb.RemoveNode
+	// Declare declares a scope or changes its options, never its owner.
+	Declare = pb.Declare
+	// Retire removes a scope and leaves a tombstone.
+	Retire = pb.Retire
+	// Batch sets nodes and declares scopes, all or nothing.
+	Batch = pb.Batch
+	// StartMove begins a move.
+	StartMove = pb.StartMove
+	// Quiesce ends a move's pre-copy and closes the scope.
+	Quiesce = pb.Quiesce
+	// Shipped is the source's word: closed, drained, everything sent.
+	Shipped = pb.Shipped
+	// Ready is the target's word: everything held durably. It flips the owner.
+	Ready = pb.Ready
+	// Abort ends a move in favour of its source.
+	Abort = pb.Abort
+	// Cleaned says that an old copy is gone.
+	Cleaned = pb.Cleaned
+	// Force gives a scope to another node without its owner.
+	Force = pb.Force
+	// Manifest sums up the records of a slice.
+	Manifest = pb.Manifest
+	// Result answers one command.
+	Result = pb.Result
 )
 
 // Bounds of log entries.

@@ -237,9 +237,10 @@ func TestSnapshotWhileApplying(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		hashes[i], written[i] = f.State().Hash(), new(sink)
+		out := new(sink)
+		hashes[i], written[i] = f.State().Hash(), out
 		group.Go(func() {
-			if err := snap.Persist(written[i]); err != nil {
+			if err := snap.Persist(out); err != nil {
 				t.Error(err)
 			}
 		})

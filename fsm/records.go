@@ -109,7 +109,7 @@ func (s State) Hash() string {
 		if err != nil {
 			panic(fmt.Sprintf("record %v of state %d cannot be encoded: %v", r, s.index, err)) // it came from a decoded command
 		}
-		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(body)))) //nolint:gosec // a record is bounded by MaxEntry
+		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(body))))
 		h.Write(body)
 		buf = body
 	}
@@ -191,8 +191,8 @@ func (l *Loader) move(r *pb.MoveRecord) error {
 		return err
 	}
 	m := migration.Move{ID: r.GetId(), Prefix: scope.Prefix(r.GetPrefix()), From: scope.NodeID(r.GetFrom()), To: scope.NodeID(r.GetTo()), Phase: phase, Mode: mode,
-		PreCopy: r.GetPrecopy(), Epoch: r.GetEpoch(), NewEpoch: r.GetNewEpoch(), Window: time.Duration(r.GetWindowMs()) * time.Millisecond, //nolint:gosec // bounded when it was applied
-		Timeout: time.Duration(r.GetTimeoutMs()) * time.Millisecond, Actor: r.GetActor(), Reason: r.GetReason(), Shipped: loadManifest(r.GetShipped()), //nolint:gosec // as above
+		PreCopy: r.GetPrecopy(), Epoch: r.GetEpoch(), NewEpoch: r.GetNewEpoch(), Window: time.Duration(r.GetWindowMs()) * time.Millisecond,
+		Timeout: time.Duration(r.GetTimeoutMs()) * time.Millisecond, Actor: r.GetActor(), Reason: r.GetReason(), Shipped: loadManifest(r.GetShipped()),
 		Ready: loadManifest(r.GetReady()), Cause: r.GetCause(), Detail: r.GetDetail(), Finished: r.GetFinished()}
 	for _, st := range r.GetStamps() {
 		p, err := migration.ParsePhase(st.GetPhase())

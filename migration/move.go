@@ -3,6 +3,7 @@ package migration
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/scope-registry/scope-registry/scope"
@@ -126,9 +127,9 @@ func (m Move) Quiesced() bool { return m.Phase == Quiescing || m.Phase == Shippe
 // Enter returns the move in phase p. The caller has made sure that p may follow.
 func (m Move) Enter(p Phase, index uint64, timeMS int64) Move {
 	m.Phase = p
-	stamps := make([]Stamp, len(m.Stamps), len(m.Stamps)+1)
-	copy(stamps, m.Stamps)
-	m.Stamps = append(stamps, Stamp{p, index, timeMS})
+	// A clipped slice, so that appending copies and never writes where another
+	// version of the move looks.
+	m.Stamps = append(slices.Clip(m.Stamps), Stamp{p, index, timeMS})
 	return m
 }
 

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -151,6 +152,29 @@ func TestMissingDoubledAndSwappedRecordsAreFound(t *testing.T) {
 	}
 	if _, err := Verify(bytes.NewReader(bytes.Join([][]byte{head, fa, fb, tail}, nil))); err != nil {
 		t.Fatalf("the parts in their place: %v", err)
+	}
+}
+
+// A trailer that is sound by itself but counts other records than there are.
+func TestWrongCountIsFound(t *testing.T) {
+	good := sample(t)
+	body := bytes.Clone(good[:len(good)-sha256.Size])
+	binary.BigEndian.PutUint64(body[len(body)-countSize:], 3)
+	sum := sha256.Sum256(body)
+	mustBeCorrupt(t, append(body, sum[:]...), "count 3 of 4 records")
+}
+
+// The damaged record is found before it is handed out, and the error says where
+// it begins.
+func TestDamageIsFoundAtItsRecord(t *testing.T) {
+	a := node("a", "1")
+	bad := encode(t, a, node("b", "2"))
+	second := headerSize + lengthSize + proto.Size(a) + crc32.Size
+	bad[second+lengthSize+proto.Size(a)-1] ^= 1 // the address: decodes all the same
+	records, err := decode(bad)
+	var c *CorruptError
+	if len(records) != 1 || !errors.As(err, &c) || c.Offset != int64(second) {
+		t.Fatalf("%d records, %v; want 1 and damage at byte %d", len(records), err, second)
 	}
 }
 

@@ -1,0 +1,118 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+)
+
+// confirmed answers one waiting call.
+type confirmed struct {
+	index uint64
+	err   error
+}
+
+// confirmer finds, on the leader, an index that is at least that of everything acknowledged before the call.
+//
+// It writes a barrier. VerifyLeader would be cheaper and is not linearizable (RAFT trap 2): any answer to a heartbeat
+// counts as a vote there, also to one sent before the call, and a leader that was stopped and resumed has been seen to
+// serve stale reads by it. AppliedIndex is not the index to return (RAFT trap 1): it counts what was handed to the
+// state machine, not what it applied.
+type confirmer struct {
+	barrier func(timeout time.Duration) raft.Future
+	index   func() uint64 // of the state
+	wake    chan struct{}
+
+	mu      sync.Mutex // guards the rest
+	waiting []chan confirmed
+	closed  bool
+}
+
+func newConfirmer(barrier func(time.Duration) raft.Future, index func() uint64) *confirmer {
+	return &confirmer{barrier: barrier, index: index, wake: make(chan struct{}, 1)}
+}
+
+// confirm waits for a barrier that began after the call. The error is raft's or that of ctx.
+func (c *confirmer) confirm(ctx context.Context) (uint64, error) {
+	ch := make(chan confirmed, 1)
+	c.mu.Lock()
+	if c.closed || len(c.waiting) >= maxWaiting {
+		n := len(c.waiting)
+		c.mu.Unlock()
+		return 0, fmt.Errorf("%d calls wait to be confirmed, at most %d are taken, none while the server stops; try again", n, maxWaiting)
+	}
+	c.waiting = append(c.waiting, ch)
+	c.mu.Unlock()
+	signal(c.wake)
+	select {
+	case got := <-ch:
+		return got.index, got.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// run serves until ctx ends. As with the committer, raft must be shut down for it to return for sure.
+func (c *confirmer) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			c.answer(c.take(true), confirmed{err: errClosing})
+			return
+		case <-c.wake:
+		}
+		// Taken before the barrier starts: who comes while it runs shares the next one.
+		waiting := c.take(false)
+		if len(waiting) == 0 {
+			continue
+		}
+		if err := c.barrier(enqueueTimeout).Error(); err != nil {
+			c.answer(waiting, confirmed{err: err})
+			continue
+		}
+		c.answer(waiting, confirmed{index: c.index()})
+	}
+}
+
+func (c *confirmer) take(last bool) []chan confirmed {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	waiting := c.waiting
+	c.waiting, c.closed = nil, last
+	return waiting
+}
+
+func (c *confirmer) answer(waiting []chan confirmed, with confirmed) {
+	for _, ch := range waiting {
+		ch <- with
+	}
+}
+
+// Confirm returns an index that every change acknowledged before the call is at or below, once the state of this
+// server has reached it. Reading the state after it is a linearizable read. The error is NO_LEADER or TIMEOUT.
+func (r *Registry) Confirm(ctx context.Context) (uint64, error) {
+	ctx, cancel := r.bound(ctx)
+	defer cancel()
+	var index uint64
+	err := r.onLeader(ctx, "reading a confirmed index", func(ctx context.Context, l leader) (err error) {
+		if l.self {
+			index, err = r.confirms.confirm(ctx)
+			return err
+		}
+		index, err = r.askConfirm(ctx, l)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	if err := r.fsm.WaitIndex(ctx, index); err != nil {
+		return 0, &api.Error{Code: api.Timeout, Index: r.fsm.State().Index(), Detail: fmt.Sprintf(
+			"this server has index %d and the leader confirmed %d: %v; try again, or another server", r.fsm.State().Index(), index, err)}
+	}
+	return index, nil
+}

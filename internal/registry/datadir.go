@@ -1,0 +1,181 @@
+package registry
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+)
+
+const (
+	// identityFile says whose data directory it is.
+	identityFile = "identity.json"
+
+	// identityFormat is the layout of the data directory. Another one is refused, never guessed at.
+	identityFormat = 1
+
+	// snapshotDir is where raft's file store keeps its snapshots, below the data directory.
+	snapshotDir = "snapshots"
+
+	// halfSnapshot ends the name of a snapshot that was never completed.
+	halfSnapshot = ".tmp"
+)
+
+// identity is the content of the identity file.
+type identity struct {
+	Format int    `json:"version"`
+	ID     string `json:"server"`
+	// Instance is drawn when the directory is first used. It tells a server that was wiped from itself.
+	Instance string `json:"instance"`
+	Peers    []Peer `json:"peers"`
+	// Founders are the instances of all servers at bootstrap, by id.
+	Founders     map[string]string `json:"founders,omitempty"`
+	Cluster      string            `json:"cluster,omitempty"`
+	Bootstrapped bool              `json:"bootstrapped"`
+}
+
+// dataDir is a data directory whose store this process holds the lock of.
+type dataDir struct {
+	path string
+
+	mu  sync.Mutex // guards who
+	who identity
+}
+
+// openDataDir reads the identity in dir, or makes one where the directory is new. hasState says whether the raft
+// store and the snapshots hold anything. The lock on the raft store must be held already.
+func openDataDir(dir string, cfg Config, hasState bool) (*dataDir, error) {
+	d := &dataDir{path: dir}
+	raw, err := os.ReadFile(filepath.Join(dir, identityFile))
+	switch {
+	case errors.Is(err, os.ErrNotExist) && hasState:
+		return nil, fmt.Errorf("data directory %s has raft state but no %s, so nobody can tell whose it is; "+
+			"restore the whole directory from a backup", dir, identityFile)
+	case errors.Is(err, os.ErrNotExist):
+		who := identity{Format: identityFormat, ID: cfg.ID, Instance: rand.Text(), Peers: cfg.Peers}
+		return d, d.set(who)
+	case err != nil:
+		return nil, fmt.Errorf("reading %s in %s: %w; check the directory's owner", identityFile, dir, err)
+	}
+	if err := json.Unmarshal(raw, &d.who); err != nil {
+		return nil, fmt.Errorf("%s in %s does not decode: %w; restore the data directory from a backup", identityFile, dir, err)
+	}
+	if !d.who.Bootstrapped && d.who.Format == identityFormat && d.who.ID == cfg.ID && showPeers(d.who.Peers) != showPeers(cfg.Peers) {
+		// Nothing was decided with the old list yet.
+		who := d.identity()
+		who.Peers = cfg.Peers
+		if err := d.set(who); err != nil {
+			return nil, err
+		}
+	}
+	return d, d.check(cfg, hasState)
+}
+
+// check refuses a directory that is not this server's, or is not whole.
+func (d *dataDir) check(cfg Config, hasState bool) error {
+	who := d.identity()
+	switch {
+	case who.Format != identityFormat:
+		return fmt.Errorf("data directory %s has format version %d, this program knows version %d; run the program that wrote it",
+			d.path, who.Format, identityFormat)
+	case who.ID != cfg.ID:
+		return fmt.Errorf("data directory %s belongs to server %q, not %q; start it with that id or name another directory",
+			d.path, who.ID, cfg.ID)
+	case who.Instance == "":
+		return fmt.Errorf("%s in %s has instance %q; restore the data directory from a backup", identityFile, d.path, who.Instance)
+	case showPeers(who.Peers) != showPeers(cfg.Peers):
+		return fmt.Errorf("data directory %s is of the cluster %s, and this server was started with %s; start it with the former",
+			d.path, showPeers(who.Peers), showPeers(cfg.Peers))
+	case who.Bootstrapped && !hasState:
+		return fmt.Errorf("data directory %s says that server %q took part in cluster %s, but its raft state (%s) is gone: a server "+
+			"without it would vote a second time and could lose acknowledged writes; restore the directory from a backup",
+			d.path, who.ID, who.Cluster, storeFile)
+	}
+	return nil
+}
+
+// identity returns a copy.
+func (d *dataDir) identity() identity {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	who := d.who
+	who.Peers, who.Founders = slices.Clone(who.Peers), maps.Clone(who.Founders)
+	return who
+}
+
+// cluster returns the cluster id, "" before bootstrap.
+func (d *dataDir) cluster() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.who.Cluster
+}
+
+// set writes the identity and then publishes it: what others are told survives a power cut.
+func (d *dataDir) set(who identity) error {
+	raw, err := json.MarshalIndent(who, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding %s of server %q: %w; report this", identityFile, who.ID, err)
+	}
+	if err := writeDurably(d.path, identityFile, append(raw, '\n')); err != nil {
+		return fmt.Errorf("writing %s in %s: %w; check the disk and the directory's owner", identityFile, d.path, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.who = who
+	return nil
+}
+
+// writeDurably replaces a file: whoever reads it, after any crash, finds the old content or the new.
+func writeDurably(dir, name string, content []byte) error {
+	f, err := os.CreateTemp(dir, name+".*"+halfSnapshot)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(f.Name()) }() // no longer there after the rename
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// sweep removes snapshots that a crash left half-written; raft itself never does.
+func sweep(dir string) error {
+	entries, err := os.ReadDir(filepath.Join(dir, snapshotDir))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("listing snapshots in %s: %w; check the directory's owner", dir, err)
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), halfSnapshot) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, snapshotDir, e.Name())); err != nil {
+			return fmt.Errorf("removing the half-written snapshot %s: %w; remove it by hand", e.Name(), err)
+		}
+	}
+	return nil
+}
+
+// clusterID names a cluster by the instances that founded it: all founders compute the same one, and another
+// cluster on the same addresses has another.
+func clusterID(founders map[string]string) string {
+	h := sha256.New()
+	for _, id := range slices.Sorted(maps.Keys(founders)) {
+		fmt.Fprintf(h, "%q=%q\n", id, founders[id])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}

@@ -1,0 +1,274 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/transport/peer"
+)
+
+const (
+	// lastSnapshotTimeout bounds the snapshot on the way out.
+	lastSnapshotTimeout = 5 * time.Second
+
+	// worthwhile is the part of the snapshot threshold from which a snapshot on the way out saves the next start time.
+	worthwhile = 4
+)
+
+// Registry is one server of the cluster. Open makes it.
+type Registry struct {
+	cfg       Config
+	log       hclog.Logger
+	clusterID string
+	raft      *raft.Raft
+	fsm       *fsm.FSM
+	calls     caller
+	snaps     raft.SnapshotStore
+	alarm     *alarm
+	commits   *committer
+	confirms  *confirmer
+	started   time.Time
+
+	ready   atomic.Bool // caught up once since the start
+	closing atomic.Bool // Close was called
+	leads   atomic.Bool // as raft said last
+
+	leadership chan struct{} // a change of leads to look at
+	drained    chan struct{} // closed when raft sends no more notifications
+
+	ctx     context.Context // ends early in Close
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // the loops
+	futures sync.WaitGroup // goroutines that wait for one of raft's futures
+
+	closeOnce sync.Once
+	closeErr  error
+	closers   []func() error // what is below raft, in the order of closing
+}
+
+// alarm takes the first fatal error.
+type alarm struct {
+	once    sync.Once
+	fatal   chan error
+	onFatal func(error)
+}
+
+func newAlarm(onFatal func(error)) *alarm { return &alarm{fatal: make(chan error, 1), onFatal: onFatal} }
+
+func (a *alarm) raise(err error) {
+	a.once.Do(func() {
+		a.fatal <- err
+		if a.onFatal != nil {
+			a.onFatal(err)
+		}
+	})
+}
+
+// plumbing is what raft stands on. Tests hand in a network and stores in memory.
+type plumbing struct {
+	logs      raft.LogStore
+	stable    raft.StableStore
+	snaps     raft.SnapshotStore
+	transport raft.Transport // raft closes it
+	calls     caller
+	clusterID string
+	alarm     *alarm
+	closers   []func() error // in the order of closing, after raft
+}
+
+// Open starts this server and returns when raft runs. With an empty data directory it waits for the other servers
+// first; ctx ends that wait, and nothing after it.
+//
+// The order: the raft store first, as its lock says that the directory is ours; then the identity, the port between
+// servers (which answers only hello until raft runs), bootstrap, and raft last. Close goes the other way.
+func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
+	if cfg, err = cfg.complete(); err != nil {
+		return nil, err
+	}
+	a := newAlarm(cfg.OnFatal)
+	var closers []func() error
+	defer func() {
+		if r == nil {
+			err = errors.Join(err, closeAll(closers))
+		}
+	}()
+	s, err := openStore(cfg.DataDir, a.raise)
+	if err != nil {
+		return nil, err
+	}
+	closers = []func() error{s.Close}
+	snaps, dir, err := openDir(cfg, s)
+	if err != nil {
+		return nil, err
+	}
+	d := &door{dir: dir}
+	mux, err := peer.Open(peer.Config{
+		Listen: cfg.PeerListen, Advertise: cfg.addrOf(cfg.ID), PeerID: cfg.idAt,
+		Identity: peer.Identity{ID: cfg.ID, Cluster: dir.cluster}, Handler: d.serve, Logger: cfg.Logger.Named("peer"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	closers = []func() error{mux.Close, s.Close}
+	if !dir.identity().Bootstrapped {
+		conf, err := cfg.raftConfig(nil)
+		if err != nil {
+			return nil, err
+		}
+		f := &founding{cfg: cfg, dir: dir, calls: mux, log: cfg.Logger}
+		if err := f.found(ctx, conf, s, snaps); err != nil {
+			return nil, err
+		}
+	}
+	cached, err := raft.NewLogCache(logCacheEntries, s)
+	if err != nil {
+		return nil, fmt.Errorf("making a cache of %d log entries: %w; report this", logCacheEntries, err)
+	}
+	r, err = start(cfg, plumbing{
+		logs: cached, stable: s, snaps: snaps, calls: mux, clusterID: dir.cluster(), alarm: a, closers: closers,
+		// Only now does the port take connections of raft (RAFT traps 8 and 9).
+		transport: newTransport(cfg, mux.StreamLayer()),
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.registry.Store(r)
+	return r, nil
+}
+
+// newTransport is raft's transport over the port. One request in flight: with two, raft's default, a follower's
+// pipeline can get stuck, and the port's check of requests relies on it. The layer names servers by "host:port" as
+// configured and resolves at every dial (RAFT trap 7).
+func newTransport(cfg Config, layer raft.StreamLayer) *raft.NetworkTransport {
+	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: layer, MaxPool: transportPool, MaxRPCsInFlight: 1, Timeout: transportTimeout, Logger: cfg.Logger.Named("raft-net"),
+	})
+}
+
+// openDir opens what is in the data directory beside the raft store.
+func openDir(cfg Config, s *store) (raft.SnapshotStore, *dataDir, error) {
+	if err := sweep(cfg.DataDir); err != nil { // RAFT trap 11: raft never does
+		return nil, nil, err
+	}
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(cfg.DataDir, snapshotsKept, cfg.Logger.Named("snapshots"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening snapshots in %s: %w; check the directory's owner", filepath.Join(cfg.DataDir, snapshotDir), err)
+	}
+	hasState, err := raft.HasExistingState(s, s, snaps)
+	if err != nil {
+		return nil, nil, fmt.Errorf("looking for raft's state in %s: %w; check the disk", cfg.DataDir, err)
+	}
+	dir, err := openDataDir(cfg.DataDir, cfg, hasState)
+	return snaps, dir, err
+}
+
+// start runs raft and the loops on what it stands on. On an error the closers are left to the caller.
+func start(cfg Config, p plumbing) (*Registry, error) {
+	notify := make(chan bool, 16)
+	conf, err := cfg.raftConfig(notify)
+	if err != nil {
+		return nil, err
+	}
+	r := &Registry{
+		cfg: cfg, log: cfg.Logger, clusterID: p.clusterID, calls: p.calls, snaps: p.snaps, alarm: p.alarm, closers: p.closers,
+		fsm: fsm.New(p.alarm.raise), started: time.Now(),
+		leadership: make(chan struct{}, 1), drained: make(chan struct{}),
+	}
+	if r.raft, err = raft.NewRaft(conf, r.fsm, p.logs, p.stable, p.snaps, p.transport); err != nil {
+		if closer, ok := p.transport.(raft.WithClose); ok {
+			err = errors.Join(err, closer.Close())
+		}
+		return nil, fmt.Errorf("starting raft of server %q: %w; if its data is damaged restore %s from a backup", cfg.ID, err, cfg.DataDir)
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.commits = newCommitter(r.raft.Apply)
+	r.confirms = newConfirmer(r.raft.Barrier, func() uint64 { return r.fsm.State().Index() })
+	r.wg.Go(func() { r.drainNotify(notify) })
+	r.wg.Go(func() { r.commits.run(r.ctx) })
+	r.wg.Go(func() { r.confirms.run(r.ctx) })
+	r.wg.Go(r.reconcileLoop)
+	r.wg.Go(r.catchUp)
+	return r, nil
+}
+
+// Fatal delivers the first error after which this server must not go on. The process should end then: a disk that
+// failed once may report success for pages it dropped (RAFT trap 13).
+func (r *Registry) Fatal() <-chan error { return r.alarm.fatal }
+
+// Close hands over leadership, takes a snapshot if that is worthwhile, and stops everything in the reverse order of
+// Open (RAFT trap 18). It may be called twice.
+func (r *Registry) Close() error {
+	r.closeOnce.Do(func() {
+		r.closing.Store(true) // no new proposals; those in flight may still reach the next leader
+		r.handOver()
+		r.lastSnapshot()
+		r.cancel()
+		err := r.raft.Shutdown().Error() // closes the transport
+		r.futures.Wait()
+		close(r.drained)
+		r.wg.Wait()
+		r.closeErr = errors.Join(err, closeAll(r.closers))
+	})
+	return r.closeErr
+}
+
+// handOver saves the others an election timeout.
+func (r *Registry) handOver() {
+	for range transferTries {
+		if r.raft.State() != raft.Leader || len(r.cfg.Peers) == 1 {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), transferTimeout)
+		err := r.transferHere(ctx, "")
+		cancel()
+		if err == nil {
+			return
+		}
+		r.log.Warn("handing over leadership failed", "error", err)
+	}
+}
+
+// lastSnapshot spares the next start the replay of a long log.
+func (r *Registry) lastSnapshot() {
+	list, err := r.snaps.List()
+	if err != nil {
+		r.log.Warn("listing snapshots failed", "error", err)
+		return
+	}
+	last := uint64(0)
+	if len(list) > 0 {
+		last = list[0].Index
+	}
+	if r.fsm.State().Index() < last+r.cfg.SnapshotThreshold/worthwhile+1 {
+		return
+	}
+	done := make(chan error, 1)
+	r.futures.Go(func() { done <- r.raft.Snapshot().Error() })
+	t := time.NewTimer(lastSnapshotTimeout)
+	defer t.Stop()
+	select {
+	case err := <-done:
+		if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			r.log.Warn("the snapshot on the way out failed", "error", err)
+		}
+	case <-t.C:
+		r.log.Warn("the snapshot on the way out takes too long", "bound", lastSnapshotTimeout)
+	}
+}
+
+func closeAll(closers []func() error) error {
+	var errs []error
+	for _, c := range closers {
+		errs = append(errs, c())
+	}
+	return errors.Join(errs...)
+}

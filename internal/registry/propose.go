@@ -1,0 +1,119 @@
+package registry
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/api"
+)
+
+// Propose brings a command into the log, from any server, and returns its result once the state of this server has
+// reached it. An empty request id, and the empty id of a move, are filled in.
+//
+// Every error is an *api.Error. OUTCOME_UNKNOWN says that the command may have been applied; all others that it was
+// not. It is tried until ctx ends, 5 s where ctx has no deadline, always with the same bytes: the request id in them
+// makes the state apply it once.
+func (r *Registry) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, error) {
+	if r.closing.Load() {
+		return nil, &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("server %q is stopping; ask another one", r.cfg.ID)}
+	}
+	envelope, err := r.stamp(e).Encode()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := r.bound(ctx)
+	defer cancel()
+	result, err := r.deliver(ctx, envelope)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.fsm.WaitIndex(ctx, result.GetIndex()); err != nil {
+		e := unknown("it was applied at index %d, which this server has not reached (%v)", result.GetIndex(), err)
+		e.Index = result.GetIndex()
+		return nil, e
+	}
+	if err := fsm.ResultError(result); err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// deliver tries until there is a result.
+func (r *Registry) deliver(ctx context.Context, envelope []byte) (*fsm.Result, error) {
+	last := errNoLeader
+	var doubt *api.Error // the last try of which nobody knows how it ended
+	for {
+		if l, ok := r.leaderNow(); ok {
+			result, err := r.try(ctx, l, envelope)
+			if err == nil {
+				if doubt != nil && result.GetCode() == string(api.RequestExpired) {
+					return nil, doubt // expired now says nothing about the try before
+				}
+				return result, nil
+			}
+			var final *api.Error
+			switch {
+			case !errors.As(err, &final):
+			case final.Code == api.OutcomeUnknown:
+				doubt = final
+			case doubt == nil:
+				return nil, final
+			}
+			last = err
+		}
+		if stop := r.pause(ctx); stop != nil {
+			if doubt != nil {
+				return nil, doubt
+			}
+			return nil, noLeader("proposing a command", stop, last)
+		}
+	}
+}
+
+func (r *Registry) try(ctx context.Context, l leader, envelope []byte) (*fsm.Result, error) {
+	if l.self {
+		return r.commits.submit(ctx, envelope)
+	}
+	return r.askPropose(ctx, l, envelope)
+}
+
+// stamp fills in the ids that the caller left out. The caller's command is not changed.
+func (r *Registry) stamp(e fsm.Envelope) fsm.Envelope {
+	if e.RequestID == "" {
+		e.RequestID = r.requestID()
+	}
+	switch c := e.Command.(type) {
+	case *fsm.StartMove:
+		if c.GetId() == "" {
+			c = proto.CloneOf(c)
+			c.Id = moveID()
+			e.Command = c
+		}
+	case *fsm.Force:
+		if c.GetId() == "" {
+			c = proto.CloneOf(c)
+			c.Id = moveID()
+			e.Command = c
+		}
+	}
+	return e
+}
+
+// requestID is "<index at first proposal>-<128 random bits>".
+func (r *Registry) requestID() string {
+	return fmt.Sprintf("%d-%s", r.fsm.State().Index(), randomHex(16))
+}
+
+func moveID() string { return "mv-" + randomHex(8) }
+
+func randomHex(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails, it ends the process instead
+	return hex.EncodeToString(b)
+}

@@ -1,0 +1,116 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/api"
+)
+
+// ReadOptions say how fresh a read must be.
+type ReadOptions struct {
+	// Consistency is "local" (or ""), or "linearizable": everything acknowledged before the call is seen.
+	Consistency string
+	// MinIndex is waited for; 0 is no wait.
+	MinIndex uint64
+	// MaxStale refuses a local read on a server that has not heard of the leader for longer; 0 is no bound.
+	MaxStale time.Duration
+}
+
+// State returns the newest state of this server. It is one atomic load.
+func (r *Registry) State() fsm.State { return r.fsm.State() }
+
+// WaitIndex waits until the state of this server has reached an index. The error is TIMEOUT.
+func (r *Registry) WaitIndex(ctx context.Context, index uint64) error {
+	if err := r.fsm.WaitIndex(ctx, index); err != nil {
+		now := r.fsm.State().Index()
+		return &api.Error{Code: api.Timeout, Index: now, Detail: fmt.Sprintf(
+			"this server has index %d and %d was asked for: %v; try again, or another server", now, index, err)}
+	}
+	return nil
+}
+
+// Watch follows the changes of this server's state, see fsm.FSM.Watch.
+func (r *Registry) Watch(from uint64) (*fsm.Watcher, error) { return r.fsm.Watch(from) }
+
+// Read returns a state as fresh as asked. The error is INVALID, UNAVAILABLE while this server has not caught up since
+// it started, STALE, TIMEOUT or NO_LEADER.
+func (r *Registry) Read(ctx context.Context, o ReadOptions) (fsm.State, error) {
+	if o.MaxStale < 0 {
+		return fsm.State{}, &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("max_stale %v is negative; give a duration from 0", o.MaxStale)}
+	}
+	switch o.Consistency {
+	case "", "local":
+		if err := r.caughtUp(); err != nil {
+			return fsm.State{}, err
+		}
+	case "linearizable":
+		if _, err := r.Confirm(ctx); err != nil {
+			return fsm.State{}, err
+		}
+	default:
+		return fsm.State{}, &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("consistency %q is unknown; choose local or linearizable", o.Consistency)}
+	}
+	if o.MinIndex > 0 {
+		ctx, cancel := r.bound(ctx)
+		defer cancel()
+		if err := r.WaitIndex(ctx, o.MinIndex); err != nil {
+			return fsm.State{}, err
+		}
+	}
+	if _, age, known := r.Leader(); o.MaxStale > 0 && o.Consistency != "linearizable" && (!known || age > o.MaxStale) {
+		return fsm.State{}, &api.Error{Code: api.Stale, Index: r.fsm.State().Index(), Detail: fmt.Sprintf(
+			"server %q last heard of the leader %v ago (leader known now: %v), more than max_stale %v; ask another server", r.cfg.ID, age, known, o.MaxStale)}
+	}
+	return r.fsm.State(), nil
+}
+
+// Leader returns the leader's id, how long ago it was heard of (0 on the leader itself), and whether it is known.
+func (r *Registry) Leader() (id string, lastContact time.Duration, known bool) {
+	l, known := r.leaderNow()
+	if r.raft.State() == raft.Leader {
+		return l.id, 0, known
+	}
+	heard := r.raft.LastContact()
+	if heard.IsZero() { // never since the start
+		heard = r.started
+	}
+	return l.id, time.Since(heard), known
+}
+
+// Ready is nil once this server has caught up and while it knows the leader.
+func (r *Registry) Ready() error {
+	if err := r.caughtUp(); err != nil {
+		return err
+	}
+	if _, ok := r.leaderNow(); !ok {
+		return &api.Error{Code: api.NoLeader, Detail: fmt.Sprintf("server %q knows no leader; wait for an election, or check that a majority of the servers is up", r.cfg.ID)}
+	}
+	return nil
+}
+
+func (r *Registry) caughtUp() error {
+	if r.ready.Load() && !r.closing.Load() {
+		return nil
+	}
+	if r.closing.Load() {
+		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("server %q is stopping; ask another one", r.cfg.ID)}
+	}
+	return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("server %q has not caught up since it started; ask another one, or wait", r.cfg.ID)}
+}
+
+// catchUp confirms once: before that the state may be from before this server was down, and serving it would take
+// answers back that others already gave.
+func (r *Registry) catchUp() {
+	for r.ctx.Err() == nil {
+		if _, err := r.Confirm(r.ctx); err == nil {
+			r.ready.Store(true)
+			r.log.Info("caught up", "index", r.fsm.State().Index())
+			return
+		}
+	}
+}
