@@ -33,7 +33,7 @@ test-race: ## run the same tests under the race detector (needs a C compiler)
 	$(MAKE) test TESTFLAGS='-race $(TESTFLAGS)'
 
 test-peers: ## run the tests that need other programs (promtool, …)
-	$(GO) test -timeout 10m -tags peers -count=1 -run Peer $(TESTFLAGS) ./cmd/...
+	$(GO) test -timeout 10m -tags peers -count=1 -run Peer $(TESTFLAGS) ./internal/crash/...
 
 demo: build ## three servers: declare, move, kill the leader, lose nothing
 	$(GO) run ./internal/demo -bin $(BINARY)

@@ -1,0 +1,310 @@
+// Package client talks to the registry's servers over /v1. It tries the given
+// servers in turn, and never sends a mutation twice unless it surely was not
+// applied or carries the same request id.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+)
+
+// Error is the one error type of this package's methods.
+type Error = api.Error
+
+const (
+	// defaultTimeout bounds one call over all its tries: two leader elections of the default timing.
+	defaultTimeout = 10 * time.Second
+	// maxBody bounds a reply: a page of scopes is far smaller, and a server that sends more is none of ours.
+	maxBody = 64 << 20
+	// rounds is how often all endpoints are tried: an election passes between the first and the last.
+	rounds = 8
+	// firstPause is the wait after a round in which no endpoint could answer; it doubles up to maxPause.
+	firstPause = 50 * time.Millisecond
+	maxPause   = time.Second
+)
+
+// Client is a client of one cluster. It is safe for use by many goroutines.
+type Client struct {
+	endpoints []string
+	http      *http.Client
+	timeout   time.Duration
+	actor     string
+	index     atomic.Uint64 // highest index any reply carried
+	next      atomic.Uint32 // endpoint that answered last
+}
+
+// Option changes how a Client behaves.
+type Option func(*Client)
+
+// WithTimeout bounds every call, all its tries together. The default is 10 s.
+func WithTimeout(d time.Duration) Option { return func(c *Client) { c.timeout = d } }
+
+// WithActor names who asks; servers record it with moves.
+func WithActor(name string) Option { return func(c *Client) { c.actor = name } }
+
+// WithHTTPClient replaces the HTTP client, which must not have a timeout of its own.
+func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h } }
+
+// New returns a client of the servers at the endpoints, "http://host:port" or
+// "host:port" each. It does not connect. Close it when done.
+func New(endpoints []string, opts ...Option) *Client {
+	c := &Client{timeout: defaultTimeout}
+	for _, e := range endpoints {
+		if e = strings.TrimRight(strings.TrimSpace(e), "/"); e == "" {
+			continue
+		}
+		if !strings.Contains(e, "://") {
+			e = "http://" + e
+		}
+		c.endpoints = append(c.endpoints, e)
+	}
+	for _, o := range opts {
+		o(c)
+	}
+	if c.http == nil {
+		dialer := &net.Dialer{Timeout: 2 * time.Second}
+		c.http = &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext,
+			MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second}}
+	}
+	return c
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Index is the highest state index any reply carried, 0 before the first. Give
+// it as a read's MinIndex to read what was written before.
+func (c *Client) Index() uint64 { return c.index.Load() }
+
+// call is one request with what its answer goes into.
+type call struct {
+	method, path string
+	query        url.Values
+	body, out    any
+	epoch        uint64        // If-Match; 0 is none
+	extra        time.Duration // added to the timeout: a wait the server is asked for
+	mutates      bool
+}
+
+func (c *Client) do(ctx context.Context, q call) error {
+	if len(c.endpoints) == 0 {
+		return &api.Error{Code: api.Invalid, Detail: "no endpoint is given; name at least one server, like http://127.0.0.1:7481"}
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout+q.extra)
+	defer cancel()
+	var body []byte
+	if q.body != nil {
+		var err error
+		if body, err = json.Marshal(q.body); err != nil {
+			return &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("the request cannot be written as JSON: %v", err)}
+		}
+	}
+	id := ""
+	if q.mutates {
+		var err error
+		if id, err = c.requestID(ctx); err != nil {
+			return err
+		}
+	}
+	return c.try(ctx, q, id, body)
+}
+
+// try goes round the endpoints until one answers. unsure remembers that an
+// earlier try may have been applied: then a later "not applied" by a server
+// that did not get that far says nothing about it.
+func (c *Client) try(ctx context.Context, q call, id string, body []byte) error {
+	var last error
+	unsure := false
+	pause := firstPause
+	start := c.next.Load()
+	for round := range rounds {
+		for i := range c.endpoints {
+			at := (start + uint32(i)) % uint32(len(c.endpoints))
+			err := c.once(ctx, c.endpoints[at], q, id, body)
+			if err == nil {
+				c.next.Store(at)
+				return nil
+			}
+			if errors.Is(err, &api.Error{Code: api.RequestExpired}) && unsure {
+				return outcomeUnknown(id, err)
+			}
+			if !again(err, q.mutates) {
+				return err
+			}
+			unsure = unsure || q.mutates && errors.Is(err, &api.Error{Code: api.OutcomeUnknown})
+			last = err
+			if ctx.Err() != nil {
+				return c.ended(q, id, unsure, last)
+			}
+		}
+		if round == rounds-1 || !sleep(ctx, pause) {
+			break
+		}
+		pause = min(2*pause, maxPause)
+	}
+	return c.ended(q, id, unsure, last)
+}
+
+func (c *Client) ended(q call, id string, unsure bool, last error) error {
+	if unsure {
+		return outcomeUnknown(id, last)
+	}
+	if errors.Is(last, &api.Error{Code: api.OutcomeUnknown}) && !q.mutates {
+		var e *api.Error
+		errors.As(last, &e)
+		return &api.Error{Code: api.Timeout, Detail: e.Detail}
+	}
+	return last
+}
+
+func outcomeUnknown(id string, last error) error {
+	return &api.Error{Code: api.OutcomeUnknown,
+		Detail: fmt.Sprintf("request %s may or may not have been applied (%v); look at the state before you repeat it", id, last)}
+}
+
+// again says whether another endpoint, or the same later, may do better.
+func again(err error, mutates bool) bool {
+	switch api.CodeOf(err) {
+	case api.NoLeader, api.Unavailable:
+		return true
+	case api.OutcomeUnknown: // the same request id makes the retry safe
+		return true
+	case api.Stale, api.Timeout:
+		return !mutates
+	default:
+		return false
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+func (c *Client) request(ctx context.Context, endpoint string, q call, id string, body []byte) (*http.Request, error) {
+	target := endpoint + q.path
+	if len(q.query) > 0 {
+		target += "?" + q.query.Encode()
+	}
+	var rd io.Reader
+	if body != nil {
+		rd = bytes.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(ctx, q.method, target, rd)
+	if err != nil {
+		return nil, &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("endpoint %q cannot be asked: %v", endpoint, err)}
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if id != "" {
+		req.Header.Set(api.HeaderRequestID, id)
+	}
+	if c.actor != "" {
+		req.Header.Set(api.HeaderActor, c.actor)
+	}
+	if q.epoch != 0 {
+		req.Header.Set("If-Match", strconv.FormatUint(q.epoch, 10))
+	}
+	return req, nil
+}
+
+func (c *Client) once(ctx context.Context, endpoint string, q call, id string, body []byte) error {
+	req, err := c.request(ctx, endpoint, q, id, body)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return transportError(endpoint, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	c.saw(resp.Header)
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	switch {
+	case err != nil:
+		return transportError(endpoint, err)
+	case len(data) > maxBody:
+		return &api.Error{Code: api.Internal, Detail: fmt.Sprintf("%s answered with more than %d bytes", endpoint, maxBody)}
+	case resp.StatusCode/100 != 2:
+		return problem(endpoint, resp.StatusCode, data)
+	case q.out == nil || len(data) == 0:
+		return nil
+	}
+	if err := json.Unmarshal(data, q.out); err != nil {
+		return &api.Error{Code: api.Internal, Detail: fmt.Sprintf("%s%s answered with something that is not its JSON: %v", endpoint, q.path, err)}
+	}
+	return nil
+}
+
+// saw remembers the index a reply carried.
+func (c *Client) saw(h http.Header) {
+	n, err := strconv.ParseUint(h.Get(api.HeaderIndex), 10, 64)
+	if err != nil {
+		return
+	}
+	for {
+		old := c.index.Load()
+		if n <= old || c.index.CompareAndSwap(old, n) {
+			return
+		}
+	}
+}
+
+// transportError tells a request that never left from one whose fate is open.
+func transportError(endpoint string, err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("%s cannot be reached: %v; is a server running there? Name others with --endpoints", endpoint, op.Err)}
+	}
+	return &api.Error{Code: api.OutcomeUnknown, Detail: fmt.Sprintf("%s did not answer: %v", endpoint, err)}
+}
+
+// problem turns an error reply into its *api.Error.
+func problem(endpoint string, status int, data []byte) error {
+	var e api.Error
+	if err := json.Unmarshal(data, &e); err == nil && e.Code != "" {
+		return &e
+	}
+	code := api.Internal
+	if status == http.StatusNotFound {
+		code = api.Unavailable // no server of ours: another one may be
+	}
+	return &api.Error{Code: code, Detail: fmt.Sprintf("%s answered status %d without a registry error; is it a registry server?", endpoint, status)}
+}
+
+// requestID makes the id a mutation keeps over all its tries:
+// "<index>-<32 hex>". The index tells servers how old the id is.
+func (c *Client) requestID(ctx context.Context) (string, error) {
+	if c.Index() == 0 {
+		if err := c.try(ctx, call{method: http.MethodGet, path: "/v1/nodes"}, "", nil); err != nil {
+			return "", err
+		}
+	}
+	var raw [16]byte
+	if _, err := rand.Read(raw[:]); err != nil {
+		return "", &api.Error{Code: api.Internal, Detail: fmt.Sprintf("no random bytes for a request id: %v", err)}
+	}
+	return strconv.FormatUint(c.Index(), 10) + "-" + hex.EncodeToString(raw[:]), nil
+}

@@ -1,0 +1,84 @@
+//go:build peers
+
+package crash
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+)
+
+// program runs another program and returns what it printed. One that is missing
+// fails the test with how to get it.
+func program(ctx context.Context, t *testing.T, stdin []byte, name string, args ...string) []byte {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%s is missing; on Debian: apt-get install %s (promtool is in the package prometheus)", name, name)
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdin = bytes.NewReader(stdin)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s%s", name, strings.Join(args, " "), err, out, stderr.Bytes())
+	}
+	return out
+}
+
+// TestPeerCurl drives a server with the real curl, as the README does.
+func TestPeerCurl(t *testing.T) {
+	ctx := bounded(t, 60*time.Second)
+	c := opened(ctx, t)
+	nodes(ctx, t, c, "a", "b")
+	url := "http://" + c.HTTP("s2")
+	put := program(ctx, t, nil, "curl", "-sS", "--fail-with-body", "-X", "PUT", "-H", "Content-Type: application/json",
+		"-d", `{"writer":"a","fallback":"b"}`, url+"/v1/scope?prefix=app:billing:")
+	var applied api.Applied
+	if err := json.Unmarshal(put, &applied); err != nil || applied.Index == 0 || applied.Epoch == 0 {
+		t.Fatalf("declare answered %s (%v)", put, err)
+	}
+	var r api.Route
+	got := program(ctx, t, nil, "curl", "-sS", "--fail-with-body", url+"/v1/route?key=app:billing:invoice:42&as=b")
+	if err := json.Unmarshal(got, &r); err != nil || r.Reply != "MISDIRECTED writer is 10.0.0.1:6004" {
+		t.Fatalf("route answered %s (%v)", got, err)
+	}
+	// The stream ends by curl's own bound, which is its exit code 28.
+	watch := exec.CommandContext(ctx, "curl", "-sSN", "--max-time", "3", url+"/v1/watch")
+	out, _ := watch.Output()
+	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
+	var first, last api.WatchItem
+	if json.Unmarshal(lines[0], &first) != nil || json.Unmarshal(lines[len(lines)-1], &last) != nil {
+		t.Fatalf("watch printed %s", out)
+	}
+	if first.Type != "snapshot" || len(first.Changes) < 3 || last.Type != "heartbeat" || last.Index < applied.Index {
+		t.Errorf("watch printed %s", out)
+	}
+}
+
+// TestPeerPromtool has Prometheus's own linter read /metrics, and looks for the
+// series of all three layers.
+func TestPeerPromtool(t *testing.T) {
+	ctx := bounded(t, 60*time.Second)
+	c := opened(ctx, t)
+	nodes(ctx, t, c, "a")
+	for _, id := range c.IDs() {
+		metrics := program(ctx, t, nil, "curl", "-sS", "--fail-with-body", "http://"+c.HTTP(id)+"/metrics")
+		program(ctx, t, metrics, "promtool", "check", "metrics")
+		for _, series := range []string{"scope_registry_index", "raft_", "boltdb_", "go_goroutines"} {
+			if !bytes.Contains(metrics, []byte("\n"+series)) {
+				t.Errorf("%s: no series %s…", id, series)
+			}
+		}
+		if bytes.Contains(metrics, []byte("127_0_0_1")) {
+			t.Errorf("%s: a peer's address is part of a metric's name", id)
+		}
+	}
+}

@@ -1,0 +1,174 @@
+// Package httpapi serves /v1, the watch stream, health and metrics over HTTP.
+// It turns requests into commands and reads of a [Registry] and answers in the
+// JSON of internal/api; it decides nothing about ownership itself.
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/api"
+)
+
+// Bounds of one request.
+const (
+	// MaxBody bounds a request's body in bytes: enough for a full batch of long
+	// prefixes, and little enough to hold for every connection of a busy server.
+	MaxBody = 8 << 20
+	// MaxItems bounds the nodes and scopes of one batch, which the state machine
+	// applies in one step while nothing else is applied.
+	MaxItems = 10_000
+	// MaxWatchers bounds the open watch streams of one server: each holds a
+	// connection and a queue.
+	MaxWatchers = 10_000
+	// MaxList bounds the records of one page of a list.
+	MaxList = 10_000
+	// MaxHeaderText bounds a request id and an actor, which stand in the log.
+	MaxHeaderText = 128
+
+	defaultList     = 1000
+	maxMoveWait     = 60 * time.Second // what proxies let an idle request live
+	requestTimeout  = 10 * time.Second // a mutation or read that takes longer has lost its leader
+	bodyReadTimeout = 30 * time.Second // MaxBody over a slow link
+)
+
+// ReadOptions says how fresh a read has to be.
+type ReadOptions struct {
+	Consistency string        // "" or "local", "linearizable"
+	MinIndex    uint64        // wait until this index is applied
+	MaxStale    time.Duration // refuse if the leader was not heard for longer; 0 is any
+}
+
+// Registry is what the front end needs of a server's core. Every error is an
+// *api.Error.
+type Registry interface {
+	Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, error)
+	Read(ctx context.Context, o ReadOptions) (fsm.State, error)
+	State() fsm.State
+	WaitIndex(ctx context.Context, index uint64) error
+	Watch(from uint64) (*fsm.Watcher, error)
+	Leader() (id string, lastContact time.Duration, known bool)
+	Ready() error
+	Status(ctx context.Context, hash bool) (api.Cluster, error)
+	Transfer(ctx context.Context, to string) error
+}
+
+// Config is what New needs. Registry is required.
+type Config struct {
+	Registry Registry
+	Logger   hclog.Logger        // requests are logged at debug level; nil logs nothing
+	Gatherer prometheus.Gatherer // what /metrics shows; nil shows nothing
+	Metrics  *Metrics            // counts requests and watchers, see Collector; nil counts unseen
+	Version  string
+}
+
+// server is the handler of one front end.
+type server struct {
+	reg      Registry
+	log      hclog.Logger
+	metrics  *Metrics
+	mux      *http.ServeMux
+	api      huma.API
+	watchers atomic.Int64
+}
+
+// New returns the handler of /v1, /openapi.json, /healthz, /readyz and
+// /metrics. It starts nothing and needs no closing.
+func New(cfg Config) http.Handler {
+	s := &server{reg: cfg.Registry, log: cfg.Logger, metrics: cfg.Metrics, mux: http.NewServeMux()}
+	if s.log == nil {
+		s.log = hclog.NewNullLogger()
+	}
+	if s.metrics == nil {
+		s.metrics = Collector(cfg.Registry)
+	}
+	gatherer := cfg.Gatherer
+	if gatherer == nil {
+		gatherer = prometheus.NewRegistry()
+	}
+	s.api = humago.New(s.mux, openAPI(cfg.Version))
+	s.api.UseMiddleware(enter)
+	s.routes()
+	s.raw("healthz", "/healthz", "Whether the process answers", s.healthz)
+	s.raw("readyz", "/readyz", "Whether this server has caught up once and knows a leader", s.readyz)
+	s.raw("metrics", "/metrics", "Prometheus metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{}).ServeHTTP)
+	s.raw("watch", "/v1/watch", "Stream of changes as JSON lines, from the query's index on; without one a snapshot first", s.watch)
+	return s
+}
+
+// openAPI configures huma: JSON only, no schema links, no page of documentation
+// (that would load scripts from the internet), our own problems.
+func openAPI(version string) huma.Config {
+	cfg := huma.DefaultConfig("Scope registry", version)
+	cfg.DocsPath, cfg.SchemasPath = "", ""
+	cfg.CreateHooks = nil
+	cfg.RejectUnknownQueryParameters = true
+	cfg.Transformers = []huma.Transformer{toProblem}
+	return cfg
+}
+
+func (s *server) routes() {
+	s.scopeRoutes()
+	s.nodeRoutes()
+	s.moveRoutes()
+	s.clusterRoutes()
+}
+
+// register adds one operation. Errors of h become problems.
+func register[I, O any](s *server, id, method, path, summary string, h func(context.Context, *I) (*O, error)) {
+	op := huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary,
+		MaxBodyBytes: MaxBody, BodyReadTimeout: bodyReadTimeout, Responses: s.problemResponse()}
+	if id == "startMove" {
+		op.DefaultStatus = http.StatusAccepted // the move goes on after the reply
+	}
+	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
+		// The deadline for the body would else end a request that waits.
+		if r := replyOf(ctx); r != nil {
+			_ = http.NewResponseController(r.ResponseWriter).SetReadDeadline(time.Time{}) // best effort: not every writer has one
+		}
+		out, err := h(ctx, in)
+		if err != nil {
+			return nil, problemOf(err)
+		}
+		return out, nil
+	})
+}
+
+// raw adds a GET that writes its own reply.
+func (s *server) raw(id, path, summary string, h http.HandlerFunc) {
+	responses := s.problemResponse()
+	responses["200"] = &huma.Response{Description: "OK"}
+	op := &huma.Operation{OperationID: id, Method: http.MethodGet, Path: path, Summary: summary, Responses: responses}
+	if id == "watch" {
+		op.Parameters = []*huma.Param{{Name: "from", In: "query", Schema: &huma.Schema{Type: huma.TypeInteger}}}
+	}
+	s.api.OpenAPI().AddOperation(op)
+	s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+		if reply := replyOf(r.Context()); reply != nil {
+			reply.operation = id
+		}
+		h(w, r)
+	})
+}
+
+func (s *server) healthz(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte("ok")) // the client may be gone
+}
+
+func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
+	if err := s.reg.Ready(); err != nil {
+		writeProblem(w, problemOf(err))
+		return
+	}
+	s.healthz(w, nil)
+}

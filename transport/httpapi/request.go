@@ -1,0 +1,206 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/api"
+)
+
+// reply is the writer of one reply. It adds the registry's headers at the last
+// moment, when it is known which state answered.
+type reply struct {
+	http.ResponseWriter
+	server    *server
+	request   *http.Request
+	operation string
+	index     uint64 // of the state that answered; 0: that of the moment of writing
+	status    int
+}
+
+type replyKey struct{}
+
+// replyOf is the reply of the request that ctx belongs to, or nil.
+func replyOf(ctx context.Context) *reply {
+	r, _ := ctx.Value(replyKey{}).(*reply)
+	return r
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (r *reply) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// WriteHeader adds the headers that every reply carries.
+func (r *reply) WriteHeader(status int) {
+	if r.status != 0 {
+		return
+	}
+	r.status = status
+	index := r.index
+	if index == 0 {
+		index = r.server.reg.State().Index()
+	}
+	h := r.Header()
+	h.Set(api.HeaderIndex, strconv.FormatUint(index, 10))
+	if m := r.request.Method; m == http.MethodGet || m == http.MethodHead {
+		leader, contact, known := r.server.reg.Leader()
+		if !known {
+			leader = ""
+		}
+		h.Set(api.HeaderLeader, leader)
+		h.Set(api.HeaderLastContact, strconv.FormatInt(contact.Milliseconds(), 10))
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Write writes the body, and the header before it.
+func (r *reply) Write(p []byte) (int, error) {
+	if r.status == 0 {
+		r.WriteHeader(http.StatusOK)
+	}
+	return r.ResponseWriter.Write(p)
+}
+
+// ServeHTTP answers one request, counts it and logs it.
+func (s *server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	start := time.Now()
+	r := &reply{ResponseWriter: w, server: s, request: req, operation: "none"}
+	req = req.WithContext(context.WithValue(req.Context(), replyKey{}, r))
+	r.request = req
+	if _, pattern := s.mux.Handler(req); pattern == "" {
+		s.unknown(r, req)
+	} else {
+		s.mux.ServeHTTP(r, req)
+	}
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	took := time.Since(start)
+	s.metrics.observe(r.operation, r.status, took)
+	s.log.Debug("request", "operation", r.operation, "method", req.Method, "path", req.URL.Path,
+		"status", r.status, "took", took, "from", req.RemoteAddr)
+}
+
+// unknown answers what no pattern matches: another method of a known path, or
+// a path that is not there.
+func (s *server) unknown(w http.ResponseWriter, req *http.Request) {
+	found := discarded{header: http.Header{}}
+	s.mux.ServeHTTP(&found, req)
+	p := problemOf(&api.Error{Code: api.NotFound, Detail: fmt.Sprintf("there is no %s %s; see /openapi.json", req.Method, shown(req.URL.Path))})
+	if allow := found.header.Get("Allow"); allow != "" {
+		w.Header().Set("Allow", allow)
+		p = problemOf(invalid("method %s is not allowed for %s; use %s", req.Method, req.URL.Path, allow))
+		p.Status = http.StatusMethodNotAllowed
+	}
+	writeProblem(w, p)
+}
+
+// discarded keeps only the header of a reply.
+type discarded struct{ header http.Header }
+
+func (d *discarded) Header() http.Header         { return d.header }
+func (d *discarded) Write(p []byte) (int, error) { return len(p), nil }
+func (d *discarded) WriteHeader(int)             {}
+
+// ReadParams are the read levels, for every read. Exported, as huma sees no others.
+type ReadParams struct {
+	Consistency string `query:"consistency" enum:"local,linearizable" doc:"local (default) or linearizable"`
+	MinIndex    uint64 `query:"min_index" doc:"Wait until this index is applied here"`
+	MaxStale    string `query:"max_stale" doc:"Refuse if the leader was not heard for longer, for example 500ms; a bare number is milliseconds"`
+}
+
+// read returns the state that answers a request.
+func (s *server) read(ctx context.Context, p ReadParams) (fsm.State, error) {
+	o := ReadOptions{Consistency: p.Consistency, MinIndex: p.MinIndex}
+	if p.MaxStale != "" {
+		d, err := time.ParseDuration(p.MaxStale)
+		if n, e := strconv.ParseUint(p.MaxStale, 10, 31); e == nil {
+			d, err = time.Duration(n)*time.Millisecond, nil
+		}
+		if err != nil || d <= 0 {
+			return fsm.State{}, invalid("max_stale %s is not a time above 0; write it like 500ms or 2s", shown(p.MaxStale))
+		}
+		o.MaxStale = d
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	st, err := s.reg.Read(ctx, o)
+	if err != nil {
+		return fsm.State{}, err
+	}
+	s.answeredAt(ctx, st.Index())
+	return st, nil
+}
+
+func (s *server) answeredAt(ctx context.Context, index uint64) {
+	if r := replyOf(ctx); r != nil {
+		r.index = index
+	}
+}
+
+// Mutation are the headers of every mutation. Exported, as huma sees no others.
+type Mutation struct {
+	RequestID string `header:"Idempotency-Key" doc:"Request id: a retry with the same one takes effect at most once"`
+	Actor     string `header:"X-Registry-Actor" doc:"Who asks; recorded with moves"`
+}
+
+// propose commits one command and returns its result. Without a deadline of
+// its own a request is given requestTimeout.
+func (s *server) propose(ctx context.Context, m Mutation, cmd fsm.Command) (*fsm.Result, error) {
+	if err := headerText(api.HeaderRequestID, m.RequestID); err != nil {
+		return nil, err
+	}
+	if err := headerText(api.HeaderActor, m.Actor); err != nil {
+		return nil, err
+	}
+	if m.Actor == "" {
+		m.Actor = "anonymous@" + remoteHost(ctx)
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, requestTimeout)
+		defer cancel()
+	}
+	res, err := s.reg.Propose(ctx, fsm.Envelope{RequestID: m.RequestID, Actor: m.Actor, Command: cmd})
+	if err != nil {
+		return nil, err
+	}
+	s.answeredAt(ctx, res.Index)
+	return res, nil
+}
+
+// appliedBody is the reply of most mutations.
+type appliedBody struct{ Body api.Applied }
+
+func (s *server) apply(ctx context.Context, m Mutation, cmd fsm.Command) (*appliedBody, error) {
+	res, err := s.propose(ctx, m, cmd)
+	if err != nil {
+		return nil, err
+	}
+	return &appliedBody{applied(res)}, nil
+}
+
+func applied(r *fsm.Result) api.Applied {
+	return api.Applied{Index: r.Index, Epoch: r.Epoch, Move: r.Move, Changed: r.Changed, Warnings: r.Warnings}
+}
+
+func headerText(name, value string) error {
+	if len(value) > MaxHeaderText {
+		return invalid("%s has %d bytes, the limit is %d", name, len(value), MaxHeaderText)
+	}
+	if i := strings.IndexFunc(value, func(c rune) bool { return c < 0x20 || c > 0x7e }); i >= 0 {
+		return invalid("%s %s has a byte at %d that is not printable ASCII", name, shown(value), i)
+	}
+	return nil
+}
+
+func (s *server) problemSchema() *huma.Schema {
+	return s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[problem](), true, "Problem")
+}
