@@ -37,7 +37,7 @@ type WipedError struct {
 func (e *WipedError) Error() string {
 	return fmt.Sprintf("server %q was a founder of cluster %s with another data directory, says server %q; this one is empty or new. "+
 		"A server that forgot its votes and votes again can lose acknowledged writes, so it does not rejoin under this id: "+
-		"restore its data directory", e.ID, e.Cluster, e.Witness)
+		"put back the directory as it was when the server last stopped, or leave it off: the others go on without it (docs/operations.md)", e.ID, e.Cluster, e.Witness)
 }
 
 // founding brings a server with an empty data directory into its cluster.

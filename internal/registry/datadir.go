@@ -58,7 +58,7 @@ func openDataDir(dir string, cfg Config, hasState bool) (*dataDir, error) {
 	switch {
 	case errors.Is(err, os.ErrNotExist) && hasState:
 		return nil, fmt.Errorf("data directory %s has raft state but no %s, so nobody can tell whose it is; "+
-			"restore the whole directory from a backup", dir, identityFile)
+			"put back the directory as it was when this server last stopped, or leave the server off (docs/operations.md)", dir, identityFile)
 	case errors.Is(err, os.ErrNotExist):
 		who := identity{Format: identityFormat, ID: cfg.ID, Instance: rand.Text(), Peers: cfg.Peers}
 		return d, d.set(who)
@@ -66,7 +66,7 @@ func openDataDir(dir string, cfg Config, hasState bool) (*dataDir, error) {
 		return nil, fmt.Errorf("reading %s in %s: %w; check the directory's owner", identityFile, dir, err)
 	}
 	if err := json.Unmarshal(raw, &d.who); err != nil {
-		return nil, fmt.Errorf("%s in %s does not decode: %w; restore the data directory from a backup", identityFile, dir, err)
+		return nil, fmt.Errorf("%s in %s does not decode: %w; put back the directory as it was when this server last stopped, or leave the server off (docs/operations.md)", identityFile, dir, err)
 	}
 	if !d.who.Bootstrapped && d.who.Format == identityFormat && d.who.ID == cfg.ID && showPeers(d.who.Peers) != showPeers(cfg.Peers) {
 		// Nothing was decided with the old list yet.
@@ -90,13 +90,13 @@ func (d *dataDir) check(cfg Config, hasState bool) error {
 		return fmt.Errorf("data directory %s belongs to server %q, not %q; start it with that id or name another directory",
 			d.path, who.ID, cfg.ID)
 	case who.Instance == "":
-		return fmt.Errorf("%s in %s has instance %q; restore the data directory from a backup", identityFile, d.path, who.Instance)
+		return fmt.Errorf("%s in %s has instance %q; put back the directory as it was when this server last stopped, or leave the server off (docs/operations.md)", identityFile, d.path, who.Instance)
 	case showPeers(who.Peers) != showPeers(cfg.Peers):
 		return fmt.Errorf("data directory %s is of the cluster %s, and this server was started with %s; start it with the former",
 			d.path, showPeers(who.Peers), showPeers(cfg.Peers))
 	case who.Bootstrapped && !hasState:
 		return fmt.Errorf("data directory %s says that server %q took part in cluster %s, but its raft state (%s) is gone: a server "+
-			"without it would vote a second time and could lose acknowledged writes; restore the directory from a backup",
+			"without it would vote a second time and could lose acknowledged writes; put back the directory as it was when it last stopped, or leave the server off (docs/operations.md)",
 			d.path, who.ID, who.Cluster, storeFile)
 	}
 	return nil

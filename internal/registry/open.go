@@ -50,6 +50,9 @@ type Registry struct {
 	wg      sync.WaitGroup // the loops
 	futures sync.WaitGroup // goroutines that wait for one of raft's futures
 
+	spawning sync.Mutex // guards spawned
+	spawned  bool       // no more goroutines in futures, Close waits for them
+
 	closeOnce sync.Once
 	closeErr  error
 	closers   []func() error // what is below raft, in the order of closing
@@ -62,7 +65,9 @@ type alarm struct {
 	onFatal func(error)
 }
 
-func newAlarm(onFatal func(error)) *alarm { return &alarm{fatal: make(chan error, 1), onFatal: onFatal} }
+func newAlarm(onFatal func(error)) *alarm {
+	return &alarm{fatal: make(chan error, 1), onFatal: onFatal}
+}
 
 func (a *alarm) raise(err error) {
 	a.once.Do(func() {
@@ -187,7 +192,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 		if closer, ok := p.transport.(raft.WithClose); ok {
 			err = errors.Join(err, closer.Close())
 		}
-		return nil, fmt.Errorf("starting raft of server %q: %w; if its data is damaged restore %s from a backup", cfg.ID, err, cfg.DataDir)
+		return nil, fmt.Errorf("starting raft of server %q: %w; if its data is damaged, leave the server off: an older copy of %s forgets votes (docs/operations.md)", cfg.ID, err, cfg.DataDir)
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.commits = newCommitter(r.raft.Apply)
@@ -213,6 +218,9 @@ func (r *Registry) Close() error {
 		r.lastSnapshot()
 		r.cancel()
 		err := r.raft.Shutdown().Error() // closes the transport
+		r.spawning.Lock()
+		r.spawned = true
+		r.spawning.Unlock()
 		r.futures.Wait()
 		close(r.drained)
 		r.wg.Wait()
@@ -221,14 +229,29 @@ func (r *Registry) Close() error {
 	return r.closeErr
 }
 
-// handOver saves the others an election timeout.
+// await runs f, which waits for one of raft's futures; false when Close no longer waits for such.
+func (r *Registry) await(f func()) bool {
+	r.spawning.Lock()
+	defer r.spawning.Unlock()
+	if r.spawned {
+		return false
+	}
+	r.futures.Go(f)
+	return true
+}
+
+// handOver saves the others an election timeout. It writes a barrier first: a leader without a majority has nobody to
+// hand over to, and raft would leave a goroutine behind for ever that waits for a follower to catch up.
 func (r *Registry) handOver() {
 	for range transferTries {
 		if r.raft.State() != raft.Leader || len(r.cfg.Peers) == 1 {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), transferTimeout)
-		err := r.transferHere(ctx, "")
+		_, err := r.confirms.confirm(ctx)
+		if err == nil {
+			err = r.transferHere(ctx, "")
+		}
 		cancel()
 		if err == nil {
 			return
@@ -252,7 +275,7 @@ func (r *Registry) lastSnapshot() {
 		return
 	}
 	done := make(chan error, 1)
-	r.futures.Go(func() { done <- r.raft.Snapshot().Error() })
+	r.await(func() { done <- r.raft.Snapshot().Error() })
 	t := time.NewTimer(lastSnapshotTimeout)
 	defer t.Stop()
 	select {

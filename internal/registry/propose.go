@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -92,13 +93,13 @@ func (r *Registry) stamp(e fsm.Envelope) fsm.Envelope {
 	case *fsm.StartMove:
 		if c.GetId() == "" {
 			c = proto.CloneOf(c)
-			c.Id = moveID()
+			c.Id = moveID(e.RequestID)
 			e.Command = c
 		}
 	case *fsm.Force:
 		if c.GetId() == "" {
 			c = proto.CloneOf(c)
-			c.Id = moveID()
+			c.Id = moveID(e.RequestID)
 			e.Command = c
 		}
 	}
@@ -110,7 +111,12 @@ func (r *Registry) requestID() string {
 	return fmt.Sprintf("%d-%s", r.fsm.State().Index(), randomHex(16))
 }
 
-func moveID() string { return "mv-" + randomHex(8) }
+// moveID is the id of a move for which the caller gave none. It follows from the request id: a retry, which another
+// server may get, must be the same command.
+func moveID(requestID string) string {
+	sum := sha256.Sum256([]byte(requestID))
+	return "mv-" + hex.EncodeToString(sum[:8])
+}
 
 func randomHex(n int) string {
 	b := make([]byte, n)

@@ -34,8 +34,15 @@ func (r *Registry) WaitIndex(ctx context.Context, index uint64) error {
 	return nil
 }
 
-// Watch follows the changes of this server's state, see fsm.FSM.Watch.
-func (r *Registry) Watch(from uint64) (*fsm.Watcher, error) { return r.fsm.Watch(from) }
+// Watch follows the changes of this server's state, see fsm.FSM.Watch. Like a local read it is refused with
+// UNAVAILABLE until this server has caught up: a snapshot from before that may be older than what the watcher, or
+// anybody, has seen already.
+func (r *Registry) Watch(from uint64) (*fsm.Watcher, error) {
+	if err := r.caughtUp(); err != nil {
+		return nil, err
+	}
+	return r.fsm.Watch(from)
+}
 
 // Read returns a state as fresh as asked. The error is INVALID, UNAVAILABLE while this server has not caught up since
 // it started, STALE, TIMEOUT or NO_LEADER.

@@ -127,13 +127,16 @@ func (r *Registry) transferHere(ctx context.Context, to string) error {
 		return &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("server %q is the only one; there is nobody to transfer leadership to", r.cfg.ID)}
 	}
 	done := make(chan error, 1)
-	r.futures.Go(func() { // the future has no deadline of ours; raft answers it after an election timeout at the latest
+	ok := r.await(func() { // the future has no deadline of ours; raft answers it after an election timeout at the latest
 		if to == "" {
 			done <- r.raft.LeadershipTransfer().Error()
 		} else {
 			done <- r.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(addr)).Error()
 		}
 	})
+	if !ok {
+		return &definite{errClosing}
+	}
 	select {
 	case err := <-done:
 		return err

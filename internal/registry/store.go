@@ -66,7 +66,7 @@ func (e *CorruptError) Error() string {
 		sums = fmt.Sprintf(" (CRC32C stored %08x, computed %08x)", e.Want, e.Got)
 	}
 	return fmt.Sprintf("raft store %s is corrupt at %s: %s%s; stop this server, do not start it again on this data directory, "+
-		"and restore the directory from a peer or a backup", e.File, e.Record, e.Detail, sums)
+		"and leave it off: an older copy forgets votes (docs/operations.md)", e.File, e.Record, e.Detail, sums)
 }
 
 // store is raft's log and stable store: raft-boltdb with a CRC32C on every record. raft-boltdb has none of its

@@ -80,7 +80,7 @@ func wantCorrupt(t *testing.T, err error, parts ...string) {
 	if !errors.As(err, &ce) {
 		t.Fatalf("want a *CorruptError, got %v", err)
 	}
-	for _, p := range append(parts, ce.File, "do not start it again", "restore") {
+	for _, p := range append(parts, ce.File, "do not start it again", "leave it off") {
 		if !strings.Contains(err.Error(), p) {
 			t.Errorf("error %q does not say %q", err, p)
 		}

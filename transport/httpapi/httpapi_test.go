@@ -68,14 +68,18 @@ func (m *memory) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, erro
 		return nil, m.fail
 	}
 	m.moves++
+	made := fmt.Sprintf("mv-%d", m.moves)
+	if e.RequestID != "" { // as the registry does: a retry must be the same command
+		made = "mv-" + e.RequestID
+	}
 	switch c := e.Command.(type) {
 	case *fsm.StartMove:
 		if c.Id == "" {
-			c.Id = fmt.Sprintf("mv-%d", m.moves)
+			c.Id = made
 		}
 	case *fsm.Force:
 		if c.Id == "" {
-			c.Id = fmt.Sprintf("mv-%d", m.moves)
+			c.Id = made
 		}
 	}
 	data, err := e.Encode()

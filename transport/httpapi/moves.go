@@ -2,8 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"iter"
 	"net/http"
@@ -48,23 +46,12 @@ func (s *server) startMove(ctx context.Context, in *startMoveInput) (*moveOutput
 	if b.Mode != "" && b.Mode != "agent" && b.Mode != "assisted" {
 		return nil, invalid("mode %s is not known; use agent or assisted", shown(b.Mode))
 	}
-	res, err := s.propose(ctx, in.Mutation, &fsm.StartMove{Id: madeID(b.ID, in.RequestID), Prefix: p.Bytes(), From: b.From, To: b.To,
+	res, err := s.propose(ctx, in.Mutation, &fsm.StartMove{Id: b.ID, Prefix: p.Bytes(), From: b.From, To: b.To,
 		ExpectedEpoch: b.ExpectedEpoch, Mode: b.Mode, Precopy: b.PreCopy, WindowMs: b.WindowMS, TimeoutMs: b.TimeoutMS, Reason: b.Reason})
 	if err != nil {
 		return nil, err
 	}
 	return s.movedOn(res.Move), nil
-}
-
-// madeID is the id of a move for which the caller gave none. It follows from
-// the request id: a retry, which another server may get, must be the same
-// command. Without a request id there is no retry, and the registry makes one.
-func madeID(id, requestID string) string {
-	if id != "" || requestID == "" {
-		return id
-	}
-	sum := sha256.Sum256([]byte(requestID))
-	return "mv-" + hex.EncodeToString(sum[:8])
 }
 
 // movedOn is the move after a step of it was applied, as this server's state,
@@ -282,5 +269,5 @@ func (s *server) force(ctx context.Context, in *forceInput) (*appliedBody, error
 		return nil, err
 	}
 	return s.apply(ctx, in.Mutation, &fsm.Force{Prefix: p.Bytes(), To: b.To, ExpectedEpoch: b.ExpectedEpoch,
-		AcceptLoss: b.AcceptLoss, SourceFenced: b.SourceFenced, Reason: b.Reason, Id: madeID("", in.RequestID)})
+		AcceptLoss: b.AcceptLoss, SourceFenced: b.SourceFenced, Reason: b.Reason})
 }

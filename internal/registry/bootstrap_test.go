@@ -1,0 +1,266 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/scope-registry/scope-registry/scope"
+)
+
+// rig is three real servers: TCP on loopback, bolt in a temporary directory.
+type rig struct {
+	t     *testing.T
+	peers []Peer
+	root  string
+	open  map[string]*Registry
+}
+
+// freePeers finds free ports. They are all held until the last is found.
+func freePeers(t *testing.T, ids ...string) (peers []Peer) {
+	t.Helper()
+	for _, id := range ids {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := ln.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		peers = append(peers, Peer{ID: id, Addr: ln.Addr().String()})
+	}
+	return peers
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{t: t, root: t.TempDir(), open: map[string]*Registry{}, peers: freePeers(t, "s1", "s2", "s3")}
+	t.Cleanup(r.closeAll)
+	return r
+}
+
+func (r *rig) dir(id string) string { return filepath.Join(r.root, id) }
+
+func (r *rig) config(id string) Config {
+	return Config{ID: id, DataDir: r.dir(id), Peers: r.peers, Timing: "fast"}
+}
+
+// start opens servers at the same time.
+func (r *rig) start(ids ...string) {
+	r.t.Helper()
+	type opened struct {
+		id  string
+		reg *Registry
+		err error
+	}
+	ch := make(chan opened)
+	for _, id := range ids {
+		go func() {
+			ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+			defer cancel()
+			reg, err := Open(ctx, r.config(id))
+			ch <- opened{id, reg, err}
+		}()
+	}
+	for range ids {
+		o := <-ch
+		if o.err != nil {
+			r.t.Errorf("%s: %v", o.id, o.err)
+			continue
+		}
+		r.open[o.id] = o.reg
+	}
+	if r.t.Failed() {
+		r.t.FailNow()
+	}
+}
+
+func (r *rig) closeAll() {
+	for id := range r.open {
+		r.close(id)
+	}
+}
+
+func (r *rig) close(id string) {
+	r.t.Helper()
+	if err := r.open[id].Close(); err != nil {
+		r.t.Errorf("closing %s: %v", id, err)
+	}
+	delete(r.open, id)
+}
+
+// refused opens a server that must not start.
+func (r *rig) refused(cfg Config, says string) error {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+	defer cancel()
+	reg, err := Open(ctx, cfg)
+	if err == nil {
+		r.t.Fatal(errors.Join(errors.New("the server started"), reg.Close()))
+	}
+	if !strings.Contains(err.Error(), says) || ctx.Err() != nil {
+		r.t.Fatalf("got %q, want it to say %q", err, says)
+	}
+	return err
+}
+
+func TestBootstrapAndRestart(t *testing.T) {
+	r := newRig(t)
+	r.start("s1", "s2", "s3")
+	for i, id := range []string{"s1", "s2", "s3"} {
+		if _, err := r.open[id].Propose(t.Context(), setNode(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cluster := r.open["s1"].State().Cluster().ID
+	if cluster == "" || cluster != r.open["s2"].clusterID || cluster != r.open["s3"].clusterID {
+		t.Fatalf("the servers disagree on cluster %q", cluster)
+	}
+	r.closeAll()
+	if err := os.MkdirAll(filepath.Join(r.dir("s1"), snapshotDir, "1-2-3"+halfSnapshot), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r.start("s1", "s2", "s3")
+	for id, reg := range r.open {
+		if _, err := reg.Confirm(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			if _, ok := reg.State().Node(scope.NodeID("n" + string(rune('0'+i)))); !ok {
+				t.Fatalf("%s lost node %d over a restart", id, i)
+			}
+		}
+	}
+	if _, err := os.Stat(filepath.Join(r.dir("s1"), snapshotDir, "1-2-3"+halfSnapshot)); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("the half-written snapshot is still there: %v", err)
+	}
+	r.t.Log("a second process on the same directory")
+	cfg := r.config("s1")
+	r.refused(cfg, "is locked")
+}
+
+func TestDamagedDirectoriesAreRefused(t *testing.T) {
+	r := newRig(t)
+	r.start("s1", "s2", "s3")
+	if _, err := r.open["s3"].Propose(t.Context(), setNode(1)); err != nil {
+		t.Fatal(err)
+	}
+	r.close("s3")
+	t.Log("another id")
+	cfg := r.config("s2")
+	cfg.DataDir = r.dir("s3")
+	r.refused(cfg, `belongs to server "s3"`)
+	t.Log("another list")
+	cfg = r.config("s3")
+	cfg.Peers = append(freePeers(t, "s4"), r.peers...)
+	r.refused(cfg, "this server was started with")
+	t.Log("a flipped byte")
+	editBolt(t, r.dir("s3"), func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte(logBucket))
+		key, raw := b.Cursor().Last()
+		bad := append([]byte(nil), raw...)
+		bad[len(bad)/2] ^= 1
+		return b.Put(append([]byte(nil), key...), bad)
+	})
+	var corrupt *CorruptError
+	if err := r.refused(r.config("s3"), "corrupt"); !errors.As(err, &corrupt) {
+		t.Fatalf("got %T", err)
+	}
+	t.Log("no raft store")
+	if err := os.Remove(filepath.Join(r.dir("s3"), storeFile)); err != nil {
+		t.Fatal(err)
+	}
+	r.refused(r.config("s3"), "is gone")
+	t.Log("nothing at all")
+	if err := os.RemoveAll(r.dir("s3")); err != nil {
+		t.Fatal(err)
+	}
+	var wiped *WipedError
+	if err := r.refused(r.config("s3"), "does not rejoin under this id"); !errors.As(err, &wiped) || wiped.ID != "s3" {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := r.open["s1"].Propose(t.Context(), setNode(2)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDifferentConfigurationsAreRefused(t *testing.T) {
+	r := newRig(t)
+	first := r.config("s1")
+	first.Peers = r.peers[:2]
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := Open(ctx, first)
+		done <- err
+	}()
+	err := r.waitRefused("s2", "give every server the same list")
+	cancel()
+	if other := <-done; other == nil {
+		t.Fatal("s1 started although s2 has another list")
+	}
+	for _, p := range []string{showPeers(r.peers), showPeers(first.Peers)} {
+		if !strings.Contains(err.Error(), p) {
+			t.Fatalf("%v does not name %s", err, p)
+		}
+	}
+}
+
+// waitRefused opens a server that must be turned away by another one that is coming up.
+func (r *rig) waitRefused(id, says string) error { return r.refused(r.config(id), says) }
+
+func TestAnotherClusterIsRefused(t *testing.T) {
+	r := newRig(t)
+	r.start("s1", "s2", "s3")
+	r.close("s3")
+	raw, err := os.ReadFile(filepath.Join(r.dir("s3"), identityFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var who identity
+	if err := json.Unmarshal(raw, &who); err != nil {
+		t.Fatal(err)
+	}
+	who.Cluster = "0123456789abcdef"
+	d := &dataDir{path: r.dir("s3")}
+	if err := d.set(who); err != nil {
+		t.Fatal(err)
+	}
+	r.start("s3")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := r.open["s3"].Confirm(ctx); err == nil {
+		t.Fatal("a server of another cluster was served")
+	}
+	if err := r.open["s3"].Ready(); err == nil {
+		t.Fatal("a server of another cluster is ready")
+	}
+}
+
+func TestConfigNamesWhatIsWrong(t *testing.T) {
+	peers := []Peer{{"s1", "a:1"}, {"s2", "b:1"}}
+	for says, cfg := range map[string]Config{
+		`timing "slow"`:              {ID: "s1", DataDir: "d", Peers: peers, Timing: "slow"},
+		`server id "s3"`:             {ID: "s3", DataDir: "d", Peers: peers},
+		`server id ""`:               {DataDir: "d", Peers: peers},
+		`data directory ""`:          {ID: "s1", Peers: peers},
+		`"s1" is in the list twice`:  {ID: "s1", DataDir: "d", Peers: []Peer{{"s1", "a:1"}, {"s1", "b:1"}}},
+		`"a:1" is in the list twice`: {ID: "s1", DataDir: "d", Peers: []Peer{{"s1", "a:1"}, {"s2", "a:1"}}},
+		`address "a"`:                {ID: "s1", DataDir: "d", Peers: []Peer{{"s1", "a"}}},
+		"has 0 entries":              {ID: "s1", DataDir: "d"},
+	} {
+		if _, err := cfg.complete(); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("got %v, want it to say %q", err, says)
+		}
+	}
+}

@@ -1,0 +1,203 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/transport/peer"
+)
+
+// network is three servers in memory, to run inside a synctest bubble (RAFT trap 19).
+type network struct {
+	t       *testing.T
+	peers   []Peer
+	servers map[string]*node
+
+	mu  sync.Mutex // guards cut
+	cut map[string]bool
+}
+
+// node is one server and what it stands on, which outlives a restart.
+type node struct {
+	net   *network
+	id    string
+	reg   *Registry
+	trans *raft.InmemTransport
+	store *raft.InmemStore
+	snaps *raft.InmemSnapshotStore
+}
+
+func newNetwork(t *testing.T, edit func(*Config)) *network {
+	t.Helper()
+	n := &network{t: t, servers: map[string]*node{}, cut: map[string]bool{}}
+	for i := range 3 {
+		id := fmt.Sprintf("s%d", i+1)
+		n.peers = append(n.peers, Peer{ID: id, Addr: id + ":1"})
+	}
+	for _, p := range n.peers {
+		s := &node{net: n, id: p.ID, store: raft.NewInmemStore(), snaps: raft.NewInmemSnapshotStore()}
+		_, s.trans = raft.NewInmemTransport(raft.ServerAddress(p.Addr))
+		n.servers[p.ID] = s
+	}
+	n.heal()
+	for _, p := range n.peers {
+		n.servers[p.ID].start(edit)
+	}
+	t.Cleanup(func() {
+		for _, s := range n.servers {
+			if err := s.reg.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		// A transfer that was under way leaves a goroutine of raft behind, until its request times out.
+		<-time.After(20 * time.Second)
+	})
+	return n
+}
+
+func (s *node) start(edit func(*Config)) {
+	t := s.net.t
+	t.Helper()
+	cfg := Config{ID: s.id, DataDir: "memory", Peers: s.net.peers, OnFatal: func(err error) { t.Error(err) }}
+	if edit != nil {
+		edit(&cfg)
+	}
+	cfg, err := cfg.complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf, err := cfg.raftConfig(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raft.BootstrapCluster(conf, s.store, s.store, s.snaps, s.trans, cfg.voters()); err != nil {
+		t.Fatal(err)
+	}
+	s.reg, err = start(cfg, plumbing{
+		logs: s.store, stable: s.store, snaps: s.snaps, transport: s.trans, calls: s, clusterID: "c1", alarm: newAlarm(cfg.OnFatal),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Call implements caller.
+func (s *node) Call(ctx context.Context, addr string, kind peer.Kind, payload []byte) ([]byte, error) {
+	for _, to := range s.net.servers {
+		if to.id+":1" == addr && !s.net.isCut(s.id) && !s.net.isCut(to.id) && to.reg != nil {
+			return to.reg.serve(ctx, s.id, kind, payload)
+		}
+	}
+	return nil, peer.ErrNotSent
+}
+
+func (n *network) isCut(id string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cut[id]
+}
+
+// isolate cuts one server off.
+func (n *network) isolate(id string) {
+	n.mu.Lock()
+	n.cut[id] = true
+	n.mu.Unlock()
+	for _, s := range n.servers {
+		if s.id != id {
+			s.trans.Disconnect(n.servers[id].trans.LocalAddr())
+			n.servers[id].trans.Disconnect(s.trans.LocalAddr())
+		}
+	}
+}
+
+func (n *network) heal() {
+	n.mu.Lock()
+	clear(n.cut)
+	n.mu.Unlock()
+	for _, a := range n.servers {
+		for _, b := range n.servers {
+			if a != b {
+				a.trans.Connect(b.trans.LocalAddr(), b.trans)
+			}
+		}
+	}
+}
+
+// until waits in virtual time.
+func (n *network) until(what string, ok func() bool) {
+	n.t.Helper()
+	for range 12_000 {
+		if ok() {
+			return
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	n.t.Fatalf("2 min were not enough for: %s", what)
+}
+
+// leader waits for a leader other than not, and for it to be known by all that are reachable.
+func (n *network) leader(not string) *node {
+	n.t.Helper()
+	var found *node
+	n.until("a leader", func() bool {
+		for _, s := range n.servers {
+			if s.id != not && s.reg.raft.State() == raft.Leader && s.reg.Ready() == nil {
+				found = s
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+func (n *network) others(id string) (out []*node) {
+	for _, p := range n.peers {
+		if p.ID != id {
+			out = append(out, n.servers[p.ID])
+		}
+	}
+	return out
+}
+
+func (n *network) ready() {
+	n.t.Helper()
+	n.until("all servers to be ready", func() bool {
+		for _, s := range n.servers {
+			if s.reg.Ready() != nil {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func setNode(i int) fsm.Envelope {
+	return fsm.Envelope{Actor: "test", Command: &fsm.SetNode{Id: fmt.Sprintf("n%d", i), Addr: fmt.Sprintf("n%d:6379", i)}}
+}
+
+func mustPropose(t *testing.T, s *node, e fsm.Envelope) *fsm.Result {
+	t.Helper()
+	r, err := s.reg.Propose(t.Context(), e)
+	if err != nil {
+		t.Fatalf("%s: %v", s.id, err)
+	}
+	return r
+}
+
+func wantCode(t *testing.T, err error, codes ...api.Code) {
+	t.Helper()
+	for _, c := range codes {
+		if err != nil && api.CodeOf(err) == c {
+			return
+		}
+	}
+	t.Fatalf("got %v, want one of %v", err, codes)
+}
