@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/pb"
@@ -102,10 +103,29 @@ func DecodeEnvelope(data []byte) (Envelope, error) {
 		return Envelope{}, fmt.Errorf("undecodable command: %w", err)
 	}
 	c, ok := unwrap(w.GetCommand())
-	if !ok || len(w.ProtoReflect().GetUnknown()) > 0 || len(c.ProtoReflect().GetUnknown()) > 0 {
+	if !ok || hasUnknown(w.ProtoReflect()) {
 		return Envelope{}, fmt.Errorf("unknown command or field in request %q: it was written by a newer release; upgrade this server", w.GetRequestId())
 	}
 	return Envelope{w.GetRequestId(), w.GetActor(), c}, nil
+}
+
+// hasUnknown reports whether the message, or one inside it at any depth, has a
+// field that this release does not know.
+func hasUnknown(m protoreflect.Message) bool {
+	found := len(m.GetUnknown()) > 0
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.Message() == nil: // a plain value
+		case f.IsList():
+			for i := range v.List().Len() {
+				found = found || hasUnknown(v.List().Get(i).Message())
+			}
+		default:
+			found = found || hasUnknown(v.Message())
+		}
+		return !found
+	})
+	return found
 }
 
 // EncodeEntry packs encoded envelopes into the data of one log entry, stamped
@@ -147,7 +167,7 @@ func wrap(c Command) (*pb.Command, bool) {
 }
 
 func unwrap(c *pb.Command) (Command, bool) {
-	if c == nil || len(c.ProtoReflect().GetUnknown()) > 0 {
+	if c == nil {
 		return nil, false
 	}
 	switch k := c.GetKind().(type) {

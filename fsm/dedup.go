@@ -41,10 +41,12 @@ type ring struct {
 }
 
 // firstIndex is the log index that a request id of the form "<index>-<random>"
-// was made at: its command cannot have been applied at or below that index.
+// was made at: its command cannot have been applied at or below that index. The
+// random part is exactly 128 bits in hex, or a client's own key that happens to
+// begin with digits, such as a UUID, would expire or not be found again.
 func firstIndex(id string) (uint64, bool) {
-	text, _, ok := strings.Cut(id, "-")
-	if !ok {
+	text, random, ok := strings.Cut(id, "-")
+	if !ok || len(random) != 32 || strings.Trim(random, "0123456789abcdef") != "" {
 		return 0, false
 	}
 	n, err := strconv.ParseUint(text, 10, 64)

@@ -128,7 +128,7 @@ func NewLoader() *Loader { return &Loader{} }
 // Add takes the next record, in the order of [State.Records]. An error means
 // that the snapshot cannot be used.
 func (l *Loader) Add(r *pb.Record) error {
-	if len(r.ProtoReflect().GetUnknown()) > 0 {
+	if hasUnknown(r.ProtoReflect()) {
 		return fmt.Errorf("the snapshot has a record this release does not know; upgrade this server")
 	}
 	if _, first := r.GetKind().(*pb.Record_Cluster); first == l.started {

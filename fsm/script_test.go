@@ -28,7 +28,7 @@ func TestScripts(t *testing.T) {
 			s := &script{t: t}
 			datadriven.RunTest(t, file, func(t *testing.T, d *datadriven.TestData) string {
 				s.t, s.out = t, strings.Builder{}
-				s.directive(d)
+				s.perform(d)
 				return s.out.String()
 			})
 		})
@@ -42,7 +42,7 @@ type script struct {
 	out   strings.Builder
 }
 
-func (s *script) directive(d *datadriven.TestData) {
+func (s *script) perform(d *datadriven.TestData) {
 	lines := strings.Split(d.Input, "\n")
 	switch d.Cmd {
 	case "run":

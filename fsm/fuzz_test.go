@@ -1,0 +1,201 @@
+package fsm
+
+import (
+	"bytes"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/scope-registry/scope-registry/internal/pb"
+)
+
+// samples are one command of every type.
+func samples() []Command {
+	return []Command{
+		&InitCluster{Id: "c"}, &SetNode{Id: "n1", Addr: "h:1"}, &RemoveNode{Id: "n4"},
+		&Declare{Prefix: []byte("a\xff"), Writer: "n1", Fallback: "n2"}, &Retire{Prefix: []byte("a\xff")},
+		&Batch{Nodes: []*SetNode{{Id: "n1", Addr: "h:2"}}, Scopes: []*Declare{{Prefix: []byte("b"), Writer: "n1"}}},
+		&StartMove{Id: "m1", Prefix: []byte("b"), From: "n1", To: "n2", Mode: "assisted", Precopy: true},
+		&Quiesce{Move: "m1"}, &Shipped{Move: "m1", Manifest: &Manifest{Keys: 1}}, &Ready{Move: "m1", Manifest: &Manifest{Keys: 1}},
+		&Abort{Move: "m1"}, &Cleaned{Node: "n1", Prefix: []byte("b"), Reason: "off"},
+		&Force{Id: "f1", Prefix: []byte("b"), To: "n3", ExpectedEpoch: 1, AcceptLoss: true, SourceFenced: "n1"},
+	}
+}
+
+func encoded(t testing.TB, c Command) []byte {
+	t.Helper()
+	raw, err := Envelope{RequestID: "0-00000000000000000000000000000001", Actor: "ann", Command: c}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func entryOf(t testing.TB, envelopes ...[]byte) []byte {
+	t.Helper()
+	entry, err := EncodeEntry(7, envelopes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entry
+}
+
+// strange is a field that no message of this release has.
+func strange() []byte {
+	return protowire.AppendVarint(protowire.AppendTag(nil, 1000, protowire.VarintType), 1)
+}
+
+// TestUnknownFieldsStopTheServer puts an unknown field into every message at
+// every depth. A release that skipped it would build another state than the
+// release that wrote it.
+func TestUnknownFieldsStopTheServer(t *testing.T) {
+	s := founded(t)
+	check := func(what string, entry []byte) {
+		t.Helper()
+		if _, _, _, err := s.ApplyEntry(5, 1, entry); err == nil {
+			t.Errorf("an unknown field in %s was skipped", what)
+		}
+	}
+	check("the entry", append(entryOf(t), strange()...))
+	for _, c := range samples() {
+		check("the envelope", entryOf(t, append(encoded(t, c), strange()...)))
+		c.ProtoReflect().SetUnknown(strange())
+		check(string(c.ProtoReflect().Descriptor().Name()), entryOf(t, encoded(t, c)))
+	}
+	odd := &Manifest{}
+	odd.ProtoReflect().SetUnknown(strange())
+	check("Shipped's manifest", entryOf(t, encoded(t, &Shipped{Move: "m1", Manifest: odd})))
+	check("Ready's manifest", entryOf(t, encoded(t, &Ready{Move: "m1", Manifest: odd})))
+	node, declare := &SetNode{Id: "n1", Addr: "h:1"}, &Declare{Prefix: []byte("z"), Writer: "n1"}
+	node.ProtoReflect().SetUnknown(strange())
+	declare.ProtoReflect().SetUnknown(strange())
+	check("a batch's node", entryOf(t, encoded(t, &Batch{Nodes: []*SetNode{node}})))
+	check("a batch's scope", entryOf(t, encoded(t, &Batch{Scopes: []*Declare{declare}})))
+	check("no command at all", entryOf(t, []byte{}))
+	check("garbage", []byte("\xff\xff\xff"))
+}
+
+// TestEntriesWithoutCommands: the index must move on, or waiters would hang.
+func TestEntriesWithoutCommands(t *testing.T) {
+	s := founded(t)
+	next, results, events, err := s.ApplyEntry(9, 1, nil)
+	if err != nil || next.Index() != 9 || len(results)+len(events) != 0 {
+		t.Fatalf("index %d, %d results, %d events, %v", next.Index(), len(results), len(events), err)
+	}
+}
+
+func FuzzApplyEntry(f *testing.F) {
+	for _, c := range samples() {
+		f.Add(entryOf(f, encoded(f, c)))
+		f.Add(append(entryOf(f, encoded(f, c)), strange()...))
+	}
+	var all [][]byte
+	for _, c := range samples() {
+		all = append(all, encoded(f, c))
+	}
+	f.Add(entryOf(f, all...))
+	base := applied(f, founded(f), &Declare{Prefix: []byte("b"), Writer: "n1"})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		before := base.Hash()
+		next, results, _, err := base.ApplyEntry(6, 1, data)
+		if base.Hash() != before {
+			t.Fatal("the old state changed")
+		}
+		if err != nil {
+			if next.Hash() != before || results != nil {
+				t.Fatal("an entry that cannot be decoded changed something")
+			}
+			return
+		}
+		if next.Index() != 6 {
+			t.Fatalf("index %d", next.Index())
+		}
+		if err := next.Check(); err != nil {
+			t.Fatal(err)
+		}
+		if next.Hash() == "" {
+			t.Fatal("no hash")
+		}
+	})
+}
+
+func FuzzEnvelope(f *testing.F) {
+	for _, c := range samples() {
+		f.Add(encoded(f, c))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		e, err := DecodeEnvelope(data)
+		if err != nil {
+			return
+		}
+		raw, err := e.Encode()
+		if err != nil {
+			return // longer than a server would ever have let in
+		}
+		back, err := DecodeEnvelope(raw)
+		if err != nil {
+			t.Fatalf("own bytes do not decode: %v", err)
+		}
+		if back.RequestID != e.RequestID || back.Actor != e.Actor || !proto.Equal(back.Command, e.Command) {
+			t.Fatalf("%v came back as %v", e, back)
+		}
+		again, err := back.Encode()
+		if err != nil || !bytes.Equal(raw, again) {
+			t.Fatalf("encoded twice, %x and %x: %v", raw, again, err)
+		}
+	})
+}
+
+// FuzzLoader feeds records, each after its length in one byte pair. What loads
+// satisfies every invariant and yields records that load to the same state.
+func FuzzLoader(f *testing.F) {
+	s := founded(f)
+	for i, c := range samples() {
+		s, _, _ = s.Apply(At{Index: s.Index() + 1, TimeMS: int64(i)}, Envelope{RequestID: requestID(s.Index(), i), Command: c})
+		f.Add(recordBytes(f, s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		l := NewLoader()
+		for len(data) >= 2 {
+			n := min(int(data[0])<<8|int(data[1]), len(data)-2)
+			var r pb.Record
+			if err := proto.Unmarshal(data[2:2+n], &r); err != nil {
+				return
+			}
+			if err := l.Add(&r); err != nil {
+				return
+			}
+			data = data[2+n:]
+		}
+		s, err := l.State()
+		if err != nil {
+			return
+		}
+		if err := s.Check(); err != nil {
+			t.Fatal(err)
+		}
+		again := NewLoader()
+		for r := range s.Records() {
+			if err := again.Add(r); err != nil {
+				t.Fatalf("own record %v is refused: %v", r, err)
+			}
+		}
+		if back, err := again.State(); err != nil || back.Hash() != s.Hash() {
+			t.Fatalf("own records load to another state: %v", err)
+		}
+	})
+}
+
+func recordBytes(t testing.TB, s State) []byte {
+	t.Helper()
+	var out []byte
+	for r := range s.Records() {
+		raw, err := proto.Marshal(r)
+		if err != nil || len(raw) > 0xffff {
+			t.Fatalf("%d bytes, %v", len(raw), err)
+		}
+		out = append(append(out, byte(len(raw)>>8), byte(len(raw))), raw...)
+	}
+	return out
+}
