@@ -23,6 +23,9 @@ func (tx *txn) batch(c *Batch) (*Result, *api.Error) {
 		err.Index = tx.configIndex
 		return nil, err
 	}
+	if c.GetPrune() && len(c.GetNodes())+len(c.GetScopes()) == 0 {
+		return nil, refuse(api.Invalid, "an empty batch with prune would retire every scope; if that is meant, retire them by name")
+	}
 	if err := checkTwice(c); err != nil {
 		return nil, err
 	}
