@@ -72,7 +72,7 @@ func TestPeerPromtool(t *testing.T) {
 	for _, id := range c.IDs() {
 		metrics := program(ctx, t, nil, "curl", "-sS", "--fail-with-body", "http://"+c.HTTP(id)+"/metrics")
 		program(ctx, t, metrics, "promtool", "check", "metrics")
-		for _, series := range []string{"scope_registry_index", "raft_", "boltdb_", "go_goroutines"} {
+		for _, series := range []string{"scope_registry_index", "scope_registry_raft_", "go_goroutines"} {
 			if !bytes.Contains(metrics, []byte("\n"+series)) {
 				t.Errorf("%s: no series %s…", id, series)
 			}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+
+	"github.com/scope-registry/scope-registry/client"
+	"github.com/scope-registry/scope-registry/internal/registry"
+)
+
+// devServers is the size of a dev cluster: the smallest that survives the loss of one.
+const devServers = 3
+
+func (c *cli) devCmd() *cobra.Command {
+	var dir, file string
+	var free bool
+	cmd := &cobra.Command{
+		Use: "dev", Short: "Run a three-server cluster in one process, on loopback", Args: cobra.NoArgs,
+		Example: "  scope-registry dev --apply examples/scopes.toml",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dir == "" {
+				tmp, err := os.MkdirTemp("", "scope-registry-dev-")
+				if err != nil {
+					return invalid("no temporary directory: %v; give one with --data-dir", err)
+				}
+				defer func() { _ = os.RemoveAll(tmp) }()
+				dir = tmp
+			}
+			return c.dev(cmd.Context(), dir, file, free)
+		},
+	}
+	cmd.Flags().StringVar(&dir, "data-dir", "", "keep the data here; a temporary directory that is removed if empty")
+	cmd.Flags().StringVar(&file, "apply", "", "scope file to apply when the cluster is ready")
+	cmd.Flags().BoolVar(&free, "free-ports", false, "listen on free ports instead of 7481, 7491, 7501 and those of the peers")
+	return cmd
+}
+
+// devConfigs are the configurations of a dev cluster. With free, the peers'
+// ports are found by binding them for a moment.
+func devConfigs(dir string, free bool, log hclog.Logger) ([]serverConfig, error) {
+	peers := make([]registry.Peer, 0, devServers)
+	var held []net.Listener
+	for i := range devServers {
+		addr := fmt.Sprintf("127.0.0.1:%d", defaultPeerPort+portStep*i)
+		if free {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return nil, invalid("no free port on loopback: %v", err)
+			}
+			held = append(held, ln)
+			addr = ln.Addr().String()
+		}
+		peers = append(peers, registry.Peer{ID: fmt.Sprintf("s%d", i+1), Addr: addr})
+	}
+	for _, ln := range held {
+		_ = ln.Close()
+	}
+	cfgs := make([]serverConfig, 0, devServers)
+	for i, p := range peers {
+		cfg := serverConfig{HTTPListen: fmt.Sprintf("127.0.0.1:%d", defaultHTTPPort+portStep*i)}
+		if free {
+			cfg.HTTPListen = "127.0.0.1:0"
+		}
+		cfg.Config = registry.Config{ID: p.ID, DataDir: filepath.Join(dir, p.ID), Peers: peers, Timing: "fast", Logger: log.Named(p.ID)}
+		cfgs = append(cfgs, cfg)
+	}
+	return cfgs, nil
+}
+
+// startAll starts servers that wait for each other.
+func startAll(ctx context.Context, cfgs []serverConfig) ([]*server, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	servers, errs := make([]*server, len(cfgs)), make([]error, len(cfgs))
+	var wg sync.WaitGroup
+	for i, cfg := range cfgs {
+		wg.Go(func() {
+			if servers[i], errs[i] = startServer(ctx, cfg); errs[i] != nil {
+				cancel() // the others would wait for this one
+			}
+		})
+	}
+	wg.Wait()
+	for _, s := range servers {
+		if s != nil {
+			if err := s.waitReady(ctx); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		closeAll(servers)
+		return nil, err
+	}
+	return servers, nil
+}
+
+func closeAll(servers []*server) {
+	var wg sync.WaitGroup
+	for _, s := range servers {
+		if s != nil {
+			wg.Go(func() { _ = s.Close() })
+		}
+	}
+	wg.Wait()
+}
+
+func (c *cli) dev(ctx context.Context, dir, file string, free bool) error {
+	log := hclog.New(&hclog.LoggerOptions{Name: "dev", Level: hclog.Warn, Output: c.err})
+	cfgs, err := devConfigs(dir, free, log)
+	if err != nil {
+		return err
+	}
+	servers, err := startAll(ctx, cfgs)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer closeAll(servers)
+	endpoints := make([]string, 0, len(servers))
+	for _, s := range servers {
+		endpoints = append(endpoints, "http://"+s.http)
+	}
+	if err := c.devApply(ctx, endpoints, file); err != nil {
+		return err
+	}
+	if err := c.printf("ready\nexport %s=%s\n", envEndpoints, strings.Join(endpoints, ",")); err != nil {
+		return err
+	}
+	fatal := make(chan error, len(servers))
+	for _, s := range servers {
+		go func() {
+			select {
+			case err := <-s.reg.Fatal():
+				fatal <- err
+			case <-ctx.Done():
+			}
+		}()
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-fatal:
+		return fatalError(err)
+	}
+}
+
+// devApply applies the scope file, if one was given.
+func (c *cli) devApply(ctx context.Context, endpoints []string, file string) error {
+	if file == "" {
+		return nil
+	}
+	f, err := c.readFile(file)
+	if err != nil {
+		return err
+	}
+	cl := client.New(endpoints, client.WithTimeout(c.timeout))
+	defer cl.Close()
+	a, err := cl.Apply(ctx, f.Batch(false, nil))
+	if err != nil {
+		return err
+	}
+	if a.Applied != nil {
+		c.warn(a.Warnings)
+		c.remark("applied %s: %d changes at index %d", file, a.Changed, a.Index)
+	}
+	return nil
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+)
+
+func (c *cli) nodeCmd() *cobra.Command {
+	set := &cobra.Command{
+		Use: "set ID HOST:PORT", Short: "Add a data node, or change its address", Args: cobra.ExactArgs(2),
+		Example: "  scope-registry node set embed-billing-1 10.0.0.1:6004",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl := c.dial()
+			defer cl.Close()
+			a, err := cl.SetNode(cmd.Context(), api.Node{ID: args[0], Addr: args[1]})
+			if err != nil {
+				return err
+			}
+			return c.applied("set node "+args[0], a)
+		},
+	}
+	ls := &cobra.Command{
+		Use: "list", Short: "List data nodes", Args: cobra.NoArgs, Example: "  scope-registry node list",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl := c.dial()
+			defer cl.Close()
+			n, err := cl.Nodes(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return list(c, n, n.Nodes, "ID ADDR", func(n api.Node) []string { return []string{n.ID, n.Addr} })
+		},
+	}
+	rm := &cobra.Command{
+		Use: "remove ID", Short: "Remove a data node that nothing names", Args: cobra.ExactArgs(1),
+		Example: "  scope-registry node remove embed-billing-1",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl := c.dial()
+			defer cl.Close()
+			a, err := cl.RemoveNode(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return c.applied("removed node "+args[0], a)
+		},
+	}
+	return group("node", "Data nodes and their addresses", "  scope-registry node list", set, ls, rm)
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+)
+
+// show prints v as JSON when that is asked for, else what table prints.
+func (c *cli) show(v any, table func() error) error {
+	switch c.format {
+	case "json":
+		enc := json.NewEncoder(c.out)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		return written(enc.Encode(v))
+	case "jsonl":
+		return c.line(v)
+	default:
+		return table()
+	}
+}
+
+// line prints v as one line of JSON.
+func (c *cli) line(v any) error {
+	enc := json.NewEncoder(c.out)
+	enc.SetEscapeHTML(false)
+	return written(enc.Encode(v))
+}
+
+// list prints many: with jsonl each item on its own line.
+func list[T any](c *cli, whole any, items []T, head string, row func(T) []string) error {
+	if c.format == "jsonl" {
+		for _, it := range items {
+			if err := c.line(it); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return c.show(whole, func() error {
+		rows := make([][]string, 0, len(items))
+		for _, it := range items {
+			rows = append(rows, row(it))
+		}
+		return c.table(head, rows)
+	})
+}
+
+func (c *cli) table(head string, rows [][]string) error {
+	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	if head != "" {
+		_, _ = fmt.Fprintln(w, strings.ReplaceAll(head, " ", "\t"))
+	}
+	for _, r := range rows {
+		for i, cell := range r {
+			if cell == "" {
+				r[i] = "-"
+			}
+		}
+		_, _ = fmt.Fprintln(w, strings.Join(r, "\t"))
+	}
+	return written(w.Flush())
+}
+
+// facts prints name and value pairs, leaving out empty values.
+func (c *cli) facts(pairs ...string) error {
+	var rows [][]string
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" && pairs[i+1] != "0" {
+			rows = append(rows, []string{pairs[i], pairs[i+1]})
+		}
+	}
+	return c.table("", rows)
+}
+
+func (c *cli) printf(format string, args ...any) error {
+	_, err := fmt.Fprintf(c.out, format, args...)
+	return written(err)
+}
+
+func written(err error) error {
+	if err != nil {
+		return &api.Error{Code: api.Internal, Detail: fmt.Sprintf("the output cannot be written: %v", err)}
+	}
+	return nil
+}
+
+// applied prints the answer of a mutation.
+func (c *cli) applied(what string, a api.Applied) error {
+	c.warn(a.Warnings)
+	return c.show(a, func() error {
+		line := fmt.Sprintf("%s at index %d", what, a.Index)
+		if a.Epoch != 0 {
+			line += fmt.Sprintf(", epoch %d", a.Epoch)
+		}
+		return c.printf("%s\n", line)
+	})
+}
+
+func num(n uint64) string { return fmt.Sprint(n) }

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/scope-registry/scope-registry/client"
+	"github.com/scope-registry/scope-registry/internal/api"
+)
+
+func (c *cli) scopeCmd() *cobra.Command {
+	return group("scope", "Declare, look at and retire scopes", "  scope-registry scope list",
+		c.scopeDeclareCmd(), c.scopeGetCmd(), c.scopeListCmd(), c.scopeRetireCmd(), c.scopePlanCmd(), c.scopeApplyCmd(), c.scopeForceCmd())
+}
+
+func (c *cli) scopeDeclareCmd() *cobra.Command {
+	var d api.Declare
+	var epoch uint64
+	cmd := &cobra.Command{
+		Use: "declare PREFIX --writer NODE", Short: "Declare a scope, or change its options", Args: cobra.ExactArgs(1),
+		Example: "  scope-registry scope declare app:billing: --writer embed-billing-1 --fallback server-eu-1",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := parsePrefix(args[0])
+			if err != nil {
+				return err
+			}
+			cl := c.dial()
+			defer cl.Close()
+			a, err := cl.Declare(cmd.Context(), p, d, epoch)
+			if err != nil {
+				return err
+			}
+			return c.applied("declared "+p.Text(), a)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&d.Writer, "writer", "", "node that writes the scope")
+	f.StringVar(&d.Fallback, "fallback", "", "node that takes over while the writer is down")
+	f.StringVar(&d.Failover, "failover", "", "auto (default) or manual")
+	f.StringVar(&d.Lease, "lease", "", "auto (default), always or never")
+	f.StringVar(&d.SourceFenced, "source-fenced", "", "your word that this node, the last owner of a retired scope, is off")
+	f.Uint64Var(&epoch, "if-epoch", 0, "only if the scope has this epoch")
+	_ = cmd.MarkFlagRequired("writer")
+	return cmd
+}
+
+func (c *cli) scopeGetCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "get PREFIX", Short: "Show one scope", Args: cobra.ExactArgs(1),
+		Example: "  scope-registry scope get app:billing: -o json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := parsePrefix(args[0])
+			if err != nil {
+				return err
+			}
+			cl := c.dial()
+			defer cl.Close()
+			s, err := cl.Scope(cmd.Context(), p)
+			if err != nil {
+				return err
+			}
+			return c.show(s, func() error { return c.scopeFacts(s) })
+		},
+	}
+}
+
+func (c *cli) scopeFacts(s api.Scope) error {
+	if err := c.facts("prefix", s.Prefix, "writer", s.Writer, "fallback", s.Fallback, "owner", s.Owner, "owner addr", s.OwnerAddr,
+		"epoch", num(s.Epoch), "state", s.State, "target", s.Target, "move", s.Move, "failover", s.Failover, "lease", s.Lease,
+		"changed index", num(s.Changed)); err != nil {
+		return err
+	}
+	for _, cu := range s.Cleanups {
+		if err := c.printf("cleanup pending on %s, epoch %d, move %s\n", cu.Node, cu.Epoch, cu.Move); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *cli) scopeListCmd() *cobra.Command {
+	var under, node string
+	var limit int
+	var noFallback bool
+	cmd := &cobra.Command{
+		Use: "list", Short: "List scopes by prefix", Args: cobra.NoArgs,
+		Example: "  scope-registry scope list --under app: --no-fallback",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := parsePrefix(under)
+			if err != nil {
+				return err
+			}
+			if limit < 0 {
+				return invalid("--limit %d is negative; give 0 for all", limit)
+			}
+			cl := c.dial()
+			defer cl.Close()
+			all, err := allScopes(cmd, cl, client.ListOptions{Under: p, NoFallback: noFallback, Node: node}, limit)
+			if err != nil {
+				return err
+			}
+			return list(c, all, all.Scopes, "PREFIX OWNER WRITER FALLBACK EPOCH STATE", func(s api.Scope) []string {
+				return []string{s.Prefix, s.Owner, s.Writer, s.Fallback, num(s.Epoch), s.State}
+			})
+		},
+	}
+	cmd.Flags().StringVar(&under, "under", "", "only scopes whose prefix begins with this")
+	cmd.Flags().StringVar(&node, "node", "", "only scopes of this node")
+	cmd.Flags().IntVar(&limit, "limit", 0, "at most this many; 0 is all")
+	cmd.Flags().BoolVar(&noFallback, "no-fallback", false, "only scopes without a fallback")
+	return cmd
+}
+
+// allScopes pages through the list.
+func allScopes(cmd *cobra.Command, cl *client.Client, o client.ListOptions, limit int) (client.Scopes, error) {
+	all := client.Scopes{Scopes: []api.Scope{}}
+	for {
+		if limit > 0 {
+			o.Limit = limit - len(all.Scopes)
+		}
+		page, err := cl.Scopes(cmd.Context(), o)
+		if err != nil {
+			return all, err
+		}
+		all.Index, all.Next = page.Index, page.Next
+		all.Scopes = append(all.Scopes, page.Scopes...)
+		if page.Next == "" || len(page.Scopes) == 0 || limit > 0 && len(all.Scopes) >= limit {
+			return all, nil
+		}
+		if o.After, err = parsePrefix(page.Next); err != nil {
+			return all, err
+		}
+	}
+}
+
+func (c *cli) scopeRetireCmd() *cobra.Command {
+	var fenced string
+	var epoch uint64
+	cmd := &cobra.Command{
+		Use: "retire PREFIX", Short: "Remove a scope", Args: cobra.ExactArgs(1),
+		Example: "  scope-registry scope retire app:billing: --source-fenced embed-billing-1",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := parsePrefix(args[0])
+			if err != nil {
+				return err
+			}
+			cl := c.dial()
+			defer cl.Close()
+			a, err := cl.Retire(cmd.Context(), p, fenced, epoch)
+			if err != nil {
+				return err
+			}
+			return c.applied("retired "+p.Text(), a)
+		},
+	}
+	cmd.Flags().StringVar(&fenced, "source-fenced", "", "your word that this node, the owner, is off")
+	cmd.Flags().Uint64Var(&epoch, "if-epoch", 0, "only if the scope has this epoch")
+	return cmd
+}
+
+func (c *cli) scopeForceCmd() *cobra.Command {
+	var f api.Force
+	cmd := &cobra.Command{
+		Use: "force PREFIX --to NODE --epoch N --accept-loss --source-fenced NODE", Args: cobra.ExactArgs(1),
+		Short:   "Give a scope to another node without its owner, losing what only the owner has",
+		Example: "  scope-registry scope force app:billing: --to server-eu-1 --epoch 4 --accept-loss --source-fenced embed-billing-1 --reason 'disk lost'",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := parsePrefix(args[0])
+			if err != nil {
+				return err
+			}
+			f.Prefix = p.Text()
+			cl := c.dial()
+			defer cl.Close()
+			a, err := cl.Force(cmd.Context(), f)
+			if err != nil {
+				return err
+			}
+			return c.applied("forced "+p.Text()+" to "+f.To, a)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.To, "to", "", "node that becomes the owner")
+	fl.Uint64Var(&f.ExpectedEpoch, "epoch", 0, "the epoch the scope has now")
+	fl.BoolVar(&f.AcceptLoss, "accept-loss", false, "what only the old owner has is lost")
+	fl.StringVar(&f.SourceFenced, "source-fenced", "", "your word that this node, the owner, is off")
+	fl.StringVar(&f.Reason, "reason", "", "why, kept with the move")
+	for _, name := range []string{"to", "epoch"} {
+		_ = cmd.MarkFlagRequired(name)
+	}
+	return cmd
+}

@@ -1,0 +1,259 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/pelletier/go-toml/v2"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/registry"
+)
+
+const (
+	defaultPeerPort = 7482
+	defaultHTTPPort = 7481
+	// portStep separates the servers of one host.
+	portStep = 10
+	// envPrefix stands before a flag's name in the environment.
+	envPrefix = "SCOPE_REGISTRY_"
+)
+
+// serveFlags are the flags of serve, which are the keys of its config file.
+type serveFlags struct {
+	id, dataDir, peer, http, timing, logLevel, config string
+	cluster                                           []string
+	insecure, logJSON                                 bool
+}
+
+func (c *cli) serveCmd() *cobra.Command {
+	var o serveFlags
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Run one server", Args: cobra.NoArgs,
+		Example: "  scope-registry serve --id s1 --data-dir data/s1 --cluster s1=127.0.0.1:7482,s2=127.0.0.1:7492,s3=127.0.0.1:7502",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := fillFlags(cmd.Flags(), o.config); err != nil {
+				return err
+			}
+			cfg, err := o.server(c)
+			if err != nil {
+				return err
+			}
+			return c.serve(cmd.Context(), cfg)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.id, "id", "", "this server's id in --cluster")
+	f.StringVar(&o.dataDir, "data-dir", "", "directory of this server alone")
+	f.StringSliceVar(&o.cluster, "cluster", nil, "all servers, this one included, as id=host:port of their --peer")
+	f.StringVar(&o.peer, "peer", "", "address to listen on for other servers (default: this server's in --cluster)")
+	f.StringVar(&o.http, "http", "", "address to listen on for clients (default 127.0.0.1:7481, plus 10 for each server before this in --cluster on the same host)")
+	f.StringVar(&o.timing, "timing", "default", "how soon a silent leader is replaced: fast, default or wan")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.config, "config", "", "TOML file whose keys are these flags' names; flag > environment > file")
+	f.BoolVar(&o.insecure, "insecure", false, "allow addresses that others can reach")
+	f.BoolVar(&o.logJSON, "log-json", false, "log JSON lines")
+	return cmd
+}
+
+// fillFlags sets the flags that were not given from the environment, then from
+// the file.
+func fillFlags(fs *pflag.FlagSet, config string) error {
+	if !fs.Changed("config") {
+		config = os.Getenv(envPrefix + "CONFIG")
+	}
+	file, err := readConfig(fs, config)
+	if err != nil {
+		return err
+	}
+	var first error
+	fs.VisitAll(func(f *pflag.Flag) {
+		if first != nil || f.Changed || f.Name == "config" || f.Name == "help" {
+			return
+		}
+		name := envPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		value, from := os.Getenv(name), name
+		if value == "" {
+			value, from = file[f.Name], config+": "+f.Name
+		}
+		if value == "" {
+			return
+		}
+		if err := fs.Set(f.Name, value); err != nil {
+			first = invalid("%s is %q: %v", from, value, err)
+		}
+	})
+	return first
+}
+
+// configFile are the keys of a config file.
+type configFile struct {
+	ID       *string `toml:"id"`
+	DataDir  *string `toml:"data-dir"`
+	Cluster  any     `toml:"cluster"` // "a=…,b=…", or an array of such
+	Peer     *string `toml:"peer"`
+	HTTP     *string `toml:"http"`
+	Timing   *string `toml:"timing"`
+	LogLevel *string `toml:"log-level"`
+	Insecure *bool   `toml:"insecure"`
+	LogJSON  *bool   `toml:"log-json"`
+}
+
+func readConfig(fs *pflag.FlagSet, name string) (map[string]string, error) {
+	if name == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, invalid("--config cannot be read: %v", err)
+	}
+	dec := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
+	var cf configFile
+	if err := dec.Decode(&cf); err != nil {
+		return nil, configError(name, err)
+	}
+	out := map[string]string{}
+	for key, v := range map[string]*string{"id": cf.ID, "data-dir": cf.DataDir, "peer": cf.Peer, "http": cf.HTTP, "timing": cf.Timing, "log-level": cf.LogLevel} {
+		if v != nil {
+			out[key] = *v
+		}
+	}
+	for key, v := range map[string]*bool{"insecure": cf.Insecure, "log-json": cf.LogJSON} {
+		if v != nil {
+			out[key] = strconv.FormatBool(*v)
+		}
+	}
+	switch v := cf.Cluster.(type) {
+	case nil:
+	case string:
+		out["cluster"] = v
+	case []any:
+		parts := make([]string, 0, len(v))
+		for _, p := range v {
+			parts = append(parts, fmt.Sprint(p))
+		}
+		out["cluster"] = strings.Join(parts, ",")
+	default:
+		return nil, invalid("%s: cluster must be a string or an array of strings", name)
+	}
+	return out, nil
+}
+
+func configError(name string, err error) error {
+	var missing *toml.StrictMissingError
+	if errors.As(err, &missing) && len(missing.Errors) > 0 {
+		line, _ := missing.Errors[0].Position()
+		return invalid("%s:%d: key %q is not known; the keys are the names of serve's flags", name, line, strings.Join(missing.Errors[0].Key(), "."))
+	}
+	var at *toml.DecodeError
+	if errors.As(err, &at) {
+		line, _ := at.Position()
+		return invalid("%s:%d: %s", name, line, strings.TrimPrefix(at.Error(), "toml: "))
+	}
+	return invalid("%s: %v", name, err)
+}
+
+// server turns the flags into a server's configuration.
+func (o serveFlags) server(c *cli) (serverConfig, error) {
+	var cfg serverConfig
+	if o.id == "" || o.dataDir == "" {
+		return cfg, invalid("serve needs --id and --data-dir; see scope-registry serve --help")
+	}
+	peers, n, err := parseCluster(o.cluster, o.id, o.peer)
+	if err != nil {
+		return cfg, err
+	}
+	level := hclog.LevelFromString(o.logLevel)
+	if level == hclog.NoLevel {
+		return cfg, invalid("--log-level %q is not known; use debug, info, warn or error", o.logLevel)
+	}
+	cfg.Config = registry.Config{ID: o.id, DataDir: o.dataDir, Peers: peers, PeerListen: o.peer, Timing: o.timing,
+		Logger: hclog.New(&hclog.LoggerOptions{Name: o.id, Level: level, JSONFormat: o.logJSON, Output: c.err})}
+	if cfg.HTTPListen = o.http; o.http == "" {
+		cfg.HTTPListen = fmt.Sprintf("127.0.0.1:%d", defaultHTTPPort+portStep*n)
+	}
+	cfg.Insecure = o.insecure
+	_, err = checkListeners(cfg)
+	return cfg, err
+}
+
+// parseCluster reads --cluster and says how many servers stand before this one
+// on its host. Without --cluster the server is a cluster of its own.
+func parseCluster(list []string, id, peer string) (peers []registry.Peer, before int, err error) {
+	if len(list) == 0 {
+		if peer == "" {
+			peer = fmt.Sprintf("127.0.0.1:%d", defaultPeerPort)
+		}
+		return []registry.Peer{{ID: id, Addr: peer}}, 0, nil
+	}
+	found := false
+	onHost := map[string]int{}
+	for _, item := range list {
+		if item = strings.TrimSpace(item); item == "" {
+			continue
+		}
+		name, addr, ok := strings.Cut(item, "=")
+		if !ok || name == "" {
+			return nil, 0, invalid("--cluster has %q, which is not id=host:port", item)
+		}
+		host, port, err := net.SplitHostPort(addr)
+		if err != nil || host == "" || port == "" {
+			return nil, 0, invalid("--cluster has %q, whose address is not host:port", item)
+		}
+		if name == id {
+			found, before = true, onHost[host]
+		}
+		onHost[host]++
+		peers = append(peers, registry.Peer{ID: name, Addr: addr})
+	}
+	if !found {
+		return nil, 0, invalid("--id %s is not in --cluster %s; add it as %s=host:port", id, strings.Join(list, ","), id)
+	}
+	return peers, before, nil
+}
+
+// serve runs until ctx ends or the server must not go on.
+func (c *cli) serve(ctx context.Context, cfg serverConfig) (err error) {
+	s, err := startServer(ctx, cfg)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // ended while it waited for the others
+		}
+		return err
+	}
+	defer func() {
+		if cerr := s.Close(); err == nil && cerr != nil {
+			err = &api.Error{Code: api.Internal, Detail: fmt.Sprintf("the server did not stop cleanly: %v", cerr)}
+		}
+	}()
+	if err := c.printf("%s listening: http %s\n", cfg.ID, s.http); err != nil {
+		return err
+	}
+	if err := s.waitReady(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	if err := c.printf("%s ready\n", cfg.ID); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case fatal := <-s.reg.Fatal():
+		return fatalError(fatal)
+	case herr := <-s.served:
+		s.served <- herr
+		return &api.Error{Code: api.Internal, Detail: fmt.Sprintf("the HTTP front end stopped: %v", herr)}
+	}
+}
