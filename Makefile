@@ -24,7 +24,7 @@ help: ## print this list
 # comes from git describe above; go's own stamping would fail the build where
 # git refuses a checkout that belongs to another user.
 build: ## build bin/scope-registry, static and reproducible
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BINARY) ./cmd/scope-registry
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.stamped=$(VERSION)' -o $(BINARY) ./cmd/scope-registry
 
 test: ## run all tests that need only Go (TESTFLAGS=… for more flags)
 	$(GO) test -timeout 10m $(TESTFLAGS) ./...

@@ -17,7 +17,7 @@ func requestID(first uint64, n int) string { return fmt.Sprintf("%d-%032x", firs
 func fill(n int) ring {
 	var r ring
 	for i := range n {
-		r = r.with(requestID(uint64(i), i), []byte{1}, &Result{Index: uint64(i) + 1}) //nolint:gosec // counts up from 0
+		r = r.with(requestID(uint64(i), i), []byte{1}, &Result{Index: uint64(i) + 1})
 	}
 	return r
 }
@@ -26,8 +26,8 @@ func TestRingKeepsItsPromise(t *testing.T) {
 	const n = keptAtLeast + 3*ringChunk + 17
 	r := fill(n)
 	for i := n - keptAtLeast; i < n; i++ {
-		got, err := r.find(requestID(uint64(i), i), []byte{1}) //nolint:gosec // counts up from 0
-		if err != nil || got.GetIndex() != uint64(i)+1 {       //nolint:gosec // as above
+		got, err := r.find(requestID(uint64(i), i), []byte{1})
+		if err != nil || got.GetIndex() != uint64(i)+1 {
 			t.Fatalf("request %d of %d: %v, %v", i, n, got, err)
 		}
 	}
@@ -58,7 +58,7 @@ func TestKeysThatOnlyLookIndexed(t *testing.T) {
 	for _, id := range []string{"99999999-1234-4abc-8def-0123456789ab", "1-order", "0-", "12-" + "g0000000000000000000000000000000"} {
 		r := ring{}.with(id, []byte{1}, &Result{Index: 5})
 		for i := range 2 * ringChunk {
-			r = r.with(fmt.Sprint("key", i), []byte{1}, &Result{Index: uint64(i) + 6}) //nolint:gosec // counts up from 0
+			r = r.with(fmt.Sprint("key", i), []byte{1}, &Result{Index: uint64(i) + 6})
 		}
 		if got, err := r.find(id, []byte{1}); err != nil || got.GetIndex() != 5 {
 			t.Errorf("%s was not found again: %v, %v", id, got, err)
@@ -78,13 +78,13 @@ func TestRingAgainstMap(t *testing.T) {
 		index := uint64(0)
 		for range rapid.IntRange(1, 3*ringChunk).Draw(t, "n") {
 			index++
-			id := requestID(index-1, int(index)) //nolint:gosec // small
+			id := requestID(index-1, int(index))
 			r, all[id] = r.with(id, []byte{1}, &Result{Index: index}), index
 		}
 		back := reloadRing(r)
 		for range 20 {
 			i := rapid.Uint64Range(1, index+5).Draw(t, "i")
-			id := requestID(i-1, int(i)) //nolint:gosec // small
+			id := requestID(i-1, int(i))
 			for _, have := range []ring{r, back} {
 				got, err := have.find(id, []byte{1})
 				if err != nil || got.GetIndex() != all[id] {
@@ -111,7 +111,7 @@ func TestRingRoundTrip(t *testing.T) {
 		back := reloadRing(r)
 		for i := range ringChunk + 2 {
 			compareRings(t, n+i, r, back)
-			id, res := fmt.Sprint("later", i), &Result{Index: uint64(n+i) + 1} //nolint:gosec // small
+			id, res := fmt.Sprint("later", i), &Result{Index: uint64(n+i) + 1}
 			r, back = r.with(id, []byte{1}, res), back.with(id, []byte{1}, res)
 		}
 		compareRings(t, n+ringChunk+2, r, back)

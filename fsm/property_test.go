@@ -101,7 +101,7 @@ func drawStep(t *rapid.T, s State, id string) Command {
 		}
 		break
 	}
-	keys := &Manifest{Keys: uint64(rapid.IntRange(1, 5).Draw(t, "keys") / 5)} //nolint:gosec // 0 or 1
+	keys := &Manifest{Keys: uint64(rapid.IntRange(1, 5).Draw(t, "keys") / 5)}
 	switch kind {
 	case 0:
 		return &Quiesce{Move: id}

@@ -127,7 +127,7 @@ func (s *script) apply(e Envelope) {
 		s.t.Fatal(err)
 	}
 	index := s.state.Index() + 1
-	entry, err := EncodeEntry(int64(index)*1000, [][]byte{raw}) //nolint:gosec // small numbers of a script
+	entry, err := EncodeEntry(int64(index)*1000, [][]byte{raw})
 	if err != nil {
 		s.t.Fatal(err)
 	}

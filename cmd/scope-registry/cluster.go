@@ -84,8 +84,15 @@ func (c *cli) healthCmd() *cobra.Command {
 	}
 }
 
-// version is that of the module or of the commit the program was built from.
+// stamped is the version that the build was told (make build), if it was.
+var stamped string
+
+// version is what the build was told, else that of the module or of the commit
+// the program was built from.
 func version() string {
+	if stamped != "" {
+		return stamped
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

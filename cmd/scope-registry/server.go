@@ -104,7 +104,12 @@ func openError(err error) error {
 	if errors.As(err, &e) {
 		return err
 	}
-	return &api.Error{Code: api.Internal, Detail: fmt.Sprintf("the server did not start: %v", err)}
+	code := api.Internal
+	var damaged *registry.CorruptError
+	if errors.As(err, &damaged) {
+		code = api.Corrupt
+	}
+	return &api.Error{Code: code, Detail: fmt.Sprintf("the server did not start: %v", err)}
 }
 
 // remind says every minute that the ports are open to everybody.
@@ -147,7 +152,8 @@ func (s *server) waitReady(ctx context.Context) error {
 // fatalError is the error a server ends with: CORRUPT keeps its exit code.
 func fatalError(err error) error {
 	code := api.Internal
-	if errors.Is(err, &api.Error{Code: api.Corrupt}) {
+	var damaged *registry.CorruptError
+	if errors.Is(err, &api.Error{Code: api.Corrupt}) || errors.As(err, &damaged) {
 		code = api.Corrupt
 	}
 	return &api.Error{Code: code, Detail: fmt.Sprintf("the server must not go on: %v", err)}

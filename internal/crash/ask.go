@@ -61,9 +61,8 @@ func (c *Cluster) Do(ctx context.Context, id string, a Ask, out any) (uint64, er
 		return index, &e
 	}
 	// The floor is what was known before the request left: replies of requests
-	// that ran at the same time may come in any order. A change that is asked for
-	// again under its request id is answered with the index its first try got.
-	if index < floor && a.RequestID == "" {
+	// that ran at the same time may come in any order.
+	if index < floor {
 		return index, fmt.Errorf("%s %s at %s: %w, from %d to %d", a.Method, a.Path, id, ErrBackwards, floor, index)
 	}
 	c.seen(id, index)

@@ -27,17 +27,19 @@ type rig struct {
 // freePeers finds free ports. They are all held until the last is found.
 func freePeers(t *testing.T, ids ...string) (peers []Peer) {
 	t.Helper()
+	var held []net.Listener
 	for _, id := range ids {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() {
-			if err := ln.Close(); err != nil {
-				t.Error(err)
-			}
-		}()
+		held = append(held, ln)
 		peers = append(peers, Peer{ID: id, Addr: ln.Addr().String()})
+	}
+	for _, ln := range held {
+		if err := ln.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 	return peers
 }
@@ -146,7 +148,7 @@ func TestBootstrapAndRestart(t *testing.T) {
 	}
 	r.t.Log("a second process on the same directory")
 	cfg := r.config("s1")
-	r.refused(cfg, "is locked")
+	_ = r.refused(cfg, "is locked")
 }
 
 func TestDamagedDirectoriesAreRefused(t *testing.T) {
@@ -159,11 +161,11 @@ func TestDamagedDirectoriesAreRefused(t *testing.T) {
 	t.Log("another id")
 	cfg := r.config("s2")
 	cfg.DataDir = r.dir("s3")
-	r.refused(cfg, `belongs to server "s3"`)
+	_ = r.refused(cfg, `belongs to server "s3"`)
 	t.Log("another list")
 	cfg = r.config("s3")
 	cfg.Peers = append(freePeers(t, "s4"), r.peers...)
-	r.refused(cfg, "this server was started with")
+	_ = r.refused(cfg, "this server was started with")
 	t.Log("a flipped byte")
 	editBolt(t, r.dir("s3"), func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte(logBucket))
@@ -180,7 +182,7 @@ func TestDamagedDirectoriesAreRefused(t *testing.T) {
 	if err := os.Remove(filepath.Join(r.dir("s3"), storeFile)); err != nil {
 		t.Fatal(err)
 	}
-	r.refused(r.config("s3"), "is gone")
+	_ = r.refused(r.config("s3"), "is gone")
 	t.Log("nothing at all")
 	if err := os.RemoveAll(r.dir("s3")); err != nil {
 		t.Fatal(err)

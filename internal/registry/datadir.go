@@ -61,7 +61,10 @@ func openDataDir(dir string, cfg Config, hasState bool) (*dataDir, error) {
 			"put back the directory as it was when this server last stopped, or leave the server off (docs/operations.md)", dir, identityFile)
 	case errors.Is(err, os.ErrNotExist):
 		who := identity{Format: identityFormat, ID: cfg.ID, Instance: rand.Text(), Peers: cfg.Peers}
-		return d, d.set(who)
+		if err := d.set(who); err != nil {
+			return nil, err
+		}
+		return d, nil
 	case err != nil:
 		return nil, fmt.Errorf("reading %s in %s: %w; check the directory's owner", identityFile, dir, err)
 	}
@@ -76,7 +79,10 @@ func openDataDir(dir string, cfg Config, hasState bool) (*dataDir, error) {
 			return nil, err
 		}
 	}
-	return d, d.check(cfg, hasState)
+	if err := d.check(cfg, hasState); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // check refuses a directory that is not this server's, or is not whole.
@@ -141,7 +147,8 @@ func writeDurably(dir, name string, content []byte) error {
 	}
 	defer func() { _ = os.Remove(f.Name()) }() // no longer there after the rename
 	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
 		return err
 	}
 	if err := os.Rename(f.Name(), filepath.Join(dir, name)); err != nil {

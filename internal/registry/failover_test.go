@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,7 +172,8 @@ func TestSubmitGivesUpBeforePacking(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := c.submit(ctx, []byte("x"))
-	if _, ok := err.(*definite); !ok {
+	var notApplied *definite
+	if !errors.As(err, &notApplied) {
 		t.Fatalf("got %v, want a definite error", err)
 	}
 	if got := c.take(); got != nil {

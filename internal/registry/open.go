@@ -22,6 +22,10 @@ const (
 
 	// worthwhile is the part of the snapshot threshold from which a snapshot on the way out saves the next start time.
 	worthwhile = 4
+
+	// manyScopes makes one worthwhile after any change: then a few large entries can hold more than thousands of small
+	// ones, and reading a snapshot is several times faster than applying them again.
+	manyScopes = 10_000
 )
 
 // Registry is one server of the cluster. Open makes it.
@@ -271,7 +275,9 @@ func (r *Registry) lastSnapshot() {
 	if len(list) > 0 {
 		last = list[0].Index
 	}
-	if r.fsm.State().Index() < last+r.cfg.SnapshotThreshold/worthwhile+1 {
+	s := r.fsm.State()
+	many := s.Scopes().Len() >= manyScopes && s.Index() > last
+	if !many && s.Index() <= last+r.cfg.SnapshotThreshold/worthwhile {
 		return
 	}
 	done := make(chan error, 1)

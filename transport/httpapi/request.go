@@ -172,7 +172,8 @@ func (s *server) propose(ctx context.Context, m Mutation, cmd fsm.Command) (*fsm
 	if err != nil {
 		return nil, err
 	}
-	s.answeredAt(ctx, res.Index)
+	// A retry gets the index of the first try, which this server may have long passed.
+	s.answeredAt(ctx, max(res.Index, s.reg.State().Index()))
 	return res, nil
 }
 

@@ -93,7 +93,8 @@ func TestServeEndsStreamsAndWaits(t *testing.T) {
 	if phase := <-waited; phase != "quiescing" {
 		t.Errorf("the wait ended with %q", phase)
 	}
-	if _, err := client.Get(url + "/healthz"); err == nil {
+	if resp, err := client.Get(url + "/healthz"); err == nil {
+		_ = resp.Body.Close()
 		t.Error("it still answers")
 	}
 }
