@@ -17,6 +17,10 @@ import (
 // catching up.
 const MaxHistory = 16_384
 
+// MaxHistoryEvents bounds the events of the items that are kept, as one full
+// batch has 10,000 of them: some 300 MiB at most. The newest item is always kept.
+const MaxHistoryEvents = 512 << 10
+
 // Item is what one log entry changed.
 type Item struct {
 	// Index of the entry. Indexes rise but have gaps: entries that Raft keeps
@@ -47,14 +51,19 @@ func newNode(item Item) *node { return &node{item: item, ready: make(chan struct
 
 // history remembers the newest nodes, for watchers that resume.
 type history struct {
-	// mu guards ring and first, and that nodes are linked and cut in order.
+	// mu guards the rest, and that nodes are linked and cut in order.
 	mu sync.Mutex
-	// ring holds up to MaxHistory+1 nodes, oldest at first. The oldest is where
-	// the one who needs all MaxHistory items after it stands: its index is the
-	// floor. Never empty.
-	ring  []*node
+	// nodes[first:] are held, oldest first, up to MaxHistory+1 of them. The
+	// oldest is where the one who needs all items after it stands: its index is
+	// the floor. Never empty.
+	nodes []*node
 	first int
+	// events counts those of the nodes held, but for the oldest.
+	events int
 }
+
+// held is how many nodes there are. mu is held.
+func (h *history) held() int { return len(h.nodes) - h.first }
 
 // restart begins a list at root and ends the one before. The caller has
 // published root already.
@@ -62,15 +71,15 @@ func (h *history) restart(root *node) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	end := &restored{floor: root.item.Index}
-	for i := range h.ring {
+	for i := range h.held() {
 		n := h.at(i)
 		n.restored.Store(end)
 		n.next.Store(nil)
-		if i == len(h.ring)-1 {
+		if i == h.held()-1 {
 			close(n.ready)
 		}
 	}
-	h.ring, h.first = []*node{root}, 0
+	h.nodes, h.first, h.events = []*node{root}, 0, 0
 }
 
 // link appends n after the newest node and wakes who waits there. The caller
@@ -78,20 +87,30 @@ func (h *history) restart(root *node) {
 func (h *history) link(n *node) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	last := h.at(len(h.ring) - 1)
+	last := h.at(h.held() - 1)
 	last.next.Store(n)
 	close(last.ready)
-	if len(h.ring) <= MaxHistory {
-		h.ring = append(h.ring, n)
-		return
+	h.nodes = append(h.nodes, n)
+	h.events += len(n.item.Events)
+	for h.held() > MaxHistory+1 || h.events > MaxHistoryEvents && h.held() > 2 {
+		h.forget()
 	}
-	h.ring[h.first].next.Store(nil)
-	h.ring[h.first] = n
-	h.first = (h.first + 1) % len(h.ring)
+}
+
+// forget drops the oldest node. Its successor becomes the place to resume after,
+// so that its events no longer count. mu is held.
+func (h *history) forget() {
+	h.nodes[h.first].next.Store(nil)
+	h.nodes[h.first] = nil
+	h.first++
+	h.events -= len(h.nodes[h.first].item.Events)
+	if h.first > len(h.nodes)/2 { // seldom enough that each node is copied about once
+		h.nodes, h.first = append([]*node(nil), h.nodes[h.first:]...), 0
+	}
 }
 
 // at is the i-th oldest node. mu is held.
-func (h *history) at(i int) *node { return h.ring[(h.first+i)%len(h.ring)] }
+func (h *history) at(i int) *node { return h.nodes[h.first+i] }
 
 // floor is the lowest index a watcher can resume after.
 func (h *history) floor() uint64 {
@@ -105,7 +124,7 @@ func (h *history) floor() uint64 {
 func (h *history) find(from uint64) (*node, uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	after := sort.Search(len(h.ring), func(i int) bool { return h.at(i).item.Index > from })
+	after := sort.Search(h.held(), func(i int) bool { return h.at(i).item.Index > from })
 	if after == 0 {
 		return nil, h.at(0).item.Index
 	}

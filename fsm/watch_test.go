@@ -231,3 +231,30 @@ func TestItemsWithoutEventsMoveTheIndexOnly(t *testing.T) {
 		}
 	})
 }
+
+// A watcher that stands still costs no more than the bound, however large the
+// entries are; the newest item can still be resumed to.
+func TestHistoryIsBoundedByEvents(t *testing.T) {
+	f := New(func(err error) { t.Error(err) })
+	const each = MaxHistoryEvents / 4
+	for i := range uint64(8) {
+		s := f.State()
+		s.index = i + 1
+		f.publish(s, Item{Index: i + 1, Events: make([]Event, each)})
+	}
+	if held, events := f.history.held(), f.history.events; held > 5 || events > MaxHistoryEvents {
+		t.Errorf("%d items with %d events are held, the bound is %d", held, events, MaxHistoryEvents)
+	}
+	if _, err := f.Watch(1); !errors.Is(err, &api.Error{Code: api.Compacted}) {
+		t.Errorf("resuming after 1: %v", err)
+	}
+	w, err := f.Watch(f.history.floor())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for w.Index() < 8 {
+		if _, err := w.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
