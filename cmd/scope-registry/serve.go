@@ -182,6 +182,9 @@ func (o serveFlags) server(c *cli) (serverConfig, error) {
 		cfg.HTTPListen = fmt.Sprintf("127.0.0.1:%d", defaultHTTPPort+portStep*n)
 	}
 	cfg.Insecure = o.insecure
+	if err := cfg.Check(); err != nil {
+		return cfg, invalid("%v", err)
+	}
 	_, err = checkListeners(cfg)
 	return cfg, err
 }

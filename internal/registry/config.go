@@ -94,6 +94,12 @@ func timingOf(name string) (timing, error) {
 	return timing{}, fmt.Errorf("timing %q is unknown; choose fast, default or wan", name)
 }
 
+// Check says what of the configuration no server could start with. It looks at nothing outside it.
+func (cfg Config) Check() error {
+	_, err := cfg.complete()
+	return err
+}
+
 // complete checks the configuration and fills in what was left out.
 func (cfg Config) complete() (Config, error) {
 	if cfg.ID == "" {
