@@ -18,7 +18,7 @@ import (
 const (
 	// maxLine bounds one line of a watch: a snapshot is cut into lines far below it.
 	maxLine = 16 << 20
-	// silence is how long a watch may say nothing: heartbeats come every few seconds.
+	// silence is how long a watch may say nothing: heartbeats come every second.
 	silence = 45 * time.Second
 )
 

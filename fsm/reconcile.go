@@ -7,9 +7,9 @@ import (
 	"github.com/scope-registry/scope-registry/migration"
 )
 
-// Directive is what the leader may propose by itself: to close a scope whose
-// copy is nearly done, and to give up. The interface is sealed, so that no
-// leader can ever start a move or change an owner of its own accord.
+// Directive is what the leader may propose by itself: to give a move up. The
+// interface is sealed, so that no leader can ever start a move or change an
+// owner of its own accord; a test allows only Quiesce, Abort and Expire in it.
 type Directive interface {
 	// Command is the command to propose.
 	Command() Command

@@ -178,7 +178,7 @@ func (w *Watcher) Snapshot() (State, bool) { return w.state, w.snapshot }
 func (w *Watcher) Index() uint64 { return w.index.Load() }
 
 // Next waits for the next item that has events. The error of ctx leaves the
-// watcher usable. SLOW (it fell behind by more than [MaxHistory] items) and
+// watcher usable. SLOW (it fell behind by more than [MaxHistory] items or [MaxHistoryEvents]) and
 // COMPACTED (a restore put other data in place) end it: Floor is where the list
 // begins now, and Next returns the same error from then on.
 func (w *Watcher) Next(ctx context.Context) (Item, error) {
@@ -228,8 +228,8 @@ func (w *Watcher) ended() *api.Error {
 	}
 	floor := w.fsm.history.floor()
 	return &api.Error{Code: api.Slow, Floor: floor, Index: w.Index(), Detail: fmt.Sprintf(
-		"the watcher is at index %d and fell more than %d changes behind; they are held from index %d on: watch again from 0",
-		w.Index(), MaxHistory, floor)}
+		"the watcher is at index %d and fell too far behind; changes are held from index %d on: watch again from 0",
+		w.Index(), floor)}
 }
 
 func compacted(index, floor uint64) *api.Error {
