@@ -77,7 +77,7 @@ func checkTwice(c *Batch) *api.Error {
 	prefixes := make(map[string]bool, len(c.GetScopes()))
 	for _, d := range c.GetScopes() {
 		if prefixes[string(d.GetPrefix())] {
-			return refuse(api.Invalid, "the batch names scope %q twice; keep one", scope.BytesText(string(d.GetPrefix())))
+			return refuse(api.Invalid, "the batch names scope %q twice; keep one", scope.Prefix(d.GetPrefix()))
 		}
 		prefixes[string(d.GetPrefix())] = true
 	}

@@ -24,13 +24,13 @@ func (s State) Check() error {
 	for _, t := range s.tombstones.All() {
 		count(t.Owner, func(u *uses) { u.tombstones++ })
 		if sc, ok := s.scopes.Get(t.Prefix); ok {
-			return fmt.Errorf("scope %q is declared (epoch %d) and retired (epoch %d)", t.Prefix.Text(), sc.Epoch, t.Epoch)
+			return fmt.Errorf("scope %q is declared (epoch %d) and retired (epoch %d)", t.Prefix, sc.Epoch, t.Epoch)
 		}
 	}
 	for c := range s.cleanups.all() {
 		count(c.Node, func(u *uses) { u.cleanups++ })
 		if sc, ok := s.scopes.Get(c.Prefix); ok && sc.Owner == c.Node {
-			return fmt.Errorf("node %q owes a cleanup of %q and owns it", c.Node, c.Prefix.Text())
+			return fmt.Errorf("node %q owes a cleanup of %q and owns it", c.Node, c.Prefix)
 		}
 	}
 	return s.checkUses(counted)
@@ -59,21 +59,21 @@ func (s State) checkScopes(count func(scope.NodeID, func(*uses))) error {
 	var last *scope.Scope
 	for sc := range s.scopes.Scopes() {
 		if last != nil && last.Prefix.Overlaps(sc.Prefix) {
-			return fmt.Errorf("scopes %q and %q overlap", last.Prefix.Text(), sc.Prefix.Text())
+			return fmt.Errorf("scopes %q and %q overlap", last.Prefix, sc.Prefix)
 		}
 		last = sc
 		if sc.Epoch == 0 || sc.Epoch >= max(1, s.cluster.NextEpoch) {
-			return fmt.Errorf("scope %q has epoch %d, the next is %d", sc.Prefix.Text(), sc.Epoch, s.cluster.NextEpoch)
+			return fmt.Errorf("scope %q has epoch %d, the next is %d", sc.Prefix, sc.Epoch, s.cluster.NextEpoch)
 		}
 		if other, twice := epochs[sc.Epoch]; twice {
-			return fmt.Errorf("scopes %q and %q share epoch %d", other.Text(), sc.Prefix.Text(), sc.Epoch)
+			return fmt.Errorf("scopes %q and %q share epoch %d", other, sc.Prefix, sc.Epoch)
 		}
 		epochs[sc.Epoch] = sc.Prefix
 		if sc.Owner != sc.Writer && sc.Owner != sc.Fallback {
-			return fmt.Errorf("scope %q is owned by %q, neither its writer nor its fallback", sc.Prefix.Text(), sc.Owner)
+			return fmt.Errorf("scope %q is owned by %q, neither its writer nor its fallback", sc.Prefix, sc.Owner)
 		}
 		if m, moving := s.moves.LookupMigrating(sc.Prefix); sc.Quiesced != "" && (!moving || !m.Quiesced() || m.To != sc.Quiesced) {
-			return fmt.Errorf("scope %q is closed for %q without such a move", sc.Prefix.Text(), sc.Quiesced)
+			return fmt.Errorf("scope %q is closed for %q without such a move", sc.Prefix, sc.Quiesced)
 		}
 		if sc.Fallback == "" {
 			none++
@@ -95,12 +95,12 @@ func (s State) checkMoves(count func(scope.NodeID, func(*uses))) error {
 		sc, ok := s.scopes.Get(m.Prefix)
 		switch {
 		case !ok || sc.Owner != m.From || sc.Epoch != m.Epoch:
-			return fmt.Errorf("move %s runs, but %q does not own %q at epoch %d", m.ID, m.From, m.Prefix.Text(), m.Epoch)
+			return fmt.Errorf("move %s runs, but %q does not own %q at epoch %d", m.ID, m.From, m.Prefix, m.Epoch)
 		case m.Quiesced() != (sc.Quiesced != ""):
-			return fmt.Errorf("move %s is %s, but scope %q is closed for %q", m.ID, m.Phase, m.Prefix.Text(), sc.Quiesced)
+			return fmt.Errorf("move %s is %s, but scope %q is closed for %q", m.ID, m.Phase, m.Prefix, sc.Quiesced)
 		}
 		for c := range s.cleanups.overOf(m.To, m.Prefix) {
-			return fmt.Errorf("move %s runs to %q, which owes a cleanup of %q", m.ID, m.To, c.Prefix.Text())
+			return fmt.Errorf("move %s runs to %q, which owes a cleanup of %q", m.ID, m.To, c.Prefix)
 		}
 	}
 	if s.dedup.cur.byID.Len() > ringChunk || len(s.dedup.full) > ringChunks {

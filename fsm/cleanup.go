@@ -3,6 +3,7 @@ package fsm
 import (
 	"iter"
 
+	"github.com/scope-registry/scope-registry/migration"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -63,3 +64,9 @@ func (t cleanupTable) overOf(node scope.NodeID, p scope.Prefix) iter.Seq[Cleanup
 
 // all yields every cleanup in the order of node ids, then prefixes.
 func (t cleanupTable) all() iter.Seq[Cleanup] { return values(t.byNode.All()) }
+
+// CleanedAfter is the command that ends the cleanup which a move left at its
+// source. The epoch keeps it from ending that of a later move.
+func CleanedAfter(m migration.Move, reason string) *Cleaned {
+	return &Cleaned{Node: string(m.From), Prefix: m.Prefix.Bytes(), Epoch: m.Epoch, Reason: reason}
+}

@@ -12,7 +12,7 @@ import (
 // with a reason, the node is off or runs no agent.
 func (tx *txn) cleaned(c *Cleaned) *api.Error {
 	if c.GetReason() == "" {
-		return refuse(api.Invalid, "a reason is needed: it records why the copy of %q on %q counts as gone", scope.BytesText(string(c.GetPrefix())), c.GetNode())
+		return refuse(api.Invalid, "a reason is needed: it records why the copy of %q on %q counts as gone", scope.Prefix(c.GetPrefix()), c.GetNode())
 	}
 	if err := checkReason(c.GetReason()); err != nil {
 		return err
@@ -20,10 +20,10 @@ func (tx *txn) cleaned(c *Cleaned) *api.Error {
 	p := scope.Prefix(c.GetPrefix())
 	got, ok := tx.cleanups.get(scope.NodeID(c.GetNode()), p)
 	if !ok {
-		return refuse(api.NotFound, "node %q owes no cleanup of %q", c.GetNode(), p.Text())
+		return refuse(api.NotFound, "node %q owes no cleanup of %q", c.GetNode(), p)
 	}
 	if want := c.GetEpoch(); want != 0 && want != got.Epoch {
-		err := refuse(api.StaleEpoch, "node %q owes a cleanup of %q from epoch %d, named was %d", c.GetNode(), p.Text(), got.Epoch, want)
+		err := refuse(api.StaleEpoch, "node %q owes a cleanup of %q from epoch %d, named was %d", c.GetNode(), p, got.Epoch, want)
 		err.Epoch, err.Move = got.Epoch, got.Move
 		return err
 	}
@@ -49,7 +49,7 @@ func (tx *txn) force(c *Force) (*Result, *api.Error) {
 	// The new owner must not delete what it is to serve.
 	for owed := range tx.cleanups.overOf(to, s.Prefix) {
 		tx.dropCleanup(owed, "cancelled")
-		warnings = append(warnings, fmt.Sprintf("node %s had been told to delete its copy of %q: it may be gone already", to, owed.Prefix.Text()))
+		warnings = append(warnings, fmt.Sprintf("node %s had been told to delete its copy of %q: it may be gone already", to, owed.Prefix))
 	}
 	from, epoch, fallback := s.Owner, s.Epoch, s.Fallback
 	s = tx.handOver(s, to)
@@ -84,7 +84,7 @@ func (tx *txn) checkForce(c *Force) (s scope.Scope, refusal *api.Error) {
 	}
 	got, ok := tx.scopes.Get(p)
 	if !ok {
-		return s, refuse(api.NotFound, "scope %q is not declared", p.Text())
+		return s, refuse(api.NotFound, "scope %q is not declared", p)
 	}
 	if err := checkEpoch(got, p, c.GetExpectedEpoch()); err != nil {
 		return s, err // an epoch of 0, which is none, is refused by this too
@@ -93,7 +93,7 @@ func (tx *txn) checkForce(c *Force) (s scope.Scope, refusal *api.Error) {
 		return s, err
 	}
 	if to == got.Owner {
-		return s, refuse(api.Invalid, "%q owns scope %q already", to, p.Text())
+		return s, refuse(api.Invalid, "%q owns scope %q already", to, p)
 	}
 	if !c.GetAcceptLoss() {
 		return s, refuse(api.Invalid, "writes that only %q holds are lost by this; say so with accept-loss", got.Owner)
@@ -104,7 +104,7 @@ func (tx *txn) checkForce(c *Force) (s scope.Scope, refusal *api.Error) {
 	case got.Owner:
 		return *got, nil
 	case "":
-		return s, refuse(api.Invalid, "if %q still runs, two nodes will write %q; make sure that it is off and say so with source-fenced %s", got.Owner, p.Text(), got.Owner)
+		return s, refuse(api.Invalid, "if %q still runs, two nodes will write %q; make sure that it is off and say so with source-fenced %s", got.Owner, p, got.Owner)
 	default:
 		return s, notOwner(got, fenced, "source-fenced")
 	}

@@ -27,7 +27,7 @@ func (tx *txn) startMove(c *StartMove) (*Result, *api.Error) {
 	}
 	s, ok := tx.scopes.Get(m.Prefix)
 	if !ok {
-		return nil, refuse(api.NotFound, "scope %q is not declared", m.Prefix.Text())
+		return nil, refuse(api.NotFound, "scope %q is not declared", m.Prefix)
 	}
 	for met := range tx.moves.RunningOver(m.Prefix) {
 		return nil, inFlight(met)
@@ -43,7 +43,7 @@ func (tx *txn) startMove(c *StartMove) (*Result, *api.Error) {
 	m = m.Enter(first, tx.at.Index, tx.at.TimeMS)
 	var err error
 	if tx.moves, err = tx.moves.Start(m); err != nil {
-		return nil, refuse(api.Limit, "move of %q: %v", m.Prefix.Text(), err)
+		return nil, refuse(api.Limit, "move of %q: %v", m.Prefix, err)
 	}
 	tx.use(m.From, func(u *uses) { u.moves++ })
 	tx.use(m.To, func(u *uses) { u.moves++ })
@@ -53,14 +53,14 @@ func (tx *txn) startMove(c *StartMove) (*Result, *api.Error) {
 
 func inFlight(met migration.Move) *api.Error {
 	err := refuse(api.MoveInFlight, "move %s of %q from %q to %q is running (%s); wait for it or abort it: scope-registry move abort %s",
-		met.ID, met.Prefix.Text(), met.From, met.To, met.Phase, met.ID)
+		met.ID, met.Prefix, met.From, met.To, met.Phase, met.ID)
 	err.Move, err.ConflictsWith = met.ID, met.Prefix.Text()
 	return err
 }
 
 func sameMove(old, m migration.Move) (*Result, *api.Error) {
 	if old.Prefix != m.Prefix || old.From != m.From || old.To != m.To {
-		err := refuse(api.Exists, "move %s exists: %q from %q to %q (%s); use another id", old.ID, old.Prefix.Text(), old.From, old.To, old.Phase)
+		err := refuse(api.Exists, "move %s exists: %q from %q to %q (%s); use another id", old.ID, old.Prefix, old.From, old.To, old.Phase)
 		err.Move = old.ID
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func (tx *txn) checkStart(s *scope.Scope, m migration.Move, expected uint64) *ap
 	}
 	for c := range tx.cleanups.overOf(m.To, m.Prefix) {
 		err := refuse(api.CleanupPending, "node %q still has to delete its old copy of %q (move %s); when it has: scope-registry move cleaned %s --reason TEXT",
-			c.Node, c.Prefix.Text(), c.Move, c.Move)
+			c.Node, c.Prefix, c.Move, c.Move)
 		err.Move, err.ConflictsWith, err.Owner = c.Move, c.Prefix.Text(), string(c.Node)
 		return err
 	}
@@ -174,7 +174,7 @@ func (tx *txn) step(id, name string, want migration.Phase) (m migration.Move, s 
 	}
 	owned, ok := tx.scopes.Get(m.Prefix)
 	if !ok || owned.Owner != m.From || owned.Epoch != m.Epoch {
-		refusal := refuse(api.StaleEpoch, "move %s: %q no longer owns %q at epoch %d", m.ID, m.From, m.Prefix.Text(), m.Epoch)
+		refusal := refuse(api.StaleEpoch, "move %s: %q no longer owns %q at epoch %d", m.ID, m.From, m.Prefix, m.Epoch)
 		refusal.Move = m.ID
 		return m, s, refusal
 	}
@@ -224,7 +224,7 @@ func (tx *txn) ready(c *Ready) (*Result, *api.Error) {
 	}
 	if mismatch := m.MatchReady(*m.Ready); mismatch != nil {
 		tx.keep = true
-		refusal := refuse(api.ManifestMismatch, "move %s is aborted, %q keeps %q: %v", m.ID, m.From, m.Prefix.Text(), mismatch)
+		refusal := refuse(api.ManifestMismatch, "move %s is aborted, %q keeps %q: %v", m.ID, m.From, m.Prefix, mismatch)
 		refusal.Move, refusal.Owner, refusal.Epoch = m.ID, string(m.From), m.Epoch
 		if err := tx.endAborted(m, CauseMismatch, mismatch.Error()); err != nil {
 			return nil, err

@@ -167,26 +167,13 @@ type captured struct{ state State }
 // what was written, and a sink that was neither closed nor canceled leaves a
 // half-written folder behind.
 func (c captured) Persist(sink raft.SnapshotSink) error {
-	if err := c.write(sink); err != nil {
+	if err := c.state.Encode(sink); err != nil {
 		return errors.Join(fmt.Errorf("snapshot %s: %w", sink.ID(), err), sink.Cancel())
 	}
 	if err := sink.Close(); err != nil {
 		return fmt.Errorf("snapshot %s: %w", sink.ID(), err)
 	}
 	return nil
-}
-
-func (c captured) write(to io.Writer) error {
-	w, err := snapshot.NewWriter(to)
-	if err != nil {
-		return err
-	}
-	for record := range c.state.Records() {
-		if err := w.Write(record); err != nil {
-			return err
-		}
-	}
-	return w.Close()
 }
 
 // Release is part of raft.FSMSnapshot. There is nothing to release: the state

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"iter"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/scope-registry/scope-registry/internal/pb"
 	"github.com/scope-registry/scope-registry/migration"
 	"github.com/scope-registry/scope-registry/scope"
+	"github.com/scope-registry/scope-registry/snapshot"
 )
 
 // Records yields the state as the records of a snapshot, in one canonical
@@ -21,6 +23,21 @@ func (s State) Records() iter.Seq[*pb.Record] {
 	return func(yield func(*pb.Record) bool) {
 		_ = yield(s.clusterRecord()) && s.configRecords(yield) && s.moveRecords(yield) && s.tailRecords(yield)
 	}
+}
+
+// Encode writes the state as a snapshot stream, see package snapshot. The error
+// is that of to.
+func (s State) Encode(to io.Writer) error {
+	w, err := snapshot.NewWriter(to)
+	if err != nil {
+		return err
+	}
+	for record := range s.Records() {
+		if err := w.Write(record); err != nil {
+			return err
+		}
+	}
+	return w.Close()
 }
 
 func (s State) clusterRecord() *pb.Record {

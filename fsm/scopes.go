@@ -20,23 +20,23 @@ func readDeclare(c *Declare) (d declared, refusal *api.Error) {
 	d.prefix, d.writer, d.fallback = scope.Prefix(c.GetPrefix()), scope.NodeID(c.GetWriter()), scope.NodeID(c.GetFallback())
 	var err error
 	if d.failover, err = scope.ParseFailover(c.GetFailover()); err != nil {
-		return d, refuse(api.Invalid, "scope %q: %v", d.prefix.Text(), err)
+		return d, refuse(api.Invalid, "scope %q: %v", d.prefix, err)
 	}
 	if d.lease, err = scope.ParseLease(c.GetLease()); err != nil {
-		return d, refuse(api.Invalid, "scope %q: %v", d.prefix.Text(), err)
+		return d, refuse(api.Invalid, "scope %q: %v", d.prefix, err)
 	}
 	if d.lease == scope.LeaseNever && d.failover == scope.FailoverAuto {
-		return d, refuse(api.Invalid, "scope %q: lease never with failover auto would let two nodes write; use failover manual or another lease", d.prefix.Text())
+		return d, refuse(api.Invalid, "scope %q: lease never with failover auto would let two nodes write; use failover manual or another lease", d.prefix)
 	}
 	if d.fallback == d.writer {
-		return d, refuse(api.Invalid, "scope %q: %q is both writer and fallback; name another fallback, or none", d.prefix.Text(), d.writer)
+		return d, refuse(api.Invalid, "scope %q: %q is both writer and fallback; name another fallback, or none", d.prefix, d.writer)
 	}
 	return d, nil
 }
 
 func checkPrefix(p []byte) *api.Error {
 	if len(p) > scope.MaxPrefixLen {
-		return refuse(api.TooLarge, "the prefix starting with %q has %d bytes, the limit is %d", scope.BytesText(string(p[:32])), len(p), scope.MaxPrefixLen)
+		return refuse(api.TooLarge, "the prefix starting with %q has %d bytes, the limit is %d", scope.Prefix(p[:32]), len(p), scope.MaxPrefixLen)
 	}
 	return nil
 }
@@ -79,7 +79,7 @@ func (tx *txn) redeclare(old scope.Scope, d declared) (*Result, *api.Error) {
 	if old.Writer != d.writer {
 		err := refuse(api.Exists, "scope %q belongs to writer %q, and a declare never changes the owner; "+
 			"to give it to %q: scope-registry move start %q --from %s --to %s",
-			d.prefix.Text(), old.Writer, d.writer, d.prefix.Text(), old.Owner, d.writer)
+			d.prefix, old.Writer, d.writer, d.prefix, old.Owner, d.writer)
 		err.Owner, err.Epoch, err.ConflictsWith = string(old.Owner), old.Epoch, d.prefix.Text()
 		return nil, err
 	}
@@ -105,13 +105,13 @@ func (tx *txn) redeclare(old scope.Scope, d declared) (*Result, *api.Error) {
 
 func checkEpoch(s *scope.Scope, p scope.Prefix, want uint64) *api.Error {
 	if s == nil {
-		return refuse(api.StaleEpoch, "scope %q is not declared, expected was epoch %d", p.Text(), want)
+		return refuse(api.StaleEpoch, "scope %q is not declared, expected was epoch %d", p, want)
 	}
 	if s.Epoch == want {
 		return nil
 	}
 	err := refuse(api.StaleEpoch, "scope %q has epoch %d (owner %q), expected was %d; look at it again and decide anew",
-		p.Text(), s.Epoch, s.Owner, want)
+		p, s.Epoch, s.Owner, want)
 	err.Epoch, err.Owner = s.Epoch, string(s.Owner)
 	return err
 }
@@ -120,12 +120,12 @@ func checkEpoch(s *scope.Scope, p scope.Prefix, want uint64) *api.Error {
 func (tx *txn) checkFree(d declared) *api.Error {
 	if met, ok := tx.scopes.Overlapping(d.prefix); ok {
 		err := refuse(api.Overlap, "prefix %q overlaps the declared scope %q of writer %q: part of the keys would have two writers; retire that scope first, or choose another prefix",
-			d.prefix.Text(), met.Prefix.Text(), met.Writer)
+			d.prefix, met.Prefix, met.Writer)
 		err.ConflictsWith, err.Owner = met.Prefix.Text(), string(met.Owner)
 		return err
 	}
 	if tx.scopes.Len()+tx.tombstones.Len() >= MaxScopes {
-		return refuse(api.Limit, "scope %q would be one more than the limit of %d scopes, retired ones that are not cleared included", d.prefix.Text(), MaxScopes)
+		return refuse(api.Limit, "scope %q would be one more than the limit of %d scopes, retired ones that are not cleared included", d.prefix, MaxScopes)
 	}
 	if err := tx.checkStill(d.prefix, "declaring it"); err != nil {
 		return err
@@ -149,7 +149,7 @@ func (tx *txn) checkNodes(d declared) *api.Error {
 func (tx *txn) checkStill(p scope.Prefix, what string) *api.Error {
 	for m := range tx.moves.RunningOver(p) {
 		err := refuse(api.MoveInFlight, "scope %q: %s must wait for move %s of %q from %q to %q (%s); wait for it or abort it",
-			p.Text(), what, m.ID, m.Prefix.Text(), m.From, m.To, m.Phase)
+			p, what, m.ID, m.Prefix, m.From, m.To, m.Phase)
 		err.Move, err.ConflictsWith = m.ID, m.Prefix.Text()
 		return err
 	}
@@ -221,7 +221,7 @@ func (tx *txn) retire(c *Retire) *api.Error {
 }
 
 func notOwner(s *scope.Scope, named scope.NodeID, field string) *api.Error {
-	err := refuse(api.NotOwner, "%s names %q, but the owner of scope %q is %q (epoch %d)", field, named, s.Prefix.Text(), s.Owner, s.Epoch)
+	err := refuse(api.NotOwner, "%s names %q, but the owner of scope %q is %q (epoch %d)", field, named, s.Prefix, s.Owner, s.Epoch)
 	err.Owner, err.Epoch = string(s.Owner), s.Epoch
 	return err
 }
@@ -230,14 +230,14 @@ func (tx *txn) clearTombstone(p scope.Prefix, fenced scope.NodeID) *api.Error {
 	t, ok := tx.tombstones.Get(p)
 	switch {
 	case !ok:
-		return refuse(api.NotFound, "scope %q is not declared", p.Text())
+		return refuse(api.NotFound, "scope %q is not declared", p)
 	case fenced == "":
 		err := refuse(api.NotFound, "scope %q is retired already; to clear what its last owner %q left, once that node is off, add --source-fenced %s",
-			p.Text(), t.Owner, t.Owner)
+			p, t.Owner, t.Owner)
 		err.Owner, err.Epoch = string(t.Owner), t.Epoch
 		return err
 	case fenced != t.Owner:
-		err := refuse(api.NotOwner, "source-fenced names %q, but the last owner of the retired scope %q was %q", fenced, p.Text(), t.Owner)
+		err := refuse(api.NotOwner, "source-fenced names %q, but the last owner of the retired scope %q was %q", fenced, p, t.Owner)
 		err.Owner, err.Epoch = string(t.Owner), t.Epoch
 		return err
 	}

@@ -51,7 +51,7 @@ func (t Table) Start(m Move) (Table, error) {
 		return t, fmt.Errorf("%w: %s", ErrMoveExists, m.ID)
 	}
 	for met := range t.RunningOver(m.Prefix) {
-		return t, fmt.Errorf("%w: move %s of %q", ErrAlreadyMigrating, met.ID, met.Prefix.Text())
+		return t, fmt.Errorf("%w: move %s of %q", ErrAlreadyMigrating, met.ID, met.Prefix)
 	}
 	if t.RunningLen() >= MaxRunning {
 		return t, fmt.Errorf("%w: the limit is %d; wait for one to end", ErrTooManyMoves, MaxRunning)

@@ -3,6 +3,7 @@ package scope
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -42,6 +43,17 @@ func (p Prefix) Text() string { return BytesText(string(p)) }
 
 // String is Text, so that a prefix in a message or log line is readable.
 func (p Prefix) String() string { return p.Text() }
+
+// Format writes the text form for every verb, for %q between quotation marks:
+// %q of the text would escape its backslashes a second time, and what a message
+// shows could not be pasted back.
+func (p Prefix) Format(f fmt.State, verb rune) {
+	text := p.Text()
+	if verb == 'q' {
+		text = `"` + text + `"`
+	}
+	_, _ = io.WriteString(f, text)
+}
 
 // ParsePrefix reverses [Prefix.Text]. It refuses more than [MaxPrefixLen] bytes.
 func ParsePrefix(text string) (Prefix, error) {

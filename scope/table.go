@@ -20,7 +20,7 @@ type OverlapError struct {
 // Error names both prefixes.
 func (e *OverlapError) Error() string {
 	return fmt.Sprintf("overlapping scope prefixes: %q is contained by %q; declare only one of them",
-		e.Inner.Text(), e.Outer.Text())
+		e.Inner, e.Outer)
 }
 
 // Table is the ownership table: scopes with prefixes that do not overlap. It is
@@ -49,7 +49,7 @@ func NewTable(scopes ...Scope) (Table, error) {
 func (t Table) With(s Scope) (Table, error) {
 	if met, ok := t.Overlapping(s.Prefix); ok {
 		if met.Prefix == s.Prefix {
-			return t, fmt.Errorf("%w %q", ErrDuplicatePrefix, s.Prefix.Text())
+			return t, fmt.Errorf("%w %q", ErrDuplicatePrefix, s.Prefix)
 		}
 		return t, overlap(s.Prefix, met.Prefix)
 	}

@@ -104,11 +104,30 @@ func (c *cli) await(ctx context.Context, cl *client.Client, id string, limit tim
 // move prints one move.
 func (c *cli) move(m api.Move) error {
 	return c.show(m, func() error {
-		return c.facts("move", m.ID, "prefix", m.Prefix, "from", m.From, "to", m.To, "phase", m.Phase, "mode", m.Mode,
+		pairs := []string{"move", m.ID, "prefix", m.Prefix, "from", m.From, "to", m.To, "phase", m.Phase, "mode", m.Mode,
 			"epoch", num(m.Epoch), "new epoch", num(m.NewEpoch), "shipped", manifestText(m.Shipped), "ready", manifestText(m.Ready),
-			"quiesced ms", fmt.Sprint(m.QuiescedMS), "cause", m.Cause, "detail", m.Detail, "cleanup", m.Cleanup, "waiting for", m.WaitingFor)
+			"quiesced ms", fmt.Sprint(m.QuiescedMS), "cause", m.Cause, "detail", m.Detail, "cleanup", m.Cleanup}
+		return c.facts(append(pairs, waitingFacts(m.Waiting)...)...)
 	})
 }
+
+// waitingFacts says what a move waits for, since when, what happens at which
+// deadline and what may be done.
+func waitingFacts(w *api.Waiting) []string {
+	if w == nil {
+		return nil
+	}
+	pairs := []string{"waiting for", w.For, "since", at(w.SinceMS)}
+	for _, d := range w.Deadlines {
+		pairs = append(pairs, "deadline", at(d.AtMS)+": "+d.What)
+	}
+	for _, s := range w.Safe {
+		pairs = append(pairs, "safe now", s.Do+": "+s.Then)
+	}
+	return pairs
+}
+
+func at(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z") }
 
 func manifestText(m *api.Manifest) string {
 	if m == nil {

@@ -53,11 +53,13 @@ func (c *cli) explainCmd() *cobra.Command {
 			}
 			return c.show(e, func() error {
 				move := ""
+				var waiting []string
 				if e.Move != nil {
 					move = e.Move.ID + " (" + e.Move.Phase + ")"
+					waiting = waitingFacts(e.Move.Waiting)
 				}
-				return c.facts("why", e.Why, "prefix", e.Prefix, "owner", e.Owner, "addr", e.Addr, "epoch", num(e.Epoch),
-					"state", e.State, "move", move, "lagging", strings.Join(e.Lagging, ", "), "index", num(e.Index))
+				return c.facts(append([]string{"why", e.Why, "prefix", e.Prefix, "owner", e.Owner, "addr", e.Addr, "epoch", num(e.Epoch),
+					"state", e.State, "move", move, "lagging", strings.Join(e.Lagging, ", "), "index", num(e.Index)}, waiting...)...)
 			})
 		},
 	}

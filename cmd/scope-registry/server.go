@@ -88,9 +88,9 @@ func startServer(ctx context.Context, cfg serverConfig) (*server, error) {
 		return nil, openError(err)
 	}
 	own := prometheus.NewRegistry()
-	m := httpapi.Collector(front{reg})
+	m := httpapi.Collector(reg)
 	own.MustRegister(m)
-	h := httpapi.New(httpapi.Config{Registry: front{reg}, Logger: cfg.Logger, Gatherer: prometheus.Gatherers{shared, own}, Metrics: m, Version: cfg.Version})
+	h := httpapi.New(httpapi.Config{Registry: reg, Logger: cfg.Logger, Gatherer: prometheus.Gatherers{shared, own}, Metrics: m, Version: cfg.Version})
 	run, cancel := context.WithCancel(context.Background())
 	s := &server{reg: reg, log: cfg.Logger, http: cfg.HTTPAddr, cancel: cancel, served: make(chan error, 1), open: make(chan struct{})}
 	go func() { s.served <- httpapi.Serve(run, ln, h, cfg.Logger) }()

@@ -6,7 +6,7 @@ import (
 )
 
 // Code names a kind of error. The same code travels in problem JSON and in log
-// lines, and selects the HTTP status and the CLI's exit code.
+// lines, and selects the HTTP status, the Redis error and the CLI's exit code.
 type Code string
 
 // The codes. Each is described where it is returned.
@@ -96,6 +96,23 @@ func (c Code) HTTPStatus() int {
 		return r.status
 	}
 	return http.StatusInternalServerError
+}
+
+// RESP is the first word of a Redis error with this code, without the minus:
+// Redis's own where it has one, as its clients act on them.
+func (c Code) RESP() string {
+	switch c {
+	case Invalid:
+		return "ERR"
+	case Unauthenticated:
+		return "NOAUTH"
+	case Forbidden:
+		return "NOPERM"
+	case NoLeader, Unavailable, Stale:
+		return "TRYAGAIN " + string(c) // clients know that this may be retried
+	default:
+		return string(c)
+	}
 }
 
 // ExitCode is what the CLI exits with.

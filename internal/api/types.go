@@ -159,8 +159,27 @@ type Move struct {
 	Detail     string    `json:"detail,omitempty"`  // the reason that was given
 	QuiescedMS int64     `json:"quiesced_ms"`       // how long the scope took no writes
 	Cleanup    string    `json:"cleanup,omitempty"` // "pending" while the source still has its copy
-	WaitingFor string    `json:"waiting_for,omitempty"`
-	SafeNow    []string  `json:"safe_now,omitempty"` // what an operator may do, with its consequence
+	Waiting    *Waiting  `json:"waiting,omitempty"` // absent when nothing is left to do
+}
+
+// Waiting is what has to happen before nothing is left to do.
+type Waiting struct {
+	For       string     `json:"for"`      // who has to do what
+	SinceMS   int64      `json:"since_ms"` // leader's wall clock, milliseconds since 1970
+	Deadlines []Deadline `json:"deadlines,omitempty"`
+	Safe      []Choice   `json:"safe_now"` // what an operator may do now
+}
+
+// Deadline is what happens by itself, AtMS on the leader's wall clock at the earliest.
+type Deadline struct {
+	AtMS int64  `json:"at_ms"`
+	What string `json:"what"`
+}
+
+// Choice is something an operator may do, with its consequence.
+type Choice struct {
+	Do   string `json:"do"` // wait, abort, force, cleaned
+	Then string `json:"then"`
 }
 
 // Cleanup is an old copy that its node has to delete.

@@ -56,7 +56,7 @@ func TestPartitionedLeader(t *testing.T) {
 			wantCode(t, err, api.OutcomeUnknown, api.NoLeader)
 			_, err = old.reg.Confirm(t.Context())
 			wantCode(t, err, api.NoLeader, api.Timeout)
-			_, err = old.reg.Read(t.Context(), ReadOptions{MaxStale: time.Second})
+			_, err = old.reg.Read(t.Context(), api.ReadOptions{MaxStale: time.Second})
 			wantCode(t, err, api.Stale)
 			next := n.leader(old.id)
 			acked := mustPropose(t, next, setNode(3*round+2))

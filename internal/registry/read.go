@@ -11,16 +11,6 @@ import (
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
-// ReadOptions say how fresh a read must be.
-type ReadOptions struct {
-	// Consistency is "local" (or ""), or "linearizable": everything acknowledged before the call is seen.
-	Consistency string
-	// MinIndex is waited for; 0 is no wait.
-	MinIndex uint64
-	// MaxStale refuses a local read on a server that has not heard of the leader for longer; 0 is no bound.
-	MaxStale time.Duration
-}
-
 // State returns the newest state of this server. It is one atomic load.
 func (r *Registry) State() fsm.State { return r.fsm.State() }
 
@@ -46,7 +36,7 @@ func (r *Registry) Watch(from uint64) (*fsm.Watcher, error) {
 
 // Read returns a state as fresh as asked. The error is INVALID, UNAVAILABLE while this server has not caught up since
 // it started, STALE, TIMEOUT or NO_LEADER.
-func (r *Registry) Read(ctx context.Context, o ReadOptions) (fsm.State, error) {
+func (r *Registry) Read(ctx context.Context, o api.ReadOptions) (fsm.State, error) {
 	if o.MaxStale < 0 {
 		return fsm.State{}, &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("max_stale %v is negative; give a duration from 0", o.MaxStale)}
 	}

@@ -87,7 +87,7 @@ func (r *reader) settle() error {
 	for i := 1; i < len(sorted); i++ {
 		a, b := sorted[i-1], sorted[i]
 		if a.Prefix == b.Prefix {
-			return r.errorf(b.Line, "scope %q is declared twice, first at line %d; keep one of them", b.Prefix.Text(), a.Line)
+			return r.errorf(b.Line, "scope %q is declared twice, first at line %d; keep one of them", b.Prefix, a.Line)
 		}
 		if a.Prefix.Overlaps(b.Prefix) {
 			at, other := b, a
@@ -96,7 +96,7 @@ func (r *reader) settle() error {
 			}
 			return &api.Error{Code: api.Overlap, ConflictsWith: other.Prefix.Text(),
 				Detail: fmt.Sprintf("%s:%d: scope %q overlaps %q of line %d; a key would have two writers, so change one of the prefixes",
-					r.name, at.Line, at.Prefix.Text(), other.Prefix.Text(), other.Line)}
+					r.name, at.Line, at.Prefix, other.Prefix, other.Line)}
 		}
 	}
 	return nil

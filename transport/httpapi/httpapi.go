@@ -41,18 +41,11 @@ const (
 	bodyReadTimeout = 30 * time.Second // MaxBody over a slow link
 )
 
-// ReadOptions says how fresh a read has to be.
-type ReadOptions struct {
-	Consistency string        // "" or "local", "linearizable"
-	MinIndex    uint64        // wait until this index is applied
-	MaxStale    time.Duration // refuse if the leader was not heard for longer; 0 is any
-}
-
 // Registry is what the front end needs of a server's core. Every error is an
 // *api.Error.
 type Registry interface {
 	Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, error)
-	Read(ctx context.Context, o ReadOptions) (fsm.State, error)
+	Read(ctx context.Context, o api.ReadOptions) (fsm.State, error)
 	State() fsm.State
 	WaitIndex(ctx context.Context, index uint64) error
 	Watch(from uint64) (*fsm.Watcher, error)

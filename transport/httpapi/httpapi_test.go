@@ -31,7 +31,7 @@ type memory struct {
 	mu    sync.Mutex // guards all below
 	index uint64
 	asked []fsm.Envelope
-	read  []ReadOptions
+	read  []api.ReadOptions
 	moves int
 	to    string
 	fail  error // of Propose
@@ -98,7 +98,7 @@ func (m *memory) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, erro
 	return results[0], fsm.ResultError(results[0])
 }
 
-func (m *memory) Read(_ context.Context, o ReadOptions) (fsm.State, error) {
+func (m *memory) Read(_ context.Context, o api.ReadOptions) (fsm.State, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.read = append(m.read, o)

@@ -3,13 +3,12 @@ package httpapi
 import (
 	"context"
 	"fmt"
-	"iter"
 	"net/http"
 	"time"
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
-	"github.com/scope-registry/scope-registry/migration"
+	"github.com/scope-registry/scope-registry/internal/view"
 )
 
 func (s *server) moveRoutes() {
@@ -62,7 +61,7 @@ func (s *server) movedOn(id string) *moveOutput {
 	if !ok { // a retry of a step of a move that ended so long ago that it is not kept
 		return &moveOutput{api.Move{ID: id, Stamps: []api.Stamp{}, Detail: "applied; the move has ended and is no longer kept"}}
 	}
-	return &moveOutput{moveOf(st, m, nowMS())}
+	return &moveOutput{view.Move(st, m, nowMS())}
 }
 
 // step commits a step of a move.
@@ -89,7 +88,7 @@ type movesOutput struct {
 }
 
 func (s *server) listMoves(ctx context.Context, in *listMovesInput) (*movesOutput, error) {
-	keep, err := moveFilter(ctx, in)
+	filter, err := moveFilter(ctx, in)
 	if err != nil {
 		return nil, err
 	}
@@ -102,40 +101,26 @@ func (s *server) listMoves(ctx context.Context, in *listMovesInput) (*movesOutpu
 		return nil, err
 	}
 	var out movesOutput
-	out.Body.Index, out.Body.Moves = st.Index(), []api.Move{}
-	now := nowMS()
-	take := func(moves iter.Seq[migration.Move]) {
-		for m := range moves {
-			if len(out.Body.Moves) == limit {
-				return
-			}
-			if keep(m) {
-				out.Body.Moves = append(out.Body.Moves, moveOf(st, m, now))
-			}
-		}
-	}
-	if in.State != "finished" {
-		take(st.Moves().Running())
-	}
-	if in.State != "running" {
-		take(st.Moves().Finished())
-	}
+	out.Body.Index, out.Body.Moves = st.Index(), view.Moves(st, filter, limit, nowMS())
 	return &out, nil
 }
 
-func moveFilter(ctx context.Context, in *listMovesInput) (func(migration.Move) bool, error) {
-	byPrefix, byKey := given(ctx, "prefix"), given(ctx, "key")
-	p, err := parsePrefix("prefix", in.Prefix)
-	if err != nil {
-		return nil, err
+func moveFilter(ctx context.Context, in *listMovesInput) (view.MoveFilter, error) {
+	f := view.MoveFilter{Running: in.State == "running", Finished: in.State == "finished"}
+	if given(ctx, "prefix") {
+		p, err := parsePrefix("prefix", in.Prefix)
+		if err != nil {
+			return f, err
+		}
+		f.Prefix = &p
 	}
-	key, err := parseKey(in.Key)
-	if err != nil {
-		return nil, err
+	if given(ctx, "key") {
+		var err error
+		if f.Key, err = parseKey(in.Key); err != nil {
+			return f, err
+		}
 	}
-	return func(m migration.Move) bool {
-		return (!byPrefix || m.Prefix.Overlaps(p)) && (!byKey || m.Prefix.Matches(key))
-	}, nil
+	return f, nil
 }
 
 type getMoveInput struct {
@@ -163,7 +148,7 @@ func (s *server) getMove(ctx context.Context, in *getMoveInput) (*moveOutput, er
 		}
 		if !m.Running() || s.reg.WaitIndex(ctx, st.Index()+1) != nil {
 			s.answeredAt(ctx, st.Index())
-			return &moveOutput{moveOf(st, m, nowMS())}, nil
+			return &moveOutput{view.Move(st, m, nowMS())}, nil
 		}
 		st = s.reg.State()
 	}
@@ -248,7 +233,7 @@ func (s *server) cleanedMove(ctx context.Context, in *cleanedInput) (*moveOutput
 			return nil, noMove(st, in.ID)
 		}
 	}
-	return s.step(ctx, in.Mutation, in.ID, cleanedOf(m, in.Body.Reason))
+	return s.step(ctx, in.Mutation, in.ID, fsm.CleanedAfter(m, in.Body.Reason))
 }
 
 type forceInput struct {

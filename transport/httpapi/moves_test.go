@@ -28,24 +28,32 @@ func TestMoveToItsEnd(t *testing.T) {
 	if m.ID == "" || m.Phase != "copying" || m.Mode != "assisted" || m.WindowMS != 2000 || m.Reason != "r" || len(m.Stamps) != 1 || !m.PreCopy {
 		t.Fatalf("%+v", m)
 	}
-	contains(t, m.WaitingFor, "operator", "quiesce", "2023-11-14T22:13:20.000Z", "still accepts")
+	contains(t, m.Waiting.For, "operator", "quiesce", "still accepts")
+	if d := m.Waiting.Deadlines; m.Waiting.SinceMS != m.Stamps[0].TimeMS || len(d) != 1 || d[0].AtMS != m.Stamps[0].TimeMS+int64(m.TimeoutMS) {
+		t.Errorf("%+v", m.Waiting)
+	}
 	step := "/v1/moves/" + m.ID
 	if p := b.refused(api.WrongPhase, "POST", step+"/ready", manifest); p.Move != m.ID {
 		t.Errorf("%+v", p)
 	}
 	b.ok(200, nil, "POST", step+"/quiesce", "")
-	contains(t, b.move(m.ID).WaitingFor, "shipped", "2s after", "nobody accepts", "leader")
+	m = b.move(m.ID)
+	contains(t, m.Waiting.For, "shipped", "nobody accepts")
+	if d := m.Waiting.Deadlines; len(d) != 2 || d[0].AtMS != m.Waiting.SinceMS+2000 || d[1].AtMS <= d[0].AtMS {
+		t.Errorf("%+v", d)
+	}
+	contains(t, m.Waiting.Deadlines[0].What, "2s after", "a keeps", "leader")
 	b.ok(200, nil, "POST", step+"/shipped", manifest)
 	m = b.move(m.ID)
-	contains(t, m.WaitingFor, "ready")
-	contains(t, strings.Join(m.SafeNow, "; "), "wait", "abort: back to a, nothing is lost", "force", "lost")
+	contains(t, m.Waiting.For, "ready")
+	contains(t, fmt.Sprint(m.Waiting.Safe), "wait", "abort back to a, nothing is lost", "force", "lost")
 	var done api.Move
 	b.ok(200, &done, "POST", step+"/ready", manifest)
 	m = b.move(m.ID)
 	if m.Phase != "done" || m.NewEpoch <= m.Epoch || done.Phase != "done" || m.Cleanup != "pending" || m.Ready.Keys != 2 || done.ID != m.ID {
 		t.Fatalf("%+v %+v", m, done)
 	}
-	contains(t, m.WaitingFor, "node a", "delete")
+	contains(t, m.Waiting.For, "node a", "delete")
 	var s api.Scope
 	b.ok(200, &s, "GET", "/v1/scope?prefix=app:", "")
 	if s.Owner != "b" || len(s.Cleanups) != 1 || s.Cleanups[0].Node != "a" || s.Cleanups[0].Move != m.ID {
@@ -53,7 +61,7 @@ func TestMoveToItsEnd(t *testing.T) {
 	}
 	contains(t, b.refused(api.Invalid, "POST", step+"/cleaned", `{"reason":""}`).Detail, "reason")
 	b.ok(200, nil, "POST", step+"/cleaned", `{"reason":"off"}`)
-	if m = b.move(m.ID); m.Cleanup != "" || m.WaitingFor != "" {
+	if m = b.move(m.ID); m.Cleanup != "" || m.Waiting != nil {
 		t.Fatalf("%+v", m)
 	}
 	b.refused(api.NotFound, "POST", step+"/cleaned", `{"reason":"off"}`)
@@ -80,7 +88,7 @@ func TestMoveMismatchAndAbort(t *testing.T) {
 	}
 	b.ok(202, nil, "POST", "/v1/moves", `{"id":"m2","prefix":"app:","from":"a","to":"b","mode":"assisted"}`)
 	b.ok(200, nil, "POST", "/v1/moves/m2/abort", `{"reason":"changed my mind"}`)
-	if m := b.move("m2"); m.Phase != "aborted" || m.Detail != "changed my mind" || m.Cause != "operator" || m.WaitingFor != "" {
+	if m := b.move("m2"); m.Phase != "aborted" || m.Detail != "changed my mind" || m.Cause != "operator" || m.Waiting != nil {
 		t.Errorf("%+v", m)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/view"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -32,7 +33,7 @@ func (s *server) listNodes(ctx context.Context, in *struct{ ReadParams }) (*node
 	var out nodesOutput
 	out.Body.Index, out.Body.Nodes = st.Index(), make([]api.Node, 0, st.NodesLen())
 	for n := range st.Nodes() {
-		out.Body.Nodes = append(out.Body.Nodes, nodeOf(n))
+		out.Body.Nodes = append(out.Body.Nodes, view.Node(n))
 	}
 	return &out, nil
 }
@@ -57,7 +58,7 @@ func (s *server) getNode(ctx context.Context, in *getNodeInput) (*nodeOutput, er
 		return nil, &api.Error{Code: api.NotFound, Index: st.Index(),
 			Detail: fmt.Sprintf("no node %q is declared; GET /v1/nodes lists them", in.ID)}
 	}
-	return &nodeOutput{nodeOf(n)}, nil
+	return &nodeOutput{view.Node(n)}, nil
 }
 
 type setNodeInput struct {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/view"
 )
 
 // reply is the writer of one reply. It adds the registry's headers at the last
@@ -118,7 +119,7 @@ type ReadParams struct {
 
 // read returns the state that answers a request.
 func (s *server) read(ctx context.Context, p ReadParams) (fsm.State, error) {
-	o := ReadOptions{Consistency: p.Consistency, MinIndex: p.MinIndex}
+	o := api.ReadOptions{Consistency: p.Consistency, MinIndex: p.MinIndex}
 	if p.MaxStale != "" {
 		d, err := time.ParseDuration(p.MaxStale)
 		if n, e := strconv.ParseUint(p.MaxStale, 10, 31); e == nil {
@@ -185,12 +186,10 @@ func (s *server) apply(ctx context.Context, m Mutation, cmd fsm.Command) (*appli
 	if err != nil {
 		return nil, err
 	}
-	return &appliedBody{applied(res)}, nil
+	return &appliedBody{view.Applied(res)}, nil
 }
 
-func applied(r *fsm.Result) api.Applied {
-	return api.Applied{Index: r.Index, Epoch: r.Epoch, Move: r.Move, Changed: r.Changed, Warnings: r.Warnings}
-}
+func nowMS() int64 { return time.Now().UnixMilli() }
 
 func headerText(name, value string) error {
 	if len(value) > MaxHeaderText {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/view"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -41,7 +42,7 @@ func (s *server) route(ctx context.Context, in *routeInput) (*routeOutput, error
 	if err != nil {
 		return nil, err
 	}
-	return &routeOutput{routeOf(st, key, scope.NodeID(in.As))}, nil
+	return &routeOutput{view.Route(st, key, scope.NodeID(in.As))}, nil
 }
 
 func (s *server) routedKey(ctx context.Context, text string) ([]byte, error) {
@@ -71,29 +72,16 @@ func (s *server) explain(ctx context.Context, in *explainInput) (*explainOutput,
 	if err != nil {
 		return nil, err
 	}
-	out := api.Explain{Route: routeOf(st, key, scope.NodeID(in.As)), Why: why(st, key)}
-	sc, ok := st.Scopes().Lookup(key)
-	if !ok {
+	out, changed := view.Explain(st, key, scope.NodeID(in.As), nowMS())
+	if out.Scope == nil {
 		return &explainOutput{out}, nil
-	}
-	shownScope := scopeOf(st, sc)
-	out.Scope = &shownScope
-	changed := sc.Changed
-	if m, ok := st.Moves().MatchMigrating(key); ok {
-		shownMove := moveOf(st, m, nowMS())
-		out.Move = &shownMove
-		changed = max(changed, m.Stamps[len(m.Stamps)-1].Index)
 	}
 	status, err := s.reg.Status(ctx, false)
 	if err != nil {
 		out.Why += fmt.Sprintf(" The other servers could not be asked (%v).", err)
 		return &explainOutput{out}, nil
 	}
-	for _, m := range status.Members {
-		if m.Error != "" || m.Role == "" || m.Index < changed {
-			out.Lagging = append(out.Lagging, m.ID)
-		}
-	}
+	out.Lagging = view.Lagging(status.Members, changed)
 	return &explainOutput{out}, nil
 }
 
@@ -139,7 +127,7 @@ func (s *server) listScopes(ctx context.Context, in *listScopesInput) (*scopesOu
 			out.Body.Next = out.Body.Scopes[limit-1].Prefix
 			break
 		}
-		out.Body.Scopes = append(out.Body.Scopes, scopeOf(st, sc))
+		out.Body.Scopes = append(out.Body.Scopes, view.Scope(st, sc))
 	}
 	return &out, nil
 }
@@ -163,9 +151,9 @@ func (s *server) getScope(ctx context.Context, in *getScopeInput) (*scopeOutput,
 	sc, ok := st.Scopes().Get(p)
 	if !ok {
 		return nil, &api.Error{Code: api.NotFound, Index: st.Index(),
-			Detail: fmt.Sprintf("no scope is declared with exactly the prefix %q; GET /v1/scopes lists them", p.Text())}
+			Detail: fmt.Sprintf("no scope is declared with exactly the prefix %q; GET /v1/scopes lists them", p)}
 	}
-	return &scopeOutput{scopeOf(st, sc)}, nil
+	return &scopeOutput{view.Scope(st, sc)}, nil
 }
 
 type declareInput struct {
@@ -261,13 +249,13 @@ func (s *server) applyBatch(ctx context.Context, in *batchInput) (*batchOutput, 
 		if err != nil {
 			return nil, err
 		}
-		return &batchOutput{api.Applying{Plan: planOf(st.Index(), plan)}}, nil
+		return &batchOutput{api.Applying{Plan: view.Plan(st.Index(), plan)}}, nil
 	}
 	res, err := s.propose(ctx, in.Mutation, cmd)
 	if err != nil {
 		return nil, err
 	}
-	done := applied(res)
+	done := view.Applied(res)
 	return &batchOutput{api.Applying{Applied: &done}}, nil
 }
 

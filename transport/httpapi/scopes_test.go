@@ -8,6 +8,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/view"
 )
 
 func TestRouteReplies(t *testing.T) {
@@ -34,7 +35,7 @@ func TestRouteReplies(t *testing.T) {
 	}
 	var r api.Route
 	b.ok(200, &r, "GET", "/v1/route?key=app:1", "")
-	if r.Prefix != "app:" || r.Owner != "a" || r.Target != "b" || r.State != stateQuiesced || r.Addr != "10.0.0.2:6004" || r.Epoch == 0 {
+	if r.Prefix != "app:" || r.Owner != "a" || r.Target != "b" || r.State != view.Quiesced || r.Addr != "10.0.0.2:6004" || r.Epoch == 0 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -104,7 +105,7 @@ func TestScopeLife(t *testing.T) {
 	b.declared()
 	var s api.Scope
 	b.ok(200, &s, "GET", "/v1/scope?prefix=app:", "")
-	if s.Writer != "a" || s.Owner != "a" || s.OwnerAddr != "10.0.0.1:6004" || s.State != stateOwned || s.Failover != "auto" || s.Lease != "auto" {
+	if s.Writer != "a" || s.Owner != "a" || s.OwnerAddr != "10.0.0.1:6004" || s.State != view.Owned || s.Failover != "auto" || s.Lease != "auto" {
 		t.Errorf("%+v", s)
 	}
 	if p := b.refused(api.Exists, "PUT", "/v1/scope?prefix=app:", `{"writer":"b"}`); p.Owner == "" && p.ConflictsWith == "" {

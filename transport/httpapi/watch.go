@@ -11,7 +11,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
-	"github.com/scope-registry/scope-registry/scope"
+	"github.com/scope-registry/scope-registry/internal/view"
 )
 
 const (
@@ -112,7 +112,7 @@ func (st *stream) run(ctx context.Context) error {
 		var known *api.Error
 		switch {
 		case err == nil:
-			err = st.line(st.change(item))
+			err = st.line(view.Item(item, st.server.reg.State().Cluster().Incarnation, nowMS()))
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.As(err, &known) && (known.Code == api.Slow || known.Code == api.Compacted || !idle):
@@ -127,65 +127,19 @@ func (st *stream) run(ctx context.Context) error {
 	}
 }
 
-func (st *stream) change(item fsm.Item) api.WatchItem {
-	out := api.WatchItem{Type: "change", Index: item.Index, Changes: make([]api.Change, 0, len(item.Events))}
-	incarnation, now := st.server.reg.State().Cluster().Incarnation, nowMS()
-	for _, e := range item.Events {
-		out.Changes = append(out.Changes, changeOf(e, incarnation, now))
-	}
-	return out
-}
-
-// snapshot sends the whole state in lines of snapshotChunk changes; of the
-// finished moves only what they left is in it.
+// snapshot sends the whole state in lines of snapshotChunk changes.
 func (st *stream) snapshot(ctx context.Context, s fsm.State) error {
 	chunk := api.WatchItem{Type: "snapshot", Index: s.Index(), More: true}
 	incarnation, now := s.Cluster().Incarnation, nowMS()
-	add := func(e fsm.Event) error {
+	for e := range view.Records(s) {
 		if len(chunk.Changes) == snapshotChunk {
 			if err := errors.Join(ctx.Err(), st.line(chunk)); err != nil {
 				return err
 			}
 			chunk.Changes = chunk.Changes[:0]
 		}
-		e.Cause = "snapshot"
-		chunk.Changes = append(chunk.Changes, changeOf(e, incarnation, now))
-		return nil
-	}
-	if err := records(s, add); err != nil {
-		return err
+		chunk.Changes = append(chunk.Changes, view.Change(e, incarnation, now))
 	}
 	chunk.More = false
 	return st.line(chunk)
-}
-
-// records calls add for everything a watcher needs to know.
-func records(s fsm.State, add func(fsm.Event) error) error {
-	for n := range s.Nodes() {
-		if err := add(fsm.Event{Node: &n}); err != nil {
-			return err
-		}
-	}
-	for sc := range s.Scopes().Scopes() {
-		if err := add(fsm.Event{Scope: sc}); err != nil {
-			return err
-		}
-	}
-	for m := range s.Moves().Running() {
-		if err := add(fsm.Event{Move: &m}); err != nil {
-			return err
-		}
-	}
-	const everything = scope.Prefix("")
-	for c := range s.CleanupsOver(everything) {
-		if err := add(fsm.Event{Cleanup: &c}); err != nil {
-			return err
-		}
-	}
-	for t := range s.TombstonesOver(everything) {
-		if err := add(fsm.Event{Tombstone: &t}); err != nil {
-			return err
-		}
-	}
-	return nil
 }

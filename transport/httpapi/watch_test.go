@@ -12,6 +12,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/view"
 )
 
 // tap is a ResponseWriter whose lines come out of a channel. Like a connection
@@ -75,7 +76,7 @@ func TestWatchSnapshotThenChanges(t *testing.T) {
 		if snap.Type != "snapshot" || snap.More || snap.Index != b.reg.index || len(snap.Changes) != 5 {
 			t.Fatalf("%+v", snap)
 		}
-		if got := snap.Changes[3].Scope; got == nil || got.State != stateQuiesced || got.Target != "b" {
+		if got := snap.Changes[3].Scope; got == nil || got.State != view.Quiesced || got.Target != "b" {
 			t.Errorf("%+v", snap.Changes[3])
 		}
 		if got := snap.Changes[4].Move; got == nil || got.ID != "m1" {

@@ -1,0 +1,132 @@
+// Package view shows a state in the words of internal/api, the same on every
+// front end: records, verdicts, and what an unfinished move waits for. It is
+// pure: time comes in as an argument.
+package view
+
+import (
+	"iter"
+
+	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/migration"
+	"github.com/scope-registry/scope-registry/scope"
+)
+
+// The states of a scope.
+const (
+	Owned    = "owned"    // its owner may write
+	Quiesced = "quiesced" // nobody may, a move holds it closed
+)
+
+// Node is a declared node.
+func Node(n fsm.Node) api.Node { return api.Node{ID: string(n.ID), Addr: n.Addr} }
+
+// scopeRecord is the scope as its record has it, without what other records say.
+func scopeRecord(sc *scope.Scope, incarnation uint64) api.Scope {
+	out := api.Scope{
+		Prefix: sc.Prefix.Text(), Writer: string(sc.Writer), Fallback: string(sc.Fallback), Owner: string(sc.Owner),
+		Epoch: sc.Epoch, Incarnation: incarnation, Failover: sc.Failover.String(), Lease: sc.Lease.String(),
+		Armed: sc.Armed, State: Owned, Changed: sc.Changed,
+	}
+	if sc.Quiesced != "" {
+		out.State, out.Target = Quiesced, string(sc.Quiesced)
+	}
+	return out
+}
+
+// Scope is the scope with its owner's address, running move and cleanups.
+func Scope(st fsm.State, sc *scope.Scope) api.Scope {
+	out := scopeRecord(sc, st.Cluster().Incarnation)
+	out.OwnerAddr = st.Addr(sc.Owner)
+	if m, ok := st.Moves().LookupMigrating(sc.Prefix); ok {
+		out.Move = m.ID
+	}
+	for c := range st.CleanupsOver(sc.Prefix) {
+		out.Cleanups = append(out.Cleanups, cleanup(c))
+	}
+	return out
+}
+
+func cleanup(c fsm.Cleanup) api.Cleanup {
+	return api.Cleanup{Node: string(c.Node), Prefix: c.Prefix.Text(), Epoch: c.Epoch, Move: c.Move}
+}
+
+func tombstone(t fsm.Tombstone) api.Tombstone {
+	return api.Tombstone{Prefix: t.Prefix.Text(), Owner: string(t.Owner), Epoch: t.Epoch, Retired: t.RetiredIndex}
+}
+
+// Plan is what a dry run found, in a state with this index.
+func Plan(index uint64, p fsm.Plan) *api.Plan {
+	out := &api.Plan{Index: index, Changes: make([]api.PlanChange, 0, len(p.Changes)), Kept: p.Kept}
+	for _, c := range p.Changes {
+		out.Changes = append(out.Changes, api.PlanChange{Op: c.Op, Kind: c.Kind, Name: c.Name, Before: c.Before, After: c.After})
+	}
+	return out
+}
+
+// Applied is the answer to a mutation.
+func Applied(r *fsm.Result) api.Applied {
+	return api.Applied{Index: r.Index, Epoch: r.Epoch, Move: r.Move, Changed: r.Changed, Warnings: r.Warnings}
+}
+
+// Item is one item of a watch. nowMS is the wall clock, for the time a scope
+// has been closed.
+func Item(it fsm.Item, incarnation uint64, nowMS int64) api.WatchItem {
+	out := api.WatchItem{Type: "change", Index: it.Index, Changes: make([]api.Change, 0, len(it.Events))}
+	for _, e := range it.Events {
+		out.Changes = append(out.Changes, Change(e, incarnation, nowMS))
+	}
+	return out
+}
+
+// Change is one change of a watch item: the record, without what other records
+// say of it, which a watcher has got itself.
+func Change(e fsm.Event, incarnation uint64, nowMS int64) api.Change {
+	out := api.Change{Cause: e.Cause, Op: "put"}
+	if e.Deleted {
+		out.Op = "delete"
+	}
+	switch {
+	case e.Node != nil:
+		n := Node(*e.Node)
+		out.Node = &n
+	case e.Scope != nil:
+		sc := scopeRecord(e.Scope, incarnation)
+		out.Scope = &sc
+	case e.Move != nil:
+		m := moveRecord(*e.Move, nowMS)
+		out.Move = &m
+	case e.Cleanup != nil:
+		c := cleanup(*e.Cleanup)
+		out.Cleanup = &c
+	case e.Tombstone != nil:
+		t := tombstone(*e.Tombstone)
+		out.Tombstone = &t
+	}
+	return out
+}
+
+// Records yields everything a watcher needs to know, as events that put it,
+// nodes first. Of the finished moves only what they left is in it.
+func Records(st fsm.State) iter.Seq[fsm.Event] {
+	const everything = scope.Prefix("")
+	return func(yield func(fsm.Event) bool) {
+		_ = each(st.Nodes(), yield, func(n fsm.Node) fsm.Event { return fsm.Event{Node: &n} }) &&
+			each(st.Scopes().Scopes(), yield, func(sc *scope.Scope) fsm.Event { return fsm.Event{Scope: sc} }) &&
+			each(st.Moves().Running(), yield, func(m migration.Move) fsm.Event { return fsm.Event{Move: &m} }) &&
+			each(st.CleanupsOver(everything), yield, func(c fsm.Cleanup) fsm.Event { return fsm.Event{Cleanup: &c} }) &&
+			each(st.TombstonesOver(everything), yield, func(t fsm.Tombstone) fsm.Event { return fsm.Event{Tombstone: &t} })
+	}
+}
+
+// each yields every record of one kind; false once the reader wants no more.
+func each[T any](records iter.Seq[T], yield func(fsm.Event) bool, event func(T) fsm.Event) bool {
+	for r := range records {
+		e := event(r)
+		e.Cause = "snapshot"
+		if !yield(e) {
+			return false
+		}
+	}
+	return true
+}
