@@ -65,7 +65,8 @@ var arrows = map[string]arrow{
 	"internal/chaos": {may: []string{"client", "internal/api"}},
 	"internal/demo":  {may: []string{"client", "internal/api", "internal/crash"}},
 	// Real server processes: started, killed, looked at.
-	"internal/crash": {may: []string{"client", "internal/api"}},
+	"internal/crash": {may: []string{"client", "internal/api"},
+		tests: []string{"transport/resp"}},
 	// What the tests of several adapters share: a registry that answers from memory.
 	"internal/apitest":   {may: []string{"internal/api", "scope", "migration", "fsm"}},
 	"internal/tidy":      {external: []string{}},
