@@ -1,21 +1,27 @@
 # scope-registry. `make` alone prints the targets.
 #
 # Variables: GO (the go command), TESTFLAGS (more flags for `go test`, e.g.
-# TESTFLAGS=-race), FUZZTIME (per fuzz target), BENCHTIME (per benchmark).
+# TESTFLAGS=-race), FUZZTIME (per fuzz target), BENCHTIME (per benchmark),
+# COMPOSE (docker compose or docker-compose), CHAOSFLAGS (see docs/chaos.md).
 
 GO        ?= go
 TESTFLAGS ?=
 FUZZTIME  ?= 10s
 BENCHTIME ?= 1s
+CHAOSFLAGS ?=
 
 # A checkout without commits, or a source archive, has no description.
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo devel)
 
 TOOL   := $(GO) tool -modfile=tools/go.mod
 BINARY := bin/scope-registry
+IMAGE  := scope-registry:dev
+
+# Compose v2 if docker has it, else docker-compose.
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-race test-peers demo lint fmt generate check-generated fuzz bench clean
+.PHONY: help build test test-race test-peers demo image up down logs chaos lint fmt generate check-generated fuzz bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +44,33 @@ test-peers: ## run the tests that need other programs (promtool, …)
 demo: build ## three servers: declare, move, kill the leader, lose nothing
 	$(GO) run ./internal/demo -bin $(BINARY)
 
+# The context holds nothing but what goes into the image.
+image: build ## build the container image scope-registry:dev from the static binary
+	rm -rf bin/image && mkdir -p bin/image/data
+	cp $(BINARY) bin/image/
+	docker build --quiet --tag $(IMAGE) --file Dockerfile bin/image
+
+up: image ## start three servers in containers, and wait until they are ready
+	$(COMPOSE) up --detach --remove-orphans
+	@for port in $(or $(SCOPE_REGISTRY_HTTP_1),7481) $(or $(SCOPE_REGISTRY_HTTP_2),7491) $(or $(SCOPE_REGISTRY_HTTP_3),7501); do \
+		tries=0; \
+		until $(BINARY) health --quiet --timeout 2s --endpoints http://127.0.0.1:$$port >/dev/null 2>&1; do \
+			tries=$$((tries + 1)); \
+			if [ $$tries -ge 60 ]; then echo "the server on port $$port is not ready; see make logs" >&2; exit 1; fi; \
+			sleep 1; \
+		done; \
+		echo "ready: http://127.0.0.1:$$port"; \
+	done
+
+down: ## stop the containers and delete their data
+	$(COMPOSE) down --volumes --remove-orphans
+
+logs: ## show the containers' logs, and follow them (Ctrl-C ends)
+	$(COMPOSE) logs --follow --tail 100
+
+chaos: image ## kill, pause and cut off containers under load, and check what they answered (about 3 minutes)
+	$(GO) run ./internal/chaos $(CHAOSFLAGS)
+
 lint: ## lint the Go code and the protobuf schema
 	$(TOOL) golangci-lint run --allow-parallel-runners ./...
 	$(TOOL) buf lint
@@ -47,10 +80,10 @@ fmt: ## format the Go code and the protobuf schema
 	$(TOOL) golangci-lint fmt ./...
 	$(TOOL) buf format --write
 
-generate: ## regenerate internal/pb from its schema
+generate: ## regenerate internal/pb from its schema, and docs/openapi.json from the handlers
 	GO='$(GO)' tools/generated.sh write
 
-check-generated: ## fail, with a diff, if internal/pb is not current
+check-generated: ## fail, with what differs, if internal/pb or docs/openapi.json is not current
 	GO='$(GO)' tools/generated.sh check
 
 fuzz: ## run each fuzz target for FUZZTIME

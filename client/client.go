@@ -31,6 +31,11 @@ const (
 	defaultTimeout = 10 * time.Second
 	// maxBody bounds a reply: a page of scopes is far smaller, and a server that sends more is none of ours.
 	maxBody = 64 << 20
+	// maxProblem bounds an error reply: a refused batch names ten items at most.
+	maxProblem = 1 << 20
+	// silence is how long a stream may send nothing: a watch has a heartbeat every second, and a server gives up
+	// writing after the same time.
+	silence = 10 * time.Second
 	// rounds is how often all endpoints are tried: an election passes between the first and the last.
 	rounds = 8
 	// firstPause is the wait after a round in which no endpoint could answer; it doubles up to maxPause.
@@ -99,12 +104,10 @@ type call struct {
 	epoch        uint64        // If-Match; 0 is none
 	extra        time.Duration // added to the timeout: a wait the server is asked for
 	mutates      bool
+	stream       **reply // takes the reply with its body unread; nil reads it into out
 }
 
 func (c *Client) do(ctx context.Context, q call) error {
-	if len(c.endpoints) == 0 {
-		return &api.Error{Code: api.Invalid, Detail: "no endpoint is given; name at least one server, like http://127.0.0.1:7481"}
-	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout+q.extra)
 	defer cancel()
 	var body []byte
@@ -124,10 +127,17 @@ func (c *Client) do(ctx context.Context, q call) error {
 	return c.try(ctx, q, id, body)
 }
 
+func noEndpoint() *api.Error {
+	return &api.Error{Code: api.Invalid, Detail: "no endpoint is given; name at least one server, like http://127.0.0.1:7481"}
+}
+
 // try goes round the endpoints until one answers. unsure remembers that an
 // earlier try may have been applied: then a later "not applied" by a server
 // that did not get that far says nothing about it.
 func (c *Client) try(ctx context.Context, q call, id string, body []byte) error {
+	if len(c.endpoints) == 0 {
+		return noEndpoint()
+	}
 	var last error
 	unsure := false
 	pause := firstPause
@@ -219,7 +229,9 @@ func (c *Client) request(ctx context.Context, endpoint string, q call, id string
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if id != "" {
-		req.Header.Set(api.HeaderRequestID, id)
+		// In lower case, or net/http takes the request for one that it may send again by itself: then a try that was
+		// perhaps applied would be hidden behind the answer to the next one.
+		req.Header[strings.ToLower(api.HeaderRequestID)] = []string{id}
 	}
 	if c.actor != "" {
 		req.Header.Set(api.HeaderActor, c.actor)
@@ -230,25 +242,27 @@ func (c *Client) request(ctx context.Context, endpoint string, q call, id string
 	return req, nil
 }
 
+// share is how long one endpoint may take, so that one which takes requests and answers none leaves time for the others.
+func (c *Client) share(q call) time.Duration {
+	return c.timeout/time.Duration(len(c.endpoints)) + q.extra
+}
+
 func (c *Client) once(ctx context.Context, endpoint string, q call, id string, body []byte) error {
-	req, err := c.request(ctx, endpoint, q, id, body)
+	r, err := c.open(ctx, endpoint, q, id, body, c.share(q))
 	if err != nil {
 		return err
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return transportError(endpoint, err)
+	if q.stream != nil {
+		*q.stream = r
+		return nil
 	}
-	defer func() { _ = resp.Body.Close() }()
-	c.saw(resp.Header)
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	defer r.close()
+	data, err := io.ReadAll(io.LimitReader(r, maxBody+1))
 	switch {
 	case err != nil:
 		return transportError(endpoint, err)
 	case len(data) > maxBody:
 		return &api.Error{Code: api.Internal, Detail: fmt.Sprintf("%s answered with more than %d bytes", endpoint, maxBody)}
-	case resp.StatusCode/100 != 2:
-		return problem(endpoint, resp.StatusCode, data)
 	case q.out == nil || len(data) == 0:
 		return nil
 	}
@@ -256,6 +270,66 @@ func (c *Client) once(ctx context.Context, endpoint string, q call, id string, b
 		return &api.Error{Code: api.Internal, Detail: fmt.Sprintf("%s%s answered with something that is not its JSON: %v", endpoint, q.path, err)}
 	}
 	return nil
+}
+
+// reply is a good reply whose body is still to be read.
+type reply struct {
+	endpoint string
+	header   http.Header
+	body     io.ReadCloser
+	alive    *time.Timer // ends the request unless it is stopped or reset
+	ctx      context.Context
+	end      context.CancelCauseFunc
+}
+
+// Read reads the body.
+func (r *reply) Read(p []byte) (int, error) {
+	n, err := r.body.Read(p)
+	return n, r.why(err)
+}
+
+func (r *reply) close() {
+	r.alive.Stop()
+	r.end(nil)
+	_ = r.body.Close()
+}
+
+// why is what the request was ended for, if it was, instead of the mere fact.
+func (r *reply) why(err error) error {
+	if cause := context.Cause(r.ctx); err != nil && cause != nil && unsent(err) == nil {
+		return cause
+	}
+	return err
+}
+
+// open sends a request and reads the reply as far as its body, if it is a good one. The request ends when patience is
+// over before the reply is closed.
+func (c *Client) open(ctx context.Context, endpoint string, q call, id string, body []byte, patience time.Duration) (*reply, error) {
+	ctx, end := context.WithCancelCause(ctx)
+	r := &reply{endpoint: endpoint, body: http.NoBody, ctx: ctx, end: end}
+	r.alive = time.AfterFunc(patience, func() { end(fmt.Errorf("nothing came for %v", patience)) })
+	req, err := c.request(ctx, endpoint, q, id, body)
+	if err != nil {
+		r.close()
+		return nil, err
+	}
+	resp, err := c.http.Do(req) //nolint:bodyclose // reply.close does
+	if err != nil {
+		err = transportError(endpoint, r.why(err))
+		r.close()
+		return nil, err
+	}
+	c.saw(resp.Header)
+	r.header, r.body = resp.Header, resp.Body
+	if resp.StatusCode/100 == 2 {
+		return r, nil
+	}
+	defer r.close()
+	data, err := io.ReadAll(io.LimitReader(r, maxProblem))
+	if err != nil {
+		return nil, transportError(endpoint, err)
+	}
+	return nil, problem(endpoint, resp, data)
 }
 
 // saw remembers the index a reply carried.
@@ -272,26 +346,37 @@ func (c *Client) saw(h http.Header) {
 	}
 }
 
-// transportError tells a request that never left from one whose fate is open.
-func transportError(endpoint string, err error) error {
+// unsent is the error of a request that never left, or nil.
+func unsent(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
-		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("%s cannot be reached: %v; is a server running there? Name others with --endpoints", endpoint, op.Err)}
+		return op.Err
+	}
+	return nil
+}
+
+// transportError tells a request that never left from one whose fate is open.
+func transportError(endpoint string, err error) error {
+	if dialling := unsent(err); dialling != nil {
+		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("%s cannot be reached: %v; is a server running there? Name others with --endpoints", endpoint, dialling)}
 	}
 	return &api.Error{Code: api.OutcomeUnknown, Detail: fmt.Sprintf("%s did not answer: %v", endpoint, err)}
 }
 
 // problem turns an error reply into its *api.Error.
-func problem(endpoint string, status int, data []byte) error {
+func problem(endpoint string, resp *http.Response, data []byte) error {
 	var e api.Error
 	if err := json.Unmarshal(data, &e); err == nil && e.Code != "" {
+		if e.Code == api.Limit && resp.Header.Get(api.HeaderIndex) == "" {
+			e.Code = api.Unavailable // it did not take the connection: no state has refused this, and another server may have room
+		}
 		return &e
 	}
 	code := api.Internal
-	if status == http.StatusNotFound {
+	if resp.StatusCode == http.StatusNotFound {
 		code = api.Unavailable // no server of ours: another one may be
 	}
-	return &api.Error{Code: code, Detail: fmt.Sprintf("%s answered status %d without a registry error; is it a registry server?", endpoint, status)}
+	return &api.Error{Code: code, Detail: fmt.Sprintf("%s answered status %d without a registry error; is it a registry server?", endpoint, resp.StatusCode)}
 }
 
 // requestID makes the id a mutation keeps over all its tries:

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -15,32 +14,32 @@ import (
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
-const (
-	// maxLine bounds one line of a watch: a snapshot is cut into lines far below it.
-	maxLine = 16 << 20
-	// silence is how long a watch may say nothing: heartbeats come every second.
-	silence = 45 * time.Second
-)
+// maxLine bounds one line of a watch: a snapshot is cut into lines far below it.
+const maxLine = 16 << 20
 
 // Watch is a stream of changes. It is for one goroutine.
 type Watch struct {
 	c      *Client
 	ctx    context.Context
 	cancel context.CancelFunc
-	from   uint64
-	body   io.ReadCloser
+	from   uint64 // complete up to here: what the next stream begins after
+	seen   uint64 // the highest index that was shown, parts of snapshots included
+	first  uint32 // endpoint to ask first
+	reply  *reply
 	lines  *bufio.Reader
-	alive  *time.Timer
 	pause  time.Duration
-	gap    bool // the next stream begins with a snapshot though the caller had an index
+	part   bool // the last item was a snapshot that goes on
+	gap    bool // the next stream begins with a snapshot though the caller has something
 }
 
 // Watch follows changes after index from; 0 begins with a snapshot of all
 // records. The stream connects on the first Next, and again by itself when it
-// breaks, to any endpoint and without a gap. Close it when done.
+// breaks, to any endpoint and without a gap. It never goes back: a snapshot from
+// before an index that was shown is refused, and another server asked. Close it
+// when done.
 func (c *Client) Watch(ctx context.Context, from uint64) *Watch {
 	ctx, cancel := context.WithCancel(ctx)
-	return &Watch{c: c, ctx: ctx, cancel: cancel, from: from, pause: firstPause}
+	return &Watch{c: c, ctx: ctx, cancel: cancel, from: from, seen: from, first: c.next.Load(), pause: firstPause}
 }
 
 // Close ends the watch.
@@ -49,8 +48,9 @@ func (w *Watch) Close() {
 	w.drop()
 }
 
-// Resynced reports whether the index the watch stood at was no longer kept, so
-// that a snapshot follows and the changes between are not told one by one. It
+// Resynced reports whether the last item begins a snapshot that replaces what
+// came before it: the index the watch stood at was no longer kept, so that the
+// changes between are not told one by one, or a snapshot broke off half way. It
 // is reset by the call.
 func (w *Watch) Resynced() bool {
 	was := w.gap
@@ -63,12 +63,13 @@ func (w *Watch) Resynced() bool {
 func (w *Watch) Next() (api.WatchItem, error) {
 	for {
 		if err := w.ctx.Err(); err != nil {
-			return api.WatchItem{}, &api.Error{Code: api.Timeout, Detail: fmt.Sprintf("the watch was ended at index %d: %v", w.from, err)}
+			return api.WatchItem{}, &api.Error{Code: api.Timeout, Detail: fmt.Sprintf("the watch was ended at index %d: %v", w.seen, err)}
 		}
 		item, err := w.read()
 		if err == nil {
 			w.pause = firstPause
-			if !item.More && item.Index > 0 {
+			w.seen = max(w.seen, item.Index)
+			if w.part = item.More; !w.part {
 				w.from = item.Index
 			}
 			return item, nil
@@ -76,7 +77,7 @@ func (w *Watch) Next() (api.WatchItem, error) {
 		w.drop()
 		switch api.CodeOf(err) {
 		case api.Compacted:
-			w.gap = w.from > 0 || w.gap
+			w.gap = w.gap || w.from > 0
 			w.from = 0
 		case api.Slow, api.NoLeader, api.Unavailable, api.OutcomeUnknown, api.Timeout, api.Stale, api.Limit:
 			sleep(w.ctx, w.pause)
@@ -87,36 +88,46 @@ func (w *Watch) Next() (api.WatchItem, error) {
 	}
 }
 
+// drop ends the stream. The next one goes to another endpoint, if there is one:
+// this one may be the one that is broken.
 func (w *Watch) drop() {
-	if w.body != nil {
-		w.alive.Stop()
-		_ = w.body.Close()
-		w.body = nil
+	if w.reply == nil {
+		return
 	}
+	w.reply.close()
+	w.reply = nil
+	w.first++
+	w.gap = w.gap || w.part
+	w.part = false
 }
 
 func (w *Watch) read() (api.WatchItem, error) {
-	if w.body == nil {
+	if w.reply == nil {
 		if err := w.connect(); err != nil {
 			return api.WatchItem{}, err
 		}
 	}
+	var item api.WatchItem
 	line, err := w.line()
 	if err != nil {
-		return api.WatchItem{}, &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("the watch broke off: %v", err)}
+		return item, &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("the watch broke off: %v", err)}
 	}
-	w.alive.Reset(silence)
-	var item api.WatchItem
 	if err := json.Unmarshal(line, &item); err != nil {
 		return item, &api.Error{Code: api.Internal, Detail: fmt.Sprintf("the watch sent a line that is not its JSON: %v", err)}
 	}
 	if item.Error != nil {
 		return item, item.Error
 	}
+	if item.Index < w.seen {
+		return item, &api.Error{Code: api.Unavailable, Index: item.Index,
+			Detail: fmt.Sprintf("%s is at index %d, and the watch has shown %d already", w.reply.endpoint, item.Index, w.seen)}
+	}
 	return item, nil
 }
 
 func (w *Watch) line() ([]byte, error) {
+	w.reply.alive.Reset(silence)
+	defer w.reply.alive.Stop() // the caller may take its time
 	var all []byte
 	for {
 		part, err := w.lines.ReadSlice('\n')
@@ -135,54 +146,22 @@ func (w *Watch) line() ([]byte, error) {
 	}
 }
 
+// connect asks one endpoint after the other for a stream. A server that has too
+// many watchers is passed over too.
 func (w *Watch) connect() error {
-	var last error = &api.Error{Code: api.Invalid, Detail: "no endpoint is given; name at least one server, like http://127.0.0.1:7481"}
-	start := w.c.next.Load()
-	for i := range w.c.endpoints {
-		at := (start + uint32(i)) % uint32(len(w.c.endpoints))
-		last = w.dial(w.c.endpoints[at])
-		if last == nil || !again(last, false) {
-			return last
-		}
-	}
-	w.c.next.Store(start + 1)
-	return last
-}
-
-func (w *Watch) dial(endpoint string) error {
+	var last error = noEndpoint()
 	q := call{method: http.MethodGet, path: "/v1/watch", query: url.Values{"from": {strconv.FormatUint(w.from, 10)}}}
-	ctx, cancel := context.WithCancel(w.ctx)
-	alive := time.AfterFunc(silence, cancel)
-	req, err := w.c.request(ctx, endpoint, q, "", nil)
-	if err != nil {
-		cancel()
-		return err
+	for range w.c.endpoints {
+		r, err := w.c.open(w.ctx, w.c.endpoints[w.first%uint32(len(w.c.endpoints))], q, "", nil, silence)
+		if err == nil {
+			w.reply, w.lines = r, bufio.NewReaderSize(r, 64<<10)
+			return nil
+		}
+		if !again(err, false) && api.CodeOf(err) != api.Limit {
+			return err
+		}
+		last = err
+		w.first++
 	}
-	resp, err := w.c.http.Do(req)
-	if err != nil {
-		alive.Stop()
-		cancel()
-		return transportError(endpoint, err)
-	}
-	if resp.StatusCode/100 != 2 {
-		data, _ := io.ReadAll(io.LimitReader(resp.Body, maxLine))
-		_ = resp.Body.Close()
-		alive.Stop()
-		cancel()
-		return problem(endpoint, resp.StatusCode, data)
-	}
-	w.body, w.alive = stream{resp.Body, cancel}, alive
-	w.lines = bufio.NewReaderSize(resp.Body, 64<<10)
-	return nil
-}
-
-// stream is a reply body whose request ends with it.
-type stream struct {
-	io.ReadCloser
-	cancel context.CancelFunc
-}
-
-func (s stream) Close() error {
-	s.cancel()
-	return s.ReadCloser.Close()
+	return last
 }

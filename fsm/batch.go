@@ -20,7 +20,7 @@ func (tx *txn) batch(c *Batch) (*Result, *api.Error) {
 	}
 	if c.GetCheckIndex() && tx.configIndex > c.GetIfIndex() {
 		err := refuse(api.IndexChanged, "nodes or scopes changed at index %d, after the index %d of the plan; plan again", tx.configIndex, c.GetIfIndex())
-		err.Index = tx.configIndex
+		err.Index, err.Floor = tx.configIndex, tx.configIndex
 		return nil, err
 	}
 	if c.GetPrune() && len(c.GetNodes())+len(c.GetScopes()) == 0 {

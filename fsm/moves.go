@@ -83,8 +83,11 @@ func (tx *txn) readStart(c *StartMove) (m migration.Move, refusal *api.Error) {
 		return m, err
 	}
 	window, timeout := defaults(mode, c.GetWindowMs(), c.GetTimeoutMs())
-	if window > MaxWindow || timeout > MaxTimeout || c.GetWindowMs() > uint64(MaxWindow/time.Millisecond) || c.GetTimeoutMs() > uint64(MaxTimeout/time.Millisecond) {
-		return m, refuse(api.Invalid, "window %d ms or timeout %d ms is over the limit of %s or %s", c.GetWindowMs(), c.GetTimeoutMs(), MaxWindow, MaxTimeout)
+	switch {
+	case window > MaxWindow || c.GetWindowMs() > uint64(MaxWindow/time.Millisecond):
+		return m, refuse(api.Invalid, "the window of %d ms is over the limit of %s", c.GetWindowMs(), MaxWindow)
+	case timeout > MaxTimeout || c.GetTimeoutMs() > uint64(MaxTimeout/time.Millisecond):
+		return m, refuse(api.Invalid, "the timeout of %d ms is over the limit of %s", c.GetTimeoutMs(), MaxTimeout)
 	}
 	return migration.Move{ID: c.GetId(), Prefix: scope.Prefix(c.GetPrefix()), From: scope.NodeID(c.GetFrom()), To: scope.NodeID(c.GetTo()),
 		Mode: mode, PreCopy: c.GetPrecopy(), Window: window, Timeout: timeout, Actor: tx.actor, Reason: c.GetReason()}, nil

@@ -2,6 +2,8 @@ package fsm
 
 import (
 	"fmt"
+	"slices"
+	"unicode/utf8"
 
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
@@ -12,23 +14,57 @@ func refuse(code api.Code, format string, args ...any) *api.Error {
 	return &api.Error{Code: code, Detail: fmt.Sprintf(format, args...)}
 }
 
+// Bounds of a result. It stays in the ring of results and is in every snapshot,
+// and what it quotes of a command may be as large as the command.
+const (
+	// MaxDetail bounds the words of a refusal in bytes: two of the longest
+	// prefixes with every byte escaped, and what is said about them.
+	MaxDetail = 8 << 10
+	// maxWarnings bounds the warnings that are listed; more are counted.
+	maxWarnings = 100
+)
+
 // resultOf turns an outcome into the record that is answered and remembered.
 func resultOf(done *Result, err *api.Error, index uint64) *Result {
 	if err == nil {
 		return &Result{Index: index, Epoch: done.GetEpoch(), Move: done.GetMove(), Owner: done.GetOwner(),
-			Changed: done.GetChanged(), Warnings: done.GetWarnings()}
+			Changed: done.GetChanged(), Warnings: fewWarnings(done.GetWarnings())}
 	}
 	conflict, _ := scope.ParseBytes(err.ConflictsWith)
-	return &Result{Code: string(err.Code), Detail: err.Detail, Index: index, Epoch: err.Epoch, Move: err.Move,
+	return &Result{Code: string(err.Code), Detail: shortened(err.Detail), Index: index, Epoch: err.Epoch, Move: err.Move,
 		Owner: err.Owner, ConflictsWith: []byte(conflict), Floor: err.Floor}
 }
 
+func fewWarnings(all []string) []string {
+	if len(all) <= maxWarnings {
+		return all
+	}
+	return append(slices.Clone(all[:maxWarnings]), fmt.Sprintf("and %d more", len(all)-maxWarnings))
+}
+
+func shortened(text string) string {
+	const mark = "…"
+	if len(text) <= MaxDetail {
+		return text
+	}
+	cut := MaxDetail - len(mark)
+	for !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return text[:cut] + mark
+}
+
 // ResultError is nil if the command was applied, else the refusal as an
-// *[api.Error].
+// *[api.Error]. Its Index is that of the log entry; of INDEX_CHANGED it is the
+// lowest index that a new plan must have seen, as Floor is.
 func ResultError(r *Result) error {
 	if r.GetCode() == "" {
 		return nil
 	}
-	return &api.Error{Code: api.Code(r.GetCode()), Detail: r.GetDetail(), Index: r.GetIndex(), Epoch: r.GetEpoch(),
+	err := &api.Error{Code: api.Code(r.GetCode()), Detail: r.GetDetail(), Index: r.GetIndex(), Epoch: r.GetEpoch(),
 		Move: r.GetMove(), Owner: r.GetOwner(), ConflictsWith: scope.BytesText(string(r.GetConflictsWith())), Floor: r.GetFloor()}
+	if err.Code == api.IndexChanged {
+		err.Index = err.Floor // the record keeps the index of its entry, which dates it in the ring
+	}
+	return err
 }

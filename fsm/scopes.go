@@ -124,13 +124,22 @@ func (tx *txn) checkFree(d declared) *api.Error {
 		err.ConflictsWith, err.Owner = met.Prefix.Text(), string(met.Owner)
 		return err
 	}
-	if tx.scopes.Len()+tx.tombstones.Len() >= MaxScopes {
-		return refuse(api.Limit, "scope %q would be one more than the limit of %d scopes, retired ones that are not cleared included", d.prefix, MaxScopes)
+	if err := checkRoom(d.prefix, tx.scopes.Len()+tx.tombstones.Len()); err != nil {
+		return err
 	}
 	if err := tx.checkStill(d.prefix, "declaring it"); err != nil {
 		return err
 	}
 	return tx.checkNodes(d)
+}
+
+// checkRoom refuses one more scope beside those that are held.
+func checkRoom(p scope.Prefix, held int) *api.Error {
+	if held < MaxScopes {
+		return nil
+	}
+	return refuse(api.Limit, "scope %q would be one more than the limit of %d scopes, retired ones that are not cleared included; "+
+		"retire some, and clear what is retired with source-fenced once its node is off", p, MaxScopes)
 }
 
 func (tx *txn) checkNodes(d declared) *api.Error {
@@ -195,7 +204,7 @@ func (tx *txn) retire(c *Retire) *api.Error {
 	p, fenced := scope.Prefix(c.GetPrefix()), scope.NodeID(c.GetSourceFenced())
 	s, ok := tx.scopes.Get(p)
 	if !ok {
-		return tx.clearTombstone(p, fenced)
+		return tx.clearTombstone(p, fenced, c.GetExpectedEpoch())
 	}
 	if want := c.GetExpectedEpoch(); want != 0 {
 		if err := checkEpoch(s, p, want); err != nil {
@@ -226,7 +235,7 @@ func notOwner(s *scope.Scope, named scope.NodeID, field string) *api.Error {
 	return err
 }
 
-func (tx *txn) clearTombstone(p scope.Prefix, fenced scope.NodeID) *api.Error {
+func (tx *txn) clearTombstone(p scope.Prefix, fenced scope.NodeID, want uint64) *api.Error {
 	t, ok := tx.tombstones.Get(p)
 	switch {
 	case !ok:
@@ -238,6 +247,10 @@ func (tx *txn) clearTombstone(p scope.Prefix, fenced scope.NodeID) *api.Error {
 		return err
 	case fenced != t.Owner:
 		err := refuse(api.NotOwner, "source-fenced names %q, but the last owner of the retired scope %q was %q", fenced, p, t.Owner)
+		err.Owner, err.Epoch = string(t.Owner), t.Epoch
+		return err
+	case want != 0 && want != t.Epoch:
+		err := refuse(api.StaleEpoch, "the retired scope %q had epoch %d (owner %q), expected was %d; look at it again and decide anew", p, t.Epoch, t.Owner, want)
 		err.Owner, err.Epoch = string(t.Owner), t.Epoch
 		return err
 	}

@@ -139,8 +139,17 @@ func (m Move) Require(step string, want Phase) error {
 	if m.Phase == want {
 		return nil
 	}
-	return fmt.Errorf("%w: move %s is %s; %s is allowed only while it is %s", ErrWrongPhase, m.ID, m.Phase, step, want)
+	return phaseError{fmt.Sprintf("move %s is %s; %s is allowed only while it is %s", m.ID, m.Phase, step, want)}
 }
+
+// phaseError is an [ErrWrongPhase] whose text stands beside the code of the same name.
+type phaseError struct{ text string }
+
+// Error says which move is in which phase.
+func (e phaseError) Error() string { return e.text }
+
+// Unwrap is ErrWrongPhase.
+func (e phaseError) Unwrap() error { return ErrWrongPhase }
 
 // MatchReady compares the target's manifest with what the source shipped.
 func (m Move) MatchReady(target Manifest) error {

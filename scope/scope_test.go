@@ -177,3 +177,15 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 		t.Errorf("Route allocates %v times", n)
 	}
 }
+
+func TestPrefixLength(t *testing.T) {
+	for n, ok := range map[int]bool{0: true, scope.MaxPrefixLen: true, scope.MaxPrefixLen + 1: false} {
+		p, err := scope.ParsePrefix(strings.Repeat(`\xff`, n))
+		if (err == nil) != ok || ok && len(p) != n {
+			t.Errorf("%d bytes were read as %d: %v", n, len(p), err)
+		}
+		if !ok && (!errors.Is(err, scope.ErrBadText) || !strings.Contains(err.Error(), fmt.Sprintf("%d bytes, the limit is %d", n, scope.MaxPrefixLen))) {
+			t.Errorf("%v does not name the limit", err)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +19,8 @@ const (
 	maxChunkItems = 10_000
 	// maxChunkBytes keeps a chunk, counted as JSON, below the 1 MiB of a log entry.
 	maxChunkBytes = 700 << 10
+	// useChunks is what to do about a file that is too large for one batch.
+	useChunks = "apply it with --chunks, which is not atomic"
 )
 
 // readFile reads and parses a scope file, "-" is the standard input.
@@ -43,7 +46,9 @@ func (c *cli) scopePlanCmd() *cobra.Command {
 	var file string
 	var prune bool
 	cmd := &cobra.Command{
-		Use: "plan -f FILE", Short: "Show what a scope file would change", Args: cobra.NoArgs,
+		Use: "plan -f FILE", Short: "Show what a scope file would change",
+		Long: `Show what applying a scope file would change, as + ~ and -, and the index of that
+look. Nothing is changed. Give the index to apply as --check-index.`,
 		Example: "  scope-registry scope plan -f examples/scopes.toml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, err := c.readFile(file)
@@ -59,7 +64,7 @@ func (c *cli) scopePlanCmd() *cobra.Command {
 			defer cl.Close()
 			a, err := cl.Apply(cmd.Context(), b)
 			if err != nil {
-				return err
+				return tooLarge(err)
 			}
 			if a.Plan == nil {
 				return &api.Error{Code: api.Internal, Detail: "the server answered a dry run without a plan"}
@@ -74,17 +79,16 @@ func (c *cli) scopePlanCmd() *cobra.Command {
 }
 
 func (c *cli) planLines(p *api.Plan) error {
+	rows := make([][]string, 0, len(p.Changes))
 	for _, ch := range p.Changes {
-		line := fmt.Sprintf("%s %s %s", ch.Op, ch.Kind, ch.Name)
-		switch {
-		case ch.Before != "" && ch.After != "":
-			line += ": " + ch.Before + " -> " + ch.After
-		case ch.Before+ch.After != "":
-			line += ": " + ch.Before + ch.After
+		what := ch.Before + ch.After
+		if ch.Before != "" && ch.After != "" {
+			what = ch.Before + " -> " + ch.After
 		}
-		if err := c.printf("%s\n", line); err != nil {
-			return err
-		}
+		rows = append(rows, []string{ch.Op, ch.Kind, ch.Name, what})
+	}
+	if err := c.table("", rows); err != nil {
+		return err
 	}
 	for _, k := range p.Kept {
 		if err := c.printf("kept: %s\n", k); err != nil {
@@ -99,9 +103,18 @@ func (c *cli) planLines(p *api.Plan) error {
 func oneBatch(b api.Batch) error {
 	if n := len(b.Nodes) + len(b.Scopes); n > maxChunkItems {
 		return &api.Error{Code: api.Limit, Detail: fmt.Sprintf(
-			"the file has %d nodes and scopes, one batch takes %d; apply it with --chunks, which is not atomic", n, maxChunkItems)}
+			"the file has %d nodes and scopes, one batch takes %d; %s", n, maxChunkItems, useChunks)}
 	}
 	return nil
+}
+
+// tooLarge adds to the server's word that a batch has too many bytes what to do.
+func tooLarge(err error) error {
+	var e *api.Error
+	if errors.As(err, &e) && e.Code == api.TooLarge {
+		e.Detail += "; " + useChunks
+	}
+	return err
 }
 
 func (c *cli) scopeApplyCmd() *cobra.Command {
@@ -109,7 +122,11 @@ func (c *cli) scopeApplyCmd() *cobra.Command {
 	var index uint64
 	var prune, chunks bool
 	cmd := &cobra.Command{
-		Use: "apply -f FILE", Short: "Apply a scope file as one atomic change", Args: cobra.NoArgs,
+		Use: "apply -f FILE", Short: "Apply a scope file as one atomic change",
+		Long: `Apply a scope file as one atomic change: all of it, or nothing. Nothing is
+deleted without --prune. A change of owner is refused and the move that is
+needed is named (EXISTS, exit 4). A file over 10,000 nodes and scopes, or over
+one log entry, needs --chunks, which is not atomic.`,
 		Example: "  scope-registry scope apply -f examples/scopes.toml --check-index 42",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var ifIndex *uint64
@@ -146,7 +163,7 @@ func (c *cli) scopeApplyCmd() *cobra.Command {
 func (c *cli) applyOne(cmd *cobra.Command, cl *client.Client, b api.Batch) error {
 	a, err := cl.Apply(cmd.Context(), b)
 	if err != nil {
-		return err
+		return tooLarge(err)
 	}
 	if a.Applied == nil {
 		a.Applied = &api.Applied{}

@@ -3,15 +3,18 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/spf13/cobra"
 
 	"github.com/scope-registry/scope-registry/internal/registry"
@@ -67,106 +70,178 @@ func runLines(t *testing.T, at string, lines []line) {
 	}
 }
 
-func TestVerbs(t *testing.T) {
-	at := endpoint(t)
-	runLines(t, at, []line{
-		{"health", 0, "ready"},
-		{"version", 0, "scope-registry"},
-		{"node set a 10.0.0.1:6004", 0, ""},
-		{"node set b 10.0.0.2:6004", 0, ""},
-		{"node set b nowhere", 2, "INVALID.*nowhere"},
-		{"node list", 0, "10.0.0.2:6004"},
-		{"node remove c", 3, `NOT_FOUND.*"c"`},
-		{"scope declare app: --writer a", 0, "epoch 1"},
-		{"scope declare app:x: --writer a", 4, `OVERLAP.*"app:"`},
-		{"scope declare app: --writer b", 4, "EXISTS.*move start"},
-		{"scope declare other: --writer nobody", 4, `NODE_UNKNOWN.*"nobody"`},
-		{"scope list", 0, "app:"},
-		{"scope get nope:", 3, "NOT_FOUND"},
-		{"route app:1 --as b", 0, `MISDIRECTED writer is 10\.0\.0\.1:6004`},
-		{"node remove a", 4, "NODE_IN_USE"},
-		{"move start app: --from b --to a --mode assisted", 4, "NOT_OWNER"},
-		{"move start app: --from a --to b", 4, "NODE_DOWN.*assisted"},
-		{"move start app: --from a --to b --mode assisted --precopy --id m1", 0, "copying"},
-		{"move start app: --from a --to b --mode assisted --id m2", 4, "MOVE_IN_FLIGHT.*m1"},
-		{"route app:1 --as a", 0, "OK"},
-		{"move shipped m1", 4, "WRONG_PHASE"},
-		{"move quiesce m1", 0, "quiescing"},
-		{"route app:1 --as a", 0, `QUIESCED migrating to 10\.0\.0\.2:6004`},
-		{"explain app:1", 0, "m1"},
-		{"scope retire app:", 4, "MOVE_IN_FLIGHT"},
-		{"move abort m1 --reason enough", 0, "aborted"},
-		{"move start app: --from a --to b --mode assisted --id m3", 0, "quiescing"},
-		{"move shipped m3 --keys 2 --bytes 9 --digest d", 0, "shipped"},
-		{"move ready m3 --keys 1 --bytes 9 --digest d", 4, "MANIFEST_MISMATCH"},
-		{"move start app: --from a --to b --mode assisted --id m4", 0, "quiescing"},
-		{"move shipped m4", 0, "shipped"},
-		{"move ready m4", 0, "done"},
-		{"move wait m4", 0, "done"},
-		{"route app:1 --as b", 0, "OK"},
-		{"scope retire app:", 4, "CLEANUP_PENDING"},
-		{"move cleaned m4 --reason gone", 0, ""},
-		{"move list", 0, "m4"},
-		{"move status m9", 3, "NOT_FOUND"},
-		{"scope force app: --to a --epoch 1 --accept-loss --source-fenced b", 4, "STALE_EPOCH"},
-		{"scope force app: --to a --epoch 2 --accept-loss", 2, "INVALID.*source-fenced"},
-		{"scope force app: --to a --epoch 2 --accept-loss --source-fenced b --reason off", 0, "epoch 3"},
-		{"cluster status", 0, "leader s1"},
-		{"cluster transfer --to s9", 3, "NOT_FOUND"},
-		{"watch --count 1", 0, "snapshot"},
-		{"scope frobnicate", 2, "frobnicate"},
-		{"scope list -o yaml", 2, "yaml"},
-	})
-	runLines(t, "http://127.0.0.1:1", []line{{"scope list --timeout 200ms", 5, "UNAVAILABLE|NO_LEADER"}})
+// tokens splits a line as a shell does that expands nothing.
+func tokens(line string) []string {
+	var out []string
+	var word strings.Builder
+	quote, inside := rune(0), false
+	for _, r := range line {
+		switch {
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote != 0 || r != '\'' && r != '"' && r != ' ':
+			word.WriteRune(r)
+			inside = true
+		case r == ' ':
+			if inside {
+				out = append(out, word.String())
+			}
+			word.Reset()
+			inside = false
+		default:
+			quote, inside = r, true
+		}
+	}
+	if inside {
+		out = append(out, word.String())
+	}
+	return out
 }
 
-func TestScopeFiles(t *testing.T) {
-	at := endpoint(t)
-	write := func(text string) string {
-		path := filepath.Join(t.TempDir(), "scopes.toml")
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+// ran is one run of the program in a script.
+type ran struct {
+	at      string // file:line
+	args    []string
+	exit    string
+	checked bool // its JSON fields are checked
+}
+
+// scriptRuns are all runs of the program in testdata.
+func scriptRuns(t *testing.T) []*ran {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	var all []*ran
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
 			t.Fatal(err)
 		}
-		return path
-	}
-	const nodes = "[[cluster.node]]\nid = \"a\"\naddr = \"h:1\"\n[[cluster.node]]\nid = \"b\"\naddr = \"h:2\"\n"
-	good := write(nodes + "[[cluster.scope]]\nprefix = \"p:\"\nwriter = \"a\"\n")
-	runLines(t, at, []line{
-		{"scope plan -f ../../examples/scopes.toml", 0, `\+ .*app:billing:`},
-		{"scope apply -f " + write(nodes+"[[cluster.scope]]\nprefix = \"p:\"\nwriter = \"a\"\ncolour = \"red\"\n"), 2, `:10: .*colour`},
-		{"scope apply -f " + write(nodes+"[[cluster.scope]]\nprefix = \"p:\"\nwriter = \"a\"\n[[cluster.scope]]\nprefix = \"q:\"\nwriter = \"zz\"\n"), 4, "NODE_UNKNOWN.*zz"},
-		{"node list", 0, `^\S+\s+\S+\n$|^$`}, // nothing of the bad file was applied: at most a heading
-		{"scope apply -f " + good, 0, "applied 3 changes"},
-		{"scope apply -f " + good + " --check-index 1", 4, "INDEX_CHANGED"},
-		{"scope apply -f " + good + " --prune --chunks", 2, "prune"},
-		{"scope apply -f " + write(nodes+"[[cluster.scope]]\nprefix = \"p:\"\nwriter = \"b\"\n"), 4, "EXISTS.*move start"},
-		{"scope apply -f " + write(nodes+"[[cluster.scope]]\nprefix = \"r:\"\nwriter = \"b\"\n") + " --prune", 0, "applied"},
-		{"scope get p:", 3, "NOT_FOUND"},
-		{"scope retire r: --source-fenced b", 0, ""},
-	})
-}
-
-func TestServeRefuses(t *testing.T) {
-	for args, want := range map[string]string{
-		"serve": "--id and --data-dir",
-		"serve --id s1 --data-dir x --http 0.0.0.0:0":                        "--insecure",
-		"serve --id s1 --data-dir x --cluster s1":                            "s1",
-		"serve --id s1 --data-dir x --timing slow":                           "slow",
-		"serve --id s9 --data-dir x --cluster s1=127.0.0.1:1,s2=127.0.0.1:2": "s9",
-	} {
-		var out bytes.Buffer
-		t.Chdir(t.TempDir())
-		if code := run(t.Context(), strings.Fields(args), strings.NewReader(""), &out, &out); code != 2 || !strings.Contains(out.String(), want) {
-			t.Errorf("%s: exit %d\n%s", args, code, out.String())
+		script := string(txtar.Parse(data).Comment)
+		if !strings.HasSuffix(script, "cmp transcript golden\n") {
+			t.Errorf("%s does not end with: cmp transcript golden", file)
+		}
+		started := map[string]*ran{}
+		for i, line := range strings.Split(script, "\n") {
+			w := tokens(line)
+			if len(w) == 0 {
+				continue
+			}
+			r := &ran{at: fmt.Sprintf("%s:%d", file, i+1)}
+			switch {
+			case w[0] == "exec" && w[1] == "scope-registry":
+				r.args, r.exit = w[2:], "0"
+			case w[0] == "exits" || w[0] == "start":
+				r.args, r.exit = w[3:], w[1]
+				started[w[1]] = r
+			case w[0] == "ended":
+				started[w[1]].exit = w[2]
+				continue
+			case w[0] == "stop" || w[0] == "skip":
+				t.Errorf("%s: %s ends the script, and it passes", r.at, w[0])
+				continue
+			case w[0] == "fields":
+				all[len(all)-1].checked = true
+				continue
+			default:
+				continue
+			}
+			all = append(all, r)
 		}
 	}
+	return all
 }
 
-func TestEveryCommandHasAnExample(t *testing.T) {
+// asks reports whether args ask for the format.
+func asks(args []string, format string) bool {
+	i := slices.Index(args, "-o")
+	return i >= 0 && i+1 < len(args) && args[i+1] == format
+}
+
+// Every command has a script in which it works and one in which it fails, and what it prints as JSON is checked field
+// by field.
+func TestEveryVerbHasScripts(t *testing.T) {
 	root := (&cli{}).root()
-	eachCommand(root, func(c *cobra.Command) {
-		if c.Example == "" || c.Short == "" {
-			t.Errorf("%s: example %q, short %q", c.CommandPath(), c.Example, c.Short)
+	works, fails, shown := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, r := range scriptRuns(t) {
+		cmd, _, err := root.Find(r.args)
+		if err != nil {
+			t.Errorf("%s: %v", r.at, err)
+			continue
+		}
+		name := cmd.CommandPath()
+		works[name] = works[name] || r.exit == "0"
+		fails[name] = fails[name] || r.exit != "0"
+		shown[name] = shown[name] || r.checked && (asks(r.args, "json") || cmd.Name() == "watch")
+	}
+	eachCommand(root, func(cmd *cobra.Command) {
+		name := cmd.CommandPath()
+		if !works[name] || !fails[name] {
+			t.Errorf("%s: a script in which it works %v, in which it fails %v; write both", name, works[name], fails[name])
+		}
+		switch {
+		case cmd.HasSubCommands(), cmd.Name() == "help", cmd.Parent().Name() == "completion":
+		case cmd.Name() == "serve", cmd.Name() == "dev": // they print for people
+		case !shown[name]:
+			t.Errorf("%s: no script checks its JSON; add a run with -o json and a line with fields", name)
 		}
 	})
+}
+
+// Help says what a command is for and shows how it is used, and what it shows is understood.
+func TestHelp(t *testing.T) {
+	eachCommand((&cli{}).root(), func(cmd *cobra.Command) {
+		var out, errs bytes.Buffer
+		args := strings.Fields(cmd.CommandPath() + " --help")[1:]
+		if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != 0 || errs.Len() > 0 {
+			t.Errorf("%s --help: exit %d, %s", cmd.CommandPath(), code, errs.String())
+		}
+		if cmd.Short == "" || cmd.Long == "" || cmd.Example == "" || !strings.Contains(out.String(), cmd.Example) {
+			t.Errorf("%s --help has no summary or no example:\n%s", cmd.CommandPath(), out.String())
+		}
+		lines := strings.Split(strings.ReplaceAll(cmd.Example, "\\\n", " "), "\n")
+		for _, line := range lines {
+			if err := understood(cmd, line); err != nil {
+				t.Errorf("%s: its example %q: %v", cmd.CommandPath(), line, err)
+			}
+		}
+	})
+}
+
+// substitution is where a shell puts what another program prints.
+var substitution = regexp.MustCompile(`\$\([^)]*\)`)
+
+// understood runs the parsers of the command that an example's line names, which must be the documented one or one
+// of its own.
+func understood(documented *cobra.Command, line string) error {
+	_, after, found := strings.Cut(line, "scope-registry ")
+	if !found {
+		return fmt.Errorf("it does not run the program")
+	}
+	args := tokens(strings.TrimSuffix(substitution.ReplaceAllString(after, "x"), ")"))
+	for i, w := range args {
+		if w == "|" || w == ">" {
+			args = args[:i]
+			break
+		}
+		if _, err := os.Stat("../../" + w); strings.HasSuffix(w, ".toml") && err != nil {
+			return err
+		}
+	}
+	cmd, rest, err := (&cli{}).root().Find(args)
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(cmd.CommandPath()+" ", documented.CommandPath()+" ") {
+		return fmt.Errorf("it shows %s", cmd.CommandPath())
+	}
+	if err := cmd.ParseFlags(rest); err != nil {
+		return err
+	}
+	if err := cmd.ValidateArgs(cmd.Flags().Args()); err != nil {
+		return err
+	}
+	return cmd.ValidateRequiredFlags()
 }

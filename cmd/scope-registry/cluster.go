@@ -10,10 +10,18 @@ import (
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
+// lagging is how many entries a server may be behind before it is worth a
+// word: those under way while the servers are asked one by one.
+const lagging = 100
+
 func (c *cli) clusterCmd() *cobra.Command {
 	var hash bool
 	status := &cobra.Command{
-		Use: "status", Short: "Show the servers", Args: cobra.NoArgs, Example: "  scope-registry cluster status --hash",
+		Use: "status", Short: "Show the servers",
+		Long: `Show the servers: who leads, what each has applied, whether it is ready. Standard
+error warns of servers that do not answer or lag, of a missing leader, and of
+scopes without a fallback. --hash compares the states; it costs a pass over each.`,
+		Example: "  scope-registry cluster status --hash",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl := c.dial()
 			defer cl.Close()
@@ -21,13 +29,20 @@ func (c *cli) clusterCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.show(s, func() error { return c.clusterTable(s, hash) })
+			if err := c.show(s, func() error { return c.clusterTable(s, hash) }); err != nil {
+				return err
+			}
+			c.warn(clusterWarnings(s))
+			return nil
 		},
 	}
 	status.Flags().BoolVar(&hash, "hash", false, "ask each server for the hash of its state")
 	var to string
 	transfer := &cobra.Command{
-		Use: "transfer", Short: "Hand leadership to another server", Args: cobra.NoArgs, Example: "  scope-registry cluster transfer --to s2",
+		Use: "transfer", Short: "Hand leadership to another server",
+		Long: `Hand leadership to another server, for example before the leader is stopped.
+Requests go on; changes wait for some milliseconds.`,
+		Example: "  scope-registry cluster transfer --to s2",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl := c.dial()
 			defer cl.Close()
@@ -40,12 +55,13 @@ func (c *cli) clusterCmd() *cobra.Command {
 		},
 	}
 	transfer.Flags().StringVar(&to, "to", "", "server that becomes leader; any if empty")
-	return group("cluster", "The servers of the registry", "  scope-registry cluster status", status, transfer)
+	return group("cluster", "The servers of the registry", `
+The servers of the registry: whether they answer and agree, and who leads.`, "  scope-registry cluster status", status, transfer)
 }
 
 func (c *cli) clusterTable(s api.Cluster, hash bool) error {
 	if err := c.printf("cluster %s, leader %s, index %d, %d scopes (%d without fallback), %d nodes, %d running moves, %d pending cleanups\n",
-		s.ID, s.Leader, s.Index, s.Scopes, s.NoFallback, s.Nodes, s.Moves, s.Cleanups); err != nil {
+		s.ID, dash(s.Leader), s.Index, s.Scopes, s.NoFallback, s.Nodes, s.Moves, s.Cleanups); err != nil {
 		return err
 	}
 	head := "ID ROLE INDEX TERM READY PEER HTTP VERSION"
@@ -54,11 +70,10 @@ func (c *cli) clusterTable(s api.Cluster, hash bool) error {
 	}
 	rows := make([][]string, 0, len(s.Members))
 	for _, m := range s.Members {
-		role := m.Role
+		row := []string{m.ID, m.Role, num(m.Index), num(m.Term), yesNo(m.Ready), m.Peer, m.HTTP, m.Version}
 		if m.Error != "" {
-			role = "unreachable"
+			row = []string{m.ID, "unreachable", "", "", "", m.Peer, "", ""}
 		}
-		row := []string{m.ID, role, num(m.Index), num(m.Term), fmt.Sprint(m.Ready), m.Peer, m.HTTP, m.Version}
 		if hash {
 			row = append(row, m.StateHash)
 		}
@@ -67,9 +82,51 @@ func (c *cli) clusterTable(s api.Cluster, hash bool) error {
 	return c.table(head, rows)
 }
 
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// clusterWarnings are what somebody should look at.
+func clusterWarnings(s api.Cluster) []string {
+	var out []string
+	if s.Leader == "" {
+		out = append(out, fmt.Sprintf("%s knows no leader: nothing can be changed until a majority of the servers reach each other", s.Self))
+	}
+	newest, hashes := uint64(0), map[uint64]api.Member{}
+	for _, m := range s.Members {
+		newest = max(newest, m.Index)
+	}
+	for _, m := range s.Members {
+		switch {
+		case m.Error != "":
+			out = append(out, fmt.Sprintf("%s does not answer %s: %s", m.ID, s.Self, m.Error))
+		case newest-m.Index > lagging:
+			out = append(out, fmt.Sprintf("%s is at index %d, %d behind: it answers local reads from the past", m.ID, m.Index, newest-m.Index))
+		case !m.Ready:
+			out = append(out, fmt.Sprintf("%s is not ready: it catches up, or knows no leader", m.ID))
+		}
+		if m.StateHash == "" {
+			continue
+		}
+		if other, ok := hashes[m.Index]; ok && other.StateHash != m.StateHash {
+			out = append(out, fmt.Sprintf("%s and %s have different states at index %d: one of them is damaged; keep both data directories for looking into", other.ID, m.ID, m.Index))
+		}
+		hashes[m.Index] = m
+	}
+	if s.NoFallback > 0 {
+		out = append(out, fmt.Sprintf("%d of %d scopes have no fallback; see scope list --no-fallback", s.NoFallback, s.Scopes))
+	}
+	return out
+}
+
 func (c *cli) healthCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "health", Short: "Exit 0 when a server is ready", Args: cobra.NoArgs,
+		Use: "health", Short: "Exit 0 when a server is ready",
+		Long: `Ask a server whether it is ready: it has caught up once and knows a leader.
+Exit 0 if it is, 5 if not or if none answers.`,
 		Example: "  scope-registry health --endpoints http://127.0.0.1:7481 --timeout 2s",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl := c.dial()
@@ -110,7 +167,9 @@ func version() string {
 
 func (c *cli) versionCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs, Example: "  scope-registry version",
+		Use: "version", Short: "Print the version",
+		Long:    "Print the version of this program and of the Go that built it.",
+		Example: "  scope-registry version",
 		RunE: func(*cobra.Command, []string) error {
 			return c.show(struct {
 				Version string `json:"version"`

@@ -24,7 +24,9 @@ func (c *cli) devCmd() *cobra.Command {
 	var dir, file string
 	var free bool
 	cmd := &cobra.Command{
-		Use: "dev", Short: "Run a three-server cluster in one process, on loopback", Args: cobra.NoArgs,
+		Use: "dev", Short: "Run a three-server cluster in one process, on loopback",
+		Long: `Run a real three-server cluster in one process, on loopback, until Ctrl-C: to try
+things and to develop against. Without --data-dir it forgets everything at its end.`,
 		Example: "  scope-registry dev --apply examples/scopes.toml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
@@ -40,7 +42,7 @@ func (c *cli) devCmd() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&dir, "data-dir", "", "keep the data here; a temporary directory that is removed if empty")
 	cmd.Flags().StringVar(&file, "apply", "", "scope file to apply when the cluster is ready")
-	cmd.Flags().BoolVar(&free, "free-ports", false, "listen on free ports instead of 7481, 7491, 7501 and those of the peers")
+	cmd.Flags().BoolVar(&free, "free-ports", false, "listen on free ports instead of 7480 to 7482, 7490 to 7492 and 7500 to 7502")
 	return cmd
 }
 
@@ -66,9 +68,10 @@ func devConfigs(dir string, free bool, log hclog.Logger) ([]serverConfig, error)
 	}
 	cfgs := make([]serverConfig, 0, devServers)
 	for i, p := range peers {
-		cfg := serverConfig{HTTPListen: fmt.Sprintf("127.0.0.1:%d", defaultHTTPPort+portStep*i)}
-		if free {
-			cfg.HTTPListen = "127.0.0.1:0"
+		cfg := serverConfig{HTTPListen: "127.0.0.1:0", RESPListen: "127.0.0.1:0"}
+		if !free {
+			cfg.HTTPListen = fmt.Sprintf("127.0.0.1:%d", defaultHTTPPort+portStep*i)
+			cfg.RESPListen = fmt.Sprintf("127.0.0.1:%d", defaultRESPPort+portStep*i)
 		}
 		cfg.Config = registry.Config{ID: p.ID, DataDir: filepath.Join(dir, p.ID), Peers: peers, Timing: "fast", Logger: log.Named(p.ID)}
 		cfgs = append(cfgs, cfg)
@@ -128,14 +131,15 @@ func (c *cli) dev(ctx context.Context, dir, file string, free bool) error {
 		return err
 	}
 	defer closeAll(servers)
-	endpoints := make([]string, 0, len(servers))
+	var endpoints, doors []string
 	for _, s := range servers {
 		endpoints = append(endpoints, "http://"+s.http)
+		doors = append(doors, s.resp)
 	}
 	if err := c.devApply(ctx, endpoints, file); err != nil {
 		return err
 	}
-	if err := c.printf("ready\nexport %s=%s\n", envEndpoints, strings.Join(endpoints, ",")); err != nil {
+	if err := c.printf("ready\n# Redis protocol: %s\nexport %s=%s\n", strings.Join(doors, " "), envEndpoints, strings.Join(endpoints, ",")); err != nil {
 		return err
 	}
 	fatal := make(chan error, len(servers))

@@ -11,149 +11,51 @@ import (
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
-// waitStep is how long the server is asked to wait at once: proxies end requests that are longer.
-const waitStep = 20 * time.Second
-
 func (c *cli) moveCmd() *cobra.Command {
-	return group("move", "Move scopes from node to node", "  scope-registry move list",
-		c.moveStartCmd(), c.moveListCmd(), c.moveStatusCmd(), c.moveWaitCmd(),
-		c.moveReasonCmd("abort", "End a move that is not done; the owner stays", (*client.Client).Abort),
-		c.moveReasonCmd("cleaned", "Say that the source has deleted its old copy", (*client.Client).Cleaned),
-		c.moveQuiesceCmd(),
-		c.moveManifestCmd("shipped", "Say that the source has sent all records", (*client.Client).Shipped),
-		c.moveManifestCmd("ready", "Say that the target has all records; ends the move", (*client.Client).Ready))
-}
-
-func (c *cli) moveStartCmd() *cobra.Command {
-	var m api.StartMove
-	var wait bool
-	var window, limit time.Duration
-	cmd := &cobra.Command{
-		Use: "start PREFIX --from NODE --to NODE", Short: "Start moving a scope", Args: cobra.ExactArgs(1),
-		Example: "  scope-registry move start app:billing: --from embed-billing-1 --to server-eu-1 --mode assisted",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := parsePrefix(args[0])
-			if err != nil {
-				return err
-			}
-			if window < 0 || limit < 0 {
-				return invalid("--window %v and --move-timeout %v must not be negative", window, limit)
-			}
-			m.Prefix, m.WindowMS, m.TimeoutMS = p.Text(), uint64(window.Milliseconds()), uint64(limit.Milliseconds())
-			cl := c.dial()
-			defer cl.Close()
-			mv, err := cl.StartMove(cmd.Context(), m)
-			if err != nil {
-				return err
-			}
-			if !wait {
-				return c.move(mv)
-			}
-			c.remark("move %s started", mv.ID)
-			return c.await(cmd.Context(), cl, mv.ID, 0)
-		},
-	}
-	f := cmd.Flags()
-	f.StringVar(&m.From, "from", "", "node that owns the scope now")
-	f.StringVar(&m.To, "to", "", "node that becomes the owner")
-	f.StringVar(&m.Mode, "mode", "", "agent (default) or assisted")
-	f.StringVar(&m.ID, "id", "", "id of the move; made by the server if empty")
-	f.StringVar(&m.Reason, "reason", "", "why, kept with the move")
-	f.BoolVar(&m.PreCopy, "precopy", false, "copy while the scope is still written, then quiesce")
-	f.Uint64Var(&m.ExpectedEpoch, "if-epoch", 0, "only if the scope has this epoch")
-	f.DurationVar(&window, "window", 0, "longest time without writes; 0 is the mode's default")
-	f.DurationVar(&limit, "move-timeout", 0, "longest time for the whole move; 0 is the default")
-	f.BoolVar(&wait, "wait", false, "wait until the move ends")
-	_ = cmd.MarkFlagRequired("from")
-	_ = cmd.MarkFlagRequired("to")
-	return cmd
-}
-
-// await waits until the move has ended. limit 0 waits for ever.
-func (c *cli) await(ctx context.Context, cl *client.Client, id string, limit time.Duration) error {
-	outer := ctx
-	if limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, limit)
-		defer cancel()
-	}
-	for {
-		mv, err := cl.Move(ctx, id, waitStep)
-		if ctx.Err() != nil {
-			if outer.Err() == nil {
-				return &api.Error{Code: api.Timeout, Move: id, Detail: fmt.Sprintf("move %s did not end within %v; it goes on", id, limit)}
-			}
-			return &api.Error{Code: api.Timeout, Move: id, Detail: fmt.Sprintf("stopped waiting for move %s; it goes on", id)}
-		}
-		if err != nil {
-			return err
-		}
-		switch mv.Phase {
-		case "done":
-			return c.move(mv)
-		case "aborted":
-			if err := c.move(mv); err != nil {
-				return err
-			}
-			return &api.Error{Code: api.WrongPhase, Move: id,
-				Detail: fmt.Sprintf("move %s was aborted (%s) %s; %s still owns %s", id, mv.Cause, mv.Detail, mv.From, mv.Prefix)}
-		}
-	}
-}
-
-// move prints one move.
-func (c *cli) move(m api.Move) error {
-	return c.show(m, func() error {
-		pairs := []string{"move", m.ID, "prefix", m.Prefix, "from", m.From, "to", m.To, "phase", m.Phase, "mode", m.Mode,
-			"epoch", num(m.Epoch), "new epoch", num(m.NewEpoch), "shipped", manifestText(m.Shipped), "ready", manifestText(m.Ready),
-			"quiesced ms", fmt.Sprint(m.QuiescedMS), "cause", m.Cause, "detail", m.Detail, "cleanup", m.Cleanup}
-		return c.facts(append(pairs, waitingFacts(m.Waiting)...)...)
-	})
-}
-
-// waitingFacts says what a move waits for, since when, what happens at which
-// deadline and what may be done.
-func waitingFacts(w *api.Waiting) []string {
-	if w == nil {
-		return nil
-	}
-	pairs := []string{"waiting for", w.For, "since", at(w.SinceMS)}
-	for _, d := range w.Deadlines {
-		pairs = append(pairs, "deadline", at(d.AtMS)+": "+d.What)
-	}
-	for _, s := range w.Safe {
-		pairs = append(pairs, "safe now", s.Do+": "+s.Then)
-	}
-	return pairs
-}
-
-func at(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z") }
-
-func manifestText(m *api.Manifest) string {
-	if m == nil {
-		return ""
-	}
-	return fmt.Sprintf("%d keys, %d bytes %s", m.Keys, m.Bytes, m.Digest)
+	return group("move", "Move scopes from node to node", `
+A move takes a scope from one node to another: copying (with --precopy only),
+quiescing, shipped, done. From quiescing on nobody accepts writes to the scope.
+Until it is done every move can be aborted, and then the source keeps the scope.`,
+		"  scope-registry move list",
+		c.moveStartCmd(), c.moveRunCmd(), c.moveListCmd(), c.moveStatusCmd(), c.moveWaitCmd(), c.moveQuiesceCmd(),
+		c.moveManifestCmd("shipped", "Say that the source has sent all records", `
+Say, in an assisted move, that the source is closed for the scope and that all
+its records are with the target. The manifest (--keys, --bytes, --digest) is
+what the target must have; ready compares it.`, (*client.Client).Shipped),
+		c.moveManifestCmd("ready", "Say that the target has all records; ends the move", `
+Say, in an assisted move, that the target holds all records durably. With it the
+target owns the scope, at a new epoch. A manifest other than that of shipped
+aborts the move (MANIFEST_MISMATCH, exit 4).`, (*client.Client).Ready),
+		c.moveReasonCmd("abort", "End a move that is not done; the owner stays", `
+End a move that is not done. The source keeps the scope and takes writes again;
+nothing is lost. What was shipped to the target must not be served there.`, (*client.Client).Abort),
+		c.moveReasonCmd("cleaned", "Say that the source has deleted its old copy", `
+Say that the source of a finished move has deleted its copy, is off for good, or
+runs no agent. Before that the scope can be neither retired nor moved back.`, (*client.Client).Cleaned))
 }
 
 func (c *cli) moveListCmd() *cobra.Command {
 	var f client.MoveFilter
 	cmd := &cobra.Command{
-		Use: "list", Short: "List moves, running ones first", Args: cobra.NoArgs,
+		Use: "list", Short: "List moves, running ones first",
+		Long:    "List the running moves by prefix, then the finished ones, newest first.\nCAUSE says why a move was aborted, CLEANUP whether its source still has its copy.",
 		Example: "  scope-registry move list --state running",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.Limit < 0 {
+				return invalid("--limit %d is negative; give 0 for the server's limit", f.Limit)
+			}
 			cl := c.dial()
 			defer cl.Close()
 			m, err := cl.Moves(cmd.Context(), f)
 			if err != nil {
 				return err
 			}
-			return list(c, m, m.Moves, "ID PREFIX FROM TO PHASE MODE", func(m api.Move) []string {
-				return []string{m.ID, m.Prefix, m.From, m.To, m.Phase, m.Mode}
+			return list(c, m, m.Moves, "ID PREFIX FROM TO PHASE MODE CAUSE CLEANUP", func(m api.Move) []string {
+				return []string{m.ID, m.Prefix, m.From, m.To, m.Phase, m.Mode, m.Cause, m.Cleanup}
 			})
 		},
 	}
-	cmd.Flags().StringVar(&f.Prefix, "prefix", "", "only moves of this scope")
+	cmd.Flags().StringVar(&f.Prefix, "prefix", "", "only moves of this scope, and of scopes that overlap it")
 	cmd.Flags().StringVar(&f.Key, "key", "", "only moves of the scope this key is under")
 	cmd.Flags().StringVar(&f.State, "state", "", "running, finished or all (default)")
 	cmd.Flags().IntVar(&f.Limit, "limit", 0, "at most this many; 0 is the server's limit")
@@ -162,7 +64,11 @@ func (c *cli) moveListCmd() *cobra.Command {
 
 func (c *cli) moveStatusCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "status ID", Short: "Show one move", Args: cobra.ExactArgs(1), Example: "  scope-registry move status mv-0123456789abcdef",
+		Use: "status ID", Short: "Show one move",
+		Long: `Show one move: where it stands, whom it waits for and since when, what happens
+by itself at which deadline, and what may safely be done now. Deadlines are the
+leader's clock; the time left is counted on the clock here.`,
+		Example: "  scope-registry move status mv-0123456789abcdef",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl := c.dial()
 			defer cl.Close()
@@ -178,7 +84,10 @@ func (c *cli) moveStatusCmd() *cobra.Command {
 func (c *cli) moveWaitCmd() *cobra.Command {
 	var limit time.Duration
 	cmd := &cobra.Command{
-		Use: "wait ID", Short: "Wait until a move ends", Args: cobra.ExactArgs(1),
+		Use: "wait ID", Short: "Wait until a move ends",
+		Long: `Wait until a move ends, and show it then. Standard error says meanwhile whom it
+waits for and what time is left. Exit 0 if the move is done, 4 if it was
+aborted, 6 if it goes on after --for or Ctrl-C.`,
 		Example: "  scope-registry move wait mv-0123456789abcdef --for 5m",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl := c.dial()
@@ -192,7 +101,9 @@ func (c *cli) moveWaitCmd() *cobra.Command {
 
 func (c *cli) moveQuiesceCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "quiesce ID", Short: "Close the scope of a move for writes", Args: cobra.ExactArgs(1),
+		Use: "quiesce ID", Short: "Close the scope of a move for writes",
+		Long: `Close the scope of a move that was started with --precopy: from now on nobody
+accepts writes to it, and the move's window runs.`,
 		Example: "  scope-registry move quiesce mv-0123456789abcdef",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl := c.dial()
@@ -206,10 +117,10 @@ func (c *cli) moveQuiesceCmd() *cobra.Command {
 	}
 }
 
-func (c *cli) moveReasonCmd(verb, short string, call func(*client.Client, context.Context, string, string) (api.Move, error)) *cobra.Command {
+func (c *cli) moveReasonCmd(verb, short, long string, call func(*client.Client, context.Context, string, string) (api.Move, error)) *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
-		Use: verb + " ID", Short: short, Args: cobra.ExactArgs(1),
+		Use: verb + " ID", Short: short, Long: long[1:],
 		Example: "  scope-registry move " + verb + " mv-0123456789abcdef --reason 'done by hand'",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl := c.dial()
@@ -222,13 +133,16 @@ func (c *cli) moveReasonCmd(verb, short string, call func(*client.Client, contex
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, kept with the move")
+	if verb == "cleaned" { // it is somebody's word
+		_ = cmd.MarkFlagRequired("reason")
+	}
 	return cmd
 }
 
-func (c *cli) moveManifestCmd(verb, short string, call func(*client.Client, context.Context, string, *api.Manifest) (api.Move, error)) *cobra.Command {
+func (c *cli) moveManifestCmd(verb, short, long string, call func(*client.Client, context.Context, string, *api.Manifest) (api.Move, error)) *cobra.Command {
 	var m api.Manifest
 	cmd := &cobra.Command{
-		Use: verb + " ID", Short: short, Args: cobra.ExactArgs(1),
+		Use: verb + " ID", Short: short, Long: long[1:],
 		Example: "  scope-registry move " + verb + " mv-0123456789abcdef --keys 1200 --bytes 65536",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var given *api.Manifest
@@ -250,4 +164,59 @@ func (c *cli) moveManifestCmd(verb, short string, call func(*client.Client, cont
 	cmd.Flags().Uint64Var(&m.Bytes, "bytes", 0, "how many bytes the slice has")
 	cmd.Flags().StringVar(&m.Digest, "digest", "", "digest over the slice, the same on both sides")
 	return cmd
+}
+
+// move prints one move.
+func (c *cli) move(m api.Move) error {
+	return c.show(m, func() error {
+		pairs := []string{"move", m.ID, "prefix", m.Prefix, "from", m.From, "to", m.To, "phase", m.Phase, "mode", m.Mode,
+			"epoch", num(m.Epoch), "new epoch", num(m.NewEpoch), "window", span(m.WindowMS), "timeout", span(m.TimeoutMS),
+			"actor", m.Actor, "reason", m.Reason, "shipped", manifestText(m.Shipped), "ready", manifestText(m.Ready),
+			"closed for", span(m.QuiescedMS), "cause", m.Cause, "detail", m.Detail, "cleanup", m.Cleanup}
+		return c.facts(append(pairs, waitingFacts(m.Waiting, time.Now())...)...)
+	})
+}
+
+func manifestText(m *api.Manifest) string {
+	switch {
+	case m == nil:
+		return ""
+	case *m == api.Manifest{}:
+		return "no manifest" // none was given: a step needs none
+	}
+	text := fmt.Sprintf("%d keys, %d bytes", m.Keys, m.Bytes)
+	if m.Digest != "" {
+		text += ", digest " + m.Digest
+	}
+	return text
+}
+
+// waitingFacts says what a move waits for, since when, what happens at which
+// deadline and what may be done. The times are the leader's; what is left of
+// them is by the clock here.
+func waitingFacts(w *api.Waiting, now time.Time) []string {
+	if w == nil {
+		return nil
+	}
+	pairs := []string{"waiting for", w.For, "since", fmt.Sprintf("%s (%s)", passed(w.SinceMS, now), at(w.SinceMS))}
+	for _, d := range w.Deadlines {
+		pairs = append(pairs, "deadline", fmt.Sprintf("%s (%s): %s", left(d.AtMS, now), at(d.AtMS), d.What))
+	}
+	for _, s := range w.Safe {
+		pairs = append(pairs, "safe now", s.Do+": "+s.Then)
+	}
+	return pairs
+}
+
+// passed is "4.2s ago".
+func passed(ms int64, now time.Time) string {
+	return seconds(max(0, now.Sub(time.UnixMilli(ms)))) + " ago"
+}
+
+// left is "in 3.2s", or that the time has come.
+func left(ms int64, now time.Time) string {
+	if d := time.UnixMilli(ms).Sub(now); d > 0 {
+		return "in " + seconds(d)
+	}
+	return "due now"
 }

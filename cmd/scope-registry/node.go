@@ -8,7 +8,9 @@ import (
 
 func (c *cli) nodeCmd() *cobra.Command {
 	set := &cobra.Command{
-		Use: "set ID HOST:PORT", Short: "Add a data node, or change its address", Args: cobra.ExactArgs(2),
+		Use: "set ID HOST:PORT", Short: "Add a data node, or change its address",
+		Long: `Add a data node, or change its address. The address is what clients are sent to
+by MISDIRECTED and QUIESCED.`,
 		Example: "  scope-registry node set embed-billing-1 10.0.0.1:6004",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl := c.dial()
@@ -21,7 +23,9 @@ func (c *cli) nodeCmd() *cobra.Command {
 		},
 	}
 	ls := &cobra.Command{
-		Use: "list", Short: "List data nodes", Args: cobra.NoArgs, Example: "  scope-registry node list",
+		Use: "list", Short: "List data nodes",
+		Long:    "List the data nodes and their addresses.",
+		Example: "  scope-registry node list",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl := c.dial()
 			defer cl.Close()
@@ -33,7 +37,9 @@ func (c *cli) nodeCmd() *cobra.Command {
 		},
 	}
 	rm := &cobra.Command{
-		Use: "remove ID", Short: "Remove a data node that nothing names", Args: cobra.ExactArgs(1),
+		Use: "remove ID", Short: "Remove a data node that nothing names",
+		Long: `Remove a data node. While a scope, a move, a retired scope or a pending cleanup
+names it, that is refused (NODE_IN_USE, exit 4).`,
 		Example: "  scope-registry node remove embed-billing-1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl := c.dial()
@@ -45,5 +51,6 @@ func (c *cli) nodeCmd() *cobra.Command {
 			return c.applied("removed node "+args[0], a)
 		},
 	}
-	return group("node", "Data nodes and their addresses", "  scope-registry node list", set, ls, rm)
+	return group("node", "Data nodes and their addresses", `
+Data nodes are what scopes are written by: an id, and the address clients are sent to.`, "  scope-registry node list", set, ls, rm)
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
+	"time"
+	"unicode"
 
 	"github.com/scope-registry/scope-registry/internal/api"
 )
@@ -50,23 +52,24 @@ func list[T any](c *cli, whole any, items []T, head string, row func(T) []string
 	})
 }
 
+// table prints aligned columns. An empty cell is a dash, so that every line has
+// the same number of words, and no line ends in spaces.
 func (c *cli) table(head string, rows [][]string) error {
 	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
 	if head != "" {
 		_, _ = fmt.Fprintln(w, strings.ReplaceAll(head, " ", "\t"))
 	}
 	for _, r := range rows {
+		cells := make([]string, len(r))
 		for i, cell := range r {
-			if cell == "" {
-				r[i] = "-"
-			}
+			cells[i] = dash(strings.TrimSpace(printable(cell, "")))
 		}
-		_, _ = fmt.Fprintln(w, strings.Join(r, "\t"))
+		_, _ = fmt.Fprintln(w, strings.Join(cells, "\t"))
 	}
 	return written(w.Flush())
 }
 
-// facts prints name and value pairs, leaving out empty values.
+// facts prints name and value pairs, leaving out those with nothing to say.
 func (c *cli) facts(pairs ...string) error {
 	var rows [][]string
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -101,4 +104,36 @@ func (c *cli) applied(what string, a api.Applied) error {
 	})
 }
 
+// printable replaces what a terminal would act on: reasons and addresses were
+// given by somebody else. Runes in keep stay.
+func printable(text, keep string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) || strings.ContainsRune(keep, r) {
+			return r
+		}
+		return ' '
+	}, text)
+}
+
+func dash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
 func num(n uint64) string { return fmt.Sprint(n) }
+
+// at is a wall clock time in milliseconds since 1970 as text.
+func at(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z") }
+
+// seconds is a time span as people read it: to a tenth of a second.
+func seconds(d time.Duration) string { return d.Round(100 * time.Millisecond).String() }
+
+// span is a number of milliseconds as text, "" for none.
+func span[T int64 | uint64](ms T) string {
+	if ms == 0 {
+		return ""
+	}
+	return (time.Duration(ms) * time.Millisecond).String()
+}

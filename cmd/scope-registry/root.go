@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,11 +32,13 @@ type cli struct {
 	format    string
 	timeout   time.Duration
 	quiet     bool
+
+	width func() int // columns of the terminal that standard error is, 0 if it is none
 }
 
 // run runs one command line and returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	c := &cli{in: stdin, out: stdout, err: stderr}
+	c := &cli{in: stdin, out: stdout, err: stderr, width: func() int { return columns(stderr) }}
 	root := c.root()
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -50,33 +53,111 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "scope-registry",
-		Short:         "A replicated registry of who may write which keys",
+		Use:   "scope-registry",
+		Short: "A replicated registry of who may write which keys",
+		Long: `A replicated registry of who may write which keys.
+
+The answer is on standard output, everything else on standard error.
+Exit codes: 0 done, 1 internal error, 2 a wrong value or flag, 3 not found,
+4 refused in this state (or a move was aborted), 5 no leader or not reachable,
+6 timeout of a read or wait, 7 not allowed, 8 the outcome of a change is not
+known, 9 damaged data.`,
 		Example:       "  scope-registry dev --apply examples/scopes.toml\n  scope-registry route app:billing:1 --as embed-billing-1",
 		SilenceErrors: true, SilenceUsage: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error { return c.check() },
-		Args:              cobra.NoArgs,
 		RunE:              noVerb,
 	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	f := root.PersistentFlags()
 	f.StringSliceVar(&c.endpoints, "endpoints", nil, "servers to ask, in turn (env "+envEndpoints+", default "+defaultEndpoint+")")
 	f.StringVarP(&c.format, "output", "o", "table", "how to print: table, json or jsonl")
 	f.DurationVar(&c.timeout, "timeout", 10*time.Second, "longest time for one request, all its tries together")
-	f.BoolVar(&c.quiet, "quiet", false, "print no warnings and no remarks")
+	f.BoolVar(&c.quiet, "quiet", false, "print no warnings, remarks and progress")
 	root.AddCommand(c.serveCmd(), c.devCmd(), c.healthCmd(), c.scopeCmd(), c.routeCmd(), c.explainCmd(), c.nodeCmd(),
-		c.moveCmd(), c.clusterCmd(), c.watchCmd(), c.versionCmd())
-	// cobra adds its completion command when it runs; adding it here gives it an example like all others.
+		c.moveCmd(), c.clusterCmd(), c.backupCmd(), c.watchCmd(), c.versionCmd())
+	root.SetHelpCommand(helpCmd(root))
+	// cobra adds its completion command when it runs; here it is treated as all others.
 	root.InitDefaultCompletionCmd()
 	for _, sub := range root.Commands() {
 		if sub.Name() == "completion" {
-			eachCommand(sub, func(s *cobra.Command) {
-				if s.Example == "" {
-					s.Example = "  source <(scope-registry completion bash)"
-				}
-			})
+			sub.RunE = noVerb
+			eachCommand(sub, func(s *cobra.Command) { s.Example = completionExample(s.Name()) })
 		}
 	}
+	eachCommand(root, func(cmd *cobra.Command) {
+		words := positional(cmd)
+		cmd.Args = exactly(words)
+		c.complete(cmd, words)
+	})
 	return root
+}
+
+// completionExample is how a shell takes its script.
+func completionExample(shell string) string {
+	switch shell {
+	case "zsh":
+		return "  source <(scope-registry completion zsh)"
+	case "fish":
+		return "  scope-registry completion fish | source"
+	case "powershell":
+		return "  scope-registry completion powershell | Out-String | Invoke-Expression"
+	}
+	return "  source <(scope-registry completion bash)"
+}
+
+// helpCmd is cobra's, but for an error where there is no such command.
+func helpCmd(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND ...]", Short: "Show what a command does", Long: "Show what a command does, its flags and an example, as --help does.",
+		Example: "  scope-registry help move start",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return invalid("there is no command %q; see scope-registry --help", strings.Join(args, " "))
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		},
+	}
+}
+
+// positional are the words that a command takes, as its usage line names them:
+// those in capitals before the first flag. A command that holds others, and
+// help, look at their words themselves.
+func positional(cmd *cobra.Command) []string {
+	var words []string
+	for _, w := range strings.Fields(cmd.Use)[1:] {
+		if w != strings.ToUpper(w) || strings.HasPrefix(w, "-") {
+			break
+		}
+		words = append(words, w)
+	}
+	return words
+}
+
+// exactly demands these words, and names the one that is missing or too much.
+func exactly(words []string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case cmd.HasSubCommands():
+			return nil // noVerb names the word it does not know
+		case len(args) < len(words):
+			return invalid("%s is missing; usage: %s", words[len(args)], cmd.UseLine())
+		case len(args) > len(words):
+			return invalid("%q is one word too many; usage: %s", args[len(words)], cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+// flagError says of a value that is no number or truth value only that, without
+// the function that found out.
+func flagError(err error) error {
+	var at *strconv.NumError
+	if !errors.As(err, &at) {
+		return invalid("%v", err)
+	}
+	return invalid("%s", strings.ReplaceAll(err.Error(), at.Error(), at.Err.Error()))
 }
 
 func eachCommand(cmd *cobra.Command, f func(*cobra.Command)) {
@@ -88,9 +169,7 @@ func eachCommand(cmd *cobra.Command, f func(*cobra.Command)) {
 
 func (c *cli) check() error {
 	if c.format != "table" && c.format != "json" && c.format != "jsonl" {
-		bad := c.format
-		c.format = "table"
-		return invalid("-o %q is not known; use table, json or jsonl", bad)
+		return invalid("-o %q is not known; use table, json or jsonl", c.format)
 	}
 	if c.timeout <= 0 {
 		return invalid("--timeout %v is not a time to wait; give one like 10s", c.timeout)
@@ -100,15 +179,19 @@ func (c *cli) check() error {
 
 // noVerb is what a group without a verb does: help, and an error for a word it does not know.
 func noVerb(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return invalid("%s has no command %q; see %s --help", cmd.CommandPath(), args[0], cmd.CommandPath())
+	if len(args) == 0 {
+		return cmd.Help()
 	}
-	return cmd.Help()
+	hint := ""
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = fmt.Sprintf(" (did you mean %s?)", strings.Join(near, " or "))
+	}
+	return invalid("%s has no command %q%s; see %s --help", cmd.CommandPath(), args[0], hint, cmd.CommandPath())
 }
 
 // group makes a command that only holds others.
-func group(use, short, example string, subs ...*cobra.Command) *cobra.Command {
-	g := &cobra.Command{Use: use, Short: short, Example: example, Args: cobra.ArbitraryArgs, RunE: noVerb}
+func group(use, short, long, example string, subs ...*cobra.Command) *cobra.Command {
+	g := &cobra.Command{Use: use, Short: short, Long: long[1:], Example: example, RunE: noVerb}
 	g.AddCommand(subs...)
 	return g
 }
@@ -124,8 +207,8 @@ func (c *cli) fail(err error) int {
 	if !errors.As(err, &e) {
 		e = &api.Error{Code: api.Invalid, Detail: err.Error()}
 	}
-	if c.format == "table" {
-		_, _ = fmt.Fprintf(c.err, "scope-registry: %s: %s\n", e.Code, e.Detail)
+	if c.format != "json" && c.format != "jsonl" {
+		_, _ = fmt.Fprintf(c.err, "scope-registry: %s: %s\n", e.Code, printable(e.Detail, "\n"))
 		c.warn(e.Warnings)
 	} else {
 		data, _ := json.Marshal(struct {
@@ -140,7 +223,7 @@ func (c *cli) fail(err error) int {
 
 func (c *cli) warn(warnings []string) {
 	for _, w := range warnings {
-		c.remark("warning: %s", w)
+		c.remark("warning: %s", printable(w, ""))
 	}
 }
 
@@ -151,8 +234,11 @@ func (c *cli) remark(format string, args ...any) {
 	}
 }
 
-// dial makes the client of the flags; flag > environment > default.
-func (c *cli) dial() *client.Client {
+// dial makes the client of the flags.
+func (c *cli) dial() *client.Client { return c.dialFor(c.timeout) }
+
+// dialFor makes a client with this timeout; flag > environment > default.
+func (c *cli) dialFor(timeout time.Duration) *client.Client {
 	endpoints := c.endpoints
 	if len(endpoints) == 0 {
 		endpoints = strings.FieldsFunc(os.Getenv(envEndpoints), func(r rune) bool { return r == ',' || r == ' ' })
@@ -164,7 +250,7 @@ func (c *cli) dial() *client.Client {
 	if user := os.Getenv("USER"); user != "" {
 		actor += ":" + user
 	}
-	return client.New(endpoints, client.WithTimeout(c.timeout), client.WithActor(actor))
+	return client.New(endpoints, client.WithTimeout(timeout), client.WithActor(actor))
 }
 
 func parsePrefix(text string) (scope.Prefix, error) {

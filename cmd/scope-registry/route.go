@@ -1,17 +1,23 @@
 package main
 
 import (
+	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/scope-registry/scope-registry/client"
+	"github.com/scope-registry/scope-registry/internal/api"
 )
 
 func (c *cli) routeCmd() *cobra.Command {
 	var o client.RouteOptions
 	cmd := &cobra.Command{
-		Use: "route KEY", Short: "Say who writes a key", Args: cobra.ExactArgs(1),
+		Use: "route KEY", Short: "Say who writes a key",
+		Long: `Say who writes a key. With --as it is the verdict which that node's store answers
+its clients: OK, MISDIRECTED, QUIESCED or UNKNOWN. A verdict is an answer, not an
+error: exit 0.`,
 		Example: "  scope-registry route app:billing:invoice:1 --as server-eu-1 --consistency linearizable",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key, err := parseKey(args[0])
@@ -25,6 +31,9 @@ func (c *cli) routeCmd() *cobra.Command {
 				return err
 			}
 			return c.show(r, func() error {
+				if r.Owner == "" && r.Verdict == "" {
+					return c.printf("no declared scope is a prefix of %s (index %d); scope list shows those that are\n", r.Key, r.Index)
+				}
 				return c.facts("reply", r.Reply, "verdict", r.Verdict, "prefix", r.Prefix, "owner", r.Owner, "addr", r.Addr,
 					"epoch", num(r.Epoch), "state", r.State, "target", r.Target, "index", num(r.Index))
 			})
@@ -38,7 +47,9 @@ func (c *cli) routeCmd() *cobra.Command {
 
 func (c *cli) explainCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "explain KEY", Short: "Say why a key routes as it does", Args: cobra.ExactArgs(1),
+		Use: "explain KEY", Short: "Say why a key routes as it does",
+		Long: `Say why a key routes as it does: its scope, owner and epoch, the move that runs
+and what it waits for, and the servers that have not applied the last change.`,
 		Example: "  scope-registry explain app:billing:invoice:1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key, err := parseKey(args[0])
@@ -51,16 +62,22 @@ func (c *cli) explainCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.show(e, func() error {
-				move := ""
-				var waiting []string
-				if e.Move != nil {
-					move = e.Move.ID + " (" + e.Move.Phase + ")"
-					waiting = waitingFacts(e.Move.Waiting)
-				}
-				return c.facts(append([]string{"why", e.Why, "prefix", e.Prefix, "owner", e.Owner, "addr", e.Addr, "epoch", num(e.Epoch),
-					"state", e.State, "move", move, "lagging", strings.Join(e.Lagging, ", "), "index", num(e.Index)}, waiting...)...)
-			})
+			return c.show(e, func() error { return c.explain(e) })
 		},
 	}
+}
+
+func (c *cli) explain(e api.Explain) error {
+	move := ""
+	var waiting []string
+	if e.Move != nil {
+		move = fmt.Sprintf("%s from %s to %s (%s)", e.Move.ID, e.Move.From, e.Move.To, e.Move.Phase)
+		waiting = waitingFacts(e.Move.Waiting, time.Now())
+	}
+	lagging := ""
+	if len(e.Lagging) > 0 {
+		lagging = strings.Join(e.Lagging, ", ") + " may still answer as before the last change"
+	}
+	return c.facts(append([]string{"why", e.Why, "prefix", e.Prefix, "owner", e.Owner, "addr", e.Addr, "epoch", num(e.Epoch),
+		"state", e.State, "target", e.Target, "lagging", lagging, "index", num(e.Index), "move", move}, waiting...)...)
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"github.com/scope-registry/scope-registry/client"
@@ -8,7 +10,9 @@ import (
 )
 
 func (c *cli) scopeCmd() *cobra.Command {
-	return group("scope", "Declare, look at and retire scopes", "  scope-registry scope list",
+	return group("scope", "Declare, look at and retire scopes", `
+A scope is a prefix of keys with the one node that may write them, at an epoch
+that rises with every change of owner.`, "  scope-registry scope list",
 		c.scopeDeclareCmd(), c.scopeGetCmd(), c.scopeListCmd(), c.scopeRetireCmd(), c.scopePlanCmd(), c.scopeApplyCmd(), c.scopeForceCmd())
 }
 
@@ -16,7 +20,11 @@ func (c *cli) scopeDeclareCmd() *cobra.Command {
 	var d api.Declare
 	var epoch uint64
 	cmd := &cobra.Command{
-		Use: "declare PREFIX --writer NODE", Short: "Declare a scope, or change its options", Args: cobra.ExactArgs(1),
+		Use: "declare PREFIX --writer NODE", Short: "Declare a scope, or change its options",
+		Long: `Declare a scope, or change the options of one. The writer is the node that owns
+it. Another writer for a declared scope is refused (EXISTS, exit 4): an owner
+changes only by a move. --source-fenced is needed after a retire whose old
+owner has not said that it deleted its copy.`,
 		Example: "  scope-registry scope declare app:billing: --writer embed-billing-1 --fallback server-eu-1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := parsePrefix(args[0])
@@ -45,7 +53,9 @@ func (c *cli) scopeDeclareCmd() *cobra.Command {
 
 func (c *cli) scopeGetCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "get PREFIX", Short: "Show one scope", Args: cobra.ExactArgs(1),
+		Use: "get PREFIX", Short: "Show one scope",
+		Long: `Show one scope: who writes it and who owns it now, at which epoch, the move that
+runs, and the nodes that still have to delete an old copy.`,
 		Example: "  scope-registry scope get app:billing: -o json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := parsePrefix(args[0])
@@ -64,17 +74,13 @@ func (c *cli) scopeGetCmd() *cobra.Command {
 }
 
 func (c *cli) scopeFacts(s api.Scope) error {
-	if err := c.facts("prefix", s.Prefix, "writer", s.Writer, "fallback", s.Fallback, "owner", s.Owner, "owner addr", s.OwnerAddr,
+	pairs := []string{"prefix", s.Prefix, "writer", s.Writer, "fallback", dash(s.Fallback), "owner", s.Owner, "owner addr", s.OwnerAddr,
 		"epoch", num(s.Epoch), "state", s.State, "target", s.Target, "move", s.Move, "failover", s.Failover, "lease", s.Lease,
-		"changed index", num(s.Changed)); err != nil {
-		return err
-	}
+		"changed index", num(s.Changed)}
 	for _, cu := range s.Cleanups {
-		if err := c.printf("cleanup pending on %s, epoch %d, move %s\n", cu.Node, cu.Epoch, cu.Move); err != nil {
-			return err
-		}
+		pairs = append(pairs, "cleanup", fmt.Sprintf("pending on %s, epoch %d, move %s", cu.Node, cu.Epoch, dash(cu.Move)))
 	}
-	return nil
+	return c.facts(pairs...)
 }
 
 func (c *cli) scopeListCmd() *cobra.Command {
@@ -82,7 +88,9 @@ func (c *cli) scopeListCmd() *cobra.Command {
 	var limit int
 	var noFallback bool
 	cmd := &cobra.Command{
-		Use: "list", Short: "List scopes by prefix", Args: cobra.NoArgs,
+		Use: "list", Short: "List scopes by prefix",
+		Long: `List scopes in the order of their prefixes. --under, --node and --no-fallback
+narrow it down. With -o jsonl each scope is one line.`,
 		Example: "  scope-registry scope list --under app: --no-fallback",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, err := parsePrefix(under)
@@ -98,8 +106,8 @@ func (c *cli) scopeListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return list(c, all, all.Scopes, "PREFIX OWNER WRITER FALLBACK EPOCH STATE", func(s api.Scope) []string {
-				return []string{s.Prefix, s.Owner, s.Writer, s.Fallback, num(s.Epoch), s.State}
+			return list(c, all, all.Scopes, "PREFIX OWNER WRITER FALLBACK EPOCH STATE MOVE", func(s api.Scope) []string {
+				return []string{s.Prefix, s.Owner, s.Writer, s.Fallback, num(s.Epoch), s.State, s.Move}
 			})
 		},
 	}
@@ -136,7 +144,10 @@ func (c *cli) scopeRetireCmd() *cobra.Command {
 	var fenced string
 	var epoch uint64
 	cmd := &cobra.Command{
-		Use: "retire PREFIX", Short: "Remove a scope", Args: cobra.ExactArgs(1),
+		Use: "retire PREFIX", Short: "Remove a scope",
+		Long: `Remove a scope. While a move of it runs, or a node still has to delete an old
+copy, that is refused (exit 4). Its last owner is remembered: another writer is
+declared for these keys only with --source-fenced, your word that it is off.`,
 		Example: "  scope-registry scope retire app:billing: --source-fenced embed-billing-1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := parsePrefix(args[0])
@@ -160,8 +171,11 @@ func (c *cli) scopeRetireCmd() *cobra.Command {
 func (c *cli) scopeForceCmd() *cobra.Command {
 	var f api.Force
 	cmd := &cobra.Command{
-		Use: "force PREFIX --to NODE --epoch N --accept-loss --source-fenced NODE", Args: cobra.ExactArgs(1),
-		Short:   "Give a scope to another node without its owner, losing what only the owner has",
+		Use:   "force PREFIX --to NODE --epoch N --accept-loss --source-fenced NODE",
+		Short: "Give a scope to another node without its owner, losing what only the owner has",
+		Long: `Give a scope to another node although its owner is gone. What only the old owner
+has is lost, which --accept-loss says you know. --source-fenced is your word that
+the old owner is off: if it is not, two nodes write the same keys.`,
 		Example: "  scope-registry scope force app:billing: --to server-eu-1 --epoch 4 --accept-loss --source-fenced embed-billing-1 --reason 'disk lost'",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := parsePrefix(args[0])

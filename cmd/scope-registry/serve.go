@@ -22,6 +22,9 @@ import (
 const (
 	defaultPeerPort = 7482
 	defaultHTTPPort = 7481
+	defaultRESPPort = 7480
+	// noRESP is the value of --resp that leaves the front end out.
+	noRESP = "off"
 	// portStep separates the servers of one host.
 	portStep = 10
 	// envPrefix stands before a flag's name in the environment.
@@ -30,15 +33,19 @@ const (
 
 // serveFlags are the flags of serve, which are the keys of its config file.
 type serveFlags struct {
-	id, dataDir, peer, http, timing, logLevel, config string
-	cluster                                           []string
-	insecure, logJSON                                 bool
+	id, dataDir, peer, http, resp, timing, logLevel, config string
+	cluster                                                 []string
+	insecure, logJSON                                       bool
 }
 
 func (c *cli) serveCmd() *cobra.Command {
 	var o serveFlags
 	cmd := &cobra.Command{
-		Use: "serve", Short: "Run one server", Args: cobra.NoArgs,
+		Use: "serve", Short: "Run one server",
+		Long: `Run one server of the cluster until SIGTERM or Ctrl-C. All servers get the same
+--cluster; at the first start they wait for each other. Every flag may also stand in
+the environment (--data-dir as SCOPE_REGISTRY_DATA_DIR) or in the file of --config:
+flag > environment > file. Exit 9: the data directory is damaged.`,
 		Example: "  scope-registry serve --id s1 --data-dir data/s1 --cluster s1=127.0.0.1:7482,s2=127.0.0.1:7492,s3=127.0.0.1:7502",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := fillFlags(cmd.Flags(), o.config); err != nil {
@@ -57,6 +64,7 @@ func (c *cli) serveCmd() *cobra.Command {
 	f.StringSliceVar(&o.cluster, "cluster", nil, "all servers, this one included, as id=host:port of their --peer")
 	f.StringVar(&o.peer, "peer", "", "address to listen on for other servers (default: this server's in --cluster)")
 	f.StringVar(&o.http, "http", "", "address to listen on for clients (default 127.0.0.1:7481, plus 10 for each server before this in --cluster on the same host)")
+	f.StringVar(&o.resp, "resp", "", "address to listen on for Redis clients, or off (default 127.0.0.1:7480, plus 10 as for --http)")
 	f.StringVar(&o.timing, "timing", "default", "how soon a silent leader is replaced: fast, default or wan")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.config, "config", "", "TOML file whose keys are these flags' names; flag > environment > file")
@@ -89,7 +97,7 @@ func fillFlags(fs *pflag.FlagSet, config string) error {
 			return
 		}
 		if err := fs.Set(f.Name, value); err != nil {
-			first = invalid("%s is %q: %v", from, value, err)
+			first = invalid("%s: %v", from, flagError(err))
 		}
 	})
 	return first
@@ -102,6 +110,7 @@ type configFile struct {
 	Cluster  any     `toml:"cluster"` // "a=…,b=…", or an array of such
 	Peer     *string `toml:"peer"`
 	HTTP     *string `toml:"http"`
+	RESP     *string `toml:"resp"`
 	Timing   *string `toml:"timing"`
 	LogLevel *string `toml:"log-level"`
 	Insecure *bool   `toml:"insecure"`
@@ -122,7 +131,7 @@ func readConfig(fs *pflag.FlagSet, name string) (map[string]string, error) {
 		return nil, configError(name, err)
 	}
 	out := map[string]string{}
-	for key, v := range map[string]*string{"id": cf.ID, "data-dir": cf.DataDir, "peer": cf.Peer, "http": cf.HTTP, "timing": cf.Timing, "log-level": cf.LogLevel} {
+	for key, v := range map[string]*string{"id": cf.ID, "data-dir": cf.DataDir, "peer": cf.Peer, "http": cf.HTTP, "resp": cf.RESP, "timing": cf.Timing, "log-level": cf.LogLevel} {
 		if v != nil {
 			out[key] = *v
 		}
@@ -157,6 +166,9 @@ func configError(name string, err error) error {
 	var at *toml.DecodeError
 	if errors.As(err, &at) {
 		line, _ := at.Position()
+		if key := strings.Join(at.Key(), "."); key != "" {
+			return invalid("%s:%d: the value of %q is not of its kind; see scope-registry serve --help for --%s", name, line, key, key)
+		}
 		return invalid("%s:%d: %s", name, line, strings.TrimPrefix(at.Error(), "toml: "))
 	}
 	return invalid("%s: %v", name, err)
@@ -181,7 +193,19 @@ func (o serveFlags) server(c *cli) (serverConfig, error) {
 	if cfg.HTTPListen = o.http; o.http == "" {
 		cfg.HTTPListen = fmt.Sprintf("127.0.0.1:%d", defaultHTTPPort+portStep*n)
 	}
+	switch cfg.RESPListen = o.resp; o.resp {
+	case "":
+		cfg.RESPListen = fmt.Sprintf("127.0.0.1:%d", defaultRESPPort+portStep*n)
+	case noRESP:
+		cfg.RESPListen = ""
+	}
 	cfg.Insecure = o.insecure
+	cfg.Listening = func(http, resp string) error {
+		if resp == "" {
+			resp = noRESP
+		}
+		return c.printf("%s listening: http %s, resp %s\n", o.id, http, resp)
+	}
 	if err := cfg.Check(); err != nil {
 		return cfg, invalid("%v", err)
 	}
@@ -238,9 +262,6 @@ func (c *cli) serve(ctx context.Context, cfg serverConfig) (err error) {
 			err = &api.Error{Code: api.Internal, Detail: fmt.Sprintf("the server did not stop cleanly: %v", cerr)}
 		}
 	}()
-	if err := c.printf("%s listening: http %s\n", cfg.ID, s.http); err != nil {
-		return err
-	}
 	if err := s.waitReady(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -255,8 +276,7 @@ func (c *cli) serve(ctx context.Context, cfg serverConfig) (err error) {
 		return nil
 	case fatal := <-s.reg.Fatal():
 		return fatalError(fatal)
-	case herr := <-s.served:
-		s.served <- herr
-		return &api.Error{Code: api.Internal, Detail: fmt.Sprintf("the HTTP front end stopped: %v", herr)}
+	case failed := <-s.failed:
+		return &api.Error{Code: api.Internal, Detail: failed.Error()}
 	}
 }

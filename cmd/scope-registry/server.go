@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -14,6 +15,7 @@ import (
 	"github.com/scope-registry/scope-registry/internal/registry"
 	"github.com/scope-registry/scope-registry/transport"
 	"github.com/scope-registry/scope-registry/transport/httpapi"
+	"github.com/scope-registry/scope-registry/transport/respapi"
 )
 
 // insecureEvery is how often a server on an open address says so.
@@ -26,18 +28,21 @@ const readyEvery = 50 * time.Millisecond
 type serverConfig struct {
 	registry.Config
 	HTTPListen string
-	HTTP       net.Listener // given instead of HTTPListen; the server closes it
+	RESPListen string // "" is no Redis-protocol front end
 	Insecure   bool
+	// Listening is told the bound addresses before the server waits for the
+	// others; nil is nobody. resp is "" if there is none.
+	Listening func(http, resp string) error
 }
 
-// server is a running registry with its HTTP front end.
+// server is a running registry with its front ends.
 type server struct {
-	reg    *registry.Registry
-	log    hclog.Logger
-	http   string // address that was bound
-	cancel context.CancelFunc
-	served chan error
-	open   chan struct{} // closed when the reminder of --insecure has ended
+	reg        *registry.Registry
+	log        hclog.Logger
+	http, resp string // addresses that were bound; resp is "" without one
+	cancel     context.CancelFunc
+	running    sync.WaitGroup // front ends, and the reminder of --insecure
+	failed     chan error     // of front ends that stopped by themselves
 }
 
 // checkListeners refuses open addresses and reports whether --insecure was needed.
@@ -51,7 +56,7 @@ func checkListeners(cfg serverConfig) (bool, error) {
 		}
 	}
 	needed := false
-	for _, l := range []struct{ flag, addr string }{{"--peer", peer}, {"--http", cfg.HTTPListen}} {
+	for _, l := range []struct{ flag, addr string }{{"--peer", peer}, {"--http", cfg.HTTPListen}, {"--resp", cfg.RESPListen}} {
 		if l.addr == "" {
 			continue
 		}
@@ -63,10 +68,10 @@ func checkListeners(cfg serverConfig) (bool, error) {
 	return needed, nil
 }
 
-// startServer opens the HTTP port, then the registry, and serves until Close.
-// ctx bounds the start alone: a first start waits for the other servers.
-func startServer(ctx context.Context, cfg serverConfig) (*server, error) {
-	needed, err := checkListeners(cfg)
+// startServer opens the ports for clients, then the registry, and serves until
+// Close. ctx bounds the start alone: a first start waits for the other servers.
+func startServer(ctx context.Context, cfg serverConfig) (_ *server, err error) {
+	exposed, err := checkListeners(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -74,28 +79,70 @@ func startServer(ctx context.Context, cfg serverConfig) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	ln := cfg.HTTP
-	if ln == nil {
-		if ln, err = net.Listen("tcp", cfg.HTTPListen); err != nil {
-			return nil, invalid("--http %s cannot be listened on: %v; is another server running there?", cfg.HTTPListen, err)
+	s := &server{log: cfg.Logger, failed: make(chan error, 2)}
+	var run context.Context
+	run, s.cancel = context.WithCancel(context.Background())
+	var open []net.Listener
+	defer func() {
+		if err != nil {
+			s.cancel()
+			s.running.Wait()
+			for _, ln := range open {
+				_ = ln.Close()
+			}
+		}
+	}()
+	for _, p := range []struct {
+		flag, addr string
+		bound      *string
+	}{{"--http", cfg.HTTPListen, &s.http}, {"--resp", cfg.RESPListen, &s.resp}} {
+		if p.addr == "" {
+			continue
+		}
+		ln, err := net.Listen("tcp", p.addr)
+		if err != nil {
+			return nil, invalid("%s %s cannot be listened on: %v; is another server running there?", p.flag, p.addr, err)
+		}
+		open, *p.bound = append(open, ln), ln.Addr().String()
+	}
+	if exposed {
+		s.running.Go(func() { s.remind(run) })
+	}
+	if cfg.Listening != nil {
+		if err := cfg.Listening(s.http, s.resp); err != nil {
+			return nil, err
 		}
 	}
-	cfg.HTTPAddr = ln.Addr().String()
-	cfg.Version = version()
-	reg, err := registry.Open(ctx, cfg.Config)
-	if err != nil {
-		_ = ln.Close()
+	cfg.HTTPAddr, cfg.Version = s.http, version()
+	if s.reg, err = registry.Open(ctx, cfg.Config); err != nil {
 		return nil, openError(err)
 	}
-	own := prometheus.NewRegistry()
-	m := httpapi.Collector(reg)
-	own.MustRegister(m)
-	h := httpapi.New(httpapi.Config{Registry: reg, Logger: cfg.Logger, Gatherer: prometheus.Gatherers{shared, own}, Metrics: m, Version: cfg.Version})
-	run, cancel := context.WithCancel(context.Background())
-	s := &server{reg: reg, log: cfg.Logger, http: cfg.HTTPAddr, cancel: cancel, served: make(chan error, 1), open: make(chan struct{})}
-	go func() { s.served <- httpapi.Serve(run, ln, h, cfg.Logger) }()
-	go s.remind(run, needed)
+	s.serve(run, cfg, shared, open)
 	return s, nil
+}
+
+// serve starts the front ends on the listeners, HTTP first.
+func (s *server) serve(run context.Context, cfg serverConfig, shared prometheus.Gatherer, open []net.Listener) {
+	own := prometheus.NewRegistry()
+	metrics := httpapi.Collector(s.reg)
+	own.MustRegister(metrics)
+	h := httpapi.New(httpapi.Config{Registry: s.reg, Logger: cfg.Logger, Gatherer: prometheus.Gatherers{shared, own}, Metrics: metrics, Version: cfg.Version})
+	s.front("HTTP", func() error { return httpapi.Serve(run, open[0], h, cfg.Logger) })
+	if s.resp == "" {
+		return
+	}
+	counts := respapi.Collector()
+	own.MustRegister(counts)
+	door := respapi.New(respapi.Config{Registry: s.reg, Logger: cfg.Logger, Version: cfg.Version, Metrics: counts})
+	s.front("RESP", func() error { return door.Serve(run, open[1]) })
+}
+
+func (s *server) front(name string, serve func() error) {
+	s.running.Go(func() {
+		if err := serve(); err != nil {
+			s.failed <- fmt.Errorf("the %s front end stopped: %w", name, err)
+		}
+	})
 }
 
 // openError gives an error of the registry that has no code one: what fails at the start is what was configured.
@@ -106,22 +153,22 @@ func openError(err error) error {
 	}
 	code := api.Internal
 	var damaged *registry.CorruptError
-	if errors.As(err, &damaged) {
+	var port *net.OpError
+	switch {
+	case errors.As(err, &damaged):
 		code = api.Corrupt
+	case errors.As(err, &port) && port.Op == "listen":
+		code = api.Invalid
 	}
 	return &api.Error{Code: code, Detail: fmt.Sprintf("the server did not start: %v", err)}
 }
 
 // remind says every minute that the ports are open to everybody.
-func (s *server) remind(ctx context.Context, needed bool) {
-	defer close(s.open)
-	if !needed {
-		return
-	}
+func (s *server) remind(ctx context.Context) {
 	t := time.NewTicker(insecureEvery)
 	defer t.Stop()
 	for {
-		s.log.Warn("running with --insecure: everybody who can reach these addresses controls the cluster", "http", s.http)
+		s.log.Warn("running with --insecure: everybody who can reach these addresses controls the cluster", "http", s.http, "resp", s.resp)
 		select {
 		case <-ctx.Done():
 			return
@@ -159,10 +206,13 @@ func fatalError(err error) error {
 	return &api.Error{Code: code, Detail: fmt.Sprintf("the server must not go on: %v", err)}
 }
 
-// Close ends the front end and then the registry.
+// Close ends the front ends and then the registry.
 func (s *server) Close() error {
 	s.cancel()
-	err := <-s.served
-	<-s.open
-	return errors.Join(err, s.reg.Close())
+	s.running.Wait()
+	err := s.reg.Close()
+	for len(s.failed) > 0 { // nobody adds any more
+		err = errors.Join(<-s.failed, err)
+	}
+	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,7 +13,11 @@ func (c *cli) watchCmd() *cobra.Command {
 	var from uint64
 	var count int
 	cmd := &cobra.Command{
-		Use: "watch", Short: "Print changes as they happen", Args: cobra.NoArgs,
+		Use: "watch", Short: "Print changes as they happen",
+		Long: `Print changes as they happen, each with its log index and cause, until Ctrl-C.
+From index 0 a snapshot of all records comes first. If the changes after --from
+are no longer kept, a snapshot follows and standard error says so. -o jsonl
+prints every item as it came, one per line, heartbeats included.`,
 		Example: "  scope-registry watch --from 120 -o jsonl",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl := c.dial()
@@ -30,10 +35,9 @@ func (c *cli) watchCmd() *cobra.Command {
 				if w.Resynced() {
 					c.remark("the changes since the last index are no longer kept; a snapshot follows")
 				}
-				if item.Type == "heartbeat" {
-					continue
+				if item.Type == "change" {
+					seen++
 				}
-				seen++
 				if err := c.item(item); err != nil {
 					return err
 				}
@@ -42,39 +46,46 @@ func (c *cli) watchCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().Uint64Var(&from, "from", 0, "changes after this index; 0 begins with all records")
-	cmd.Flags().IntVar(&count, "count", 0, "end after this many items; 0 does not end")
+	cmd.Flags().IntVar(&count, "count", 0, "end after this many changes; neither a snapshot nor a heartbeat counts; 0 does not end")
 	return cmd
 }
 
-// item prints one item: a line of JSON, or a line for each change.
+// item prints one item: the item itself as a line of JSON, or a line for each of its changes.
 func (c *cli) item(it api.WatchItem) error {
 	if c.format != "table" {
 		return c.line(it)
 	}
 	for _, ch := range it.Changes {
-		if err := c.printf("%d %s %s %s\n", it.Index, it.Type, ch.Op, changeText(ch)); err != nil {
+		if err := c.printf("%-8d  %-9s  %s\n", it.Index, ch.Cause, printable(changeText(ch), "")); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// changeText is one change as people read it.
 func changeText(ch api.Change) string {
-	text := ""
+	name, now := "", ""
 	switch {
 	case ch.Node != nil:
-		text = fmt.Sprintf("node %s %s", ch.Node.ID, ch.Node.Addr)
+		name, now = "node "+ch.Node.ID, "at "+ch.Node.Addr
 	case ch.Scope != nil:
-		text = fmt.Sprintf("scope %s owner %s epoch %d %s", ch.Scope.Prefix, ch.Scope.Owner, ch.Scope.Epoch, ch.Scope.State)
+		s := ch.Scope
+		name, now = "scope "+s.Prefix, fmt.Sprintf("owner %s, epoch %d, %s", s.Owner, s.Epoch, s.State)
 	case ch.Move != nil:
-		text = fmt.Sprintf("move %s %s from %s to %s %s", ch.Move.ID, ch.Move.Prefix, ch.Move.From, ch.Move.To, ch.Move.Phase)
+		m := ch.Move
+		name, now = "move "+m.ID, fmt.Sprintf("of %s from %s to %s: %s", m.Prefix, m.From, m.To, m.Phase)
+		if m.Phase == "aborted" {
+			now += fmt.Sprintf(" (%s) %s", m.Cause, m.Detail)
+		}
 	case ch.Cleanup != nil:
-		text = fmt.Sprintf("cleanup %s on %s epoch %d", ch.Cleanup.Prefix, ch.Cleanup.Node, ch.Cleanup.Epoch)
+		name, now = fmt.Sprintf("cleanup of %s on %s", ch.Cleanup.Prefix, ch.Cleanup.Node), fmt.Sprintf("pending, epoch %d", ch.Cleanup.Epoch)
 	case ch.Tombstone != nil:
-		text = fmt.Sprintf("tombstone %s owner %s epoch %d", ch.Tombstone.Prefix, ch.Tombstone.Owner, ch.Tombstone.Epoch)
+		t := ch.Tombstone
+		name, now = "tombstone of "+t.Prefix, fmt.Sprintf("last owner %s, epoch %d", t.Owner, t.Epoch)
 	}
-	if ch.Cause != "" {
-		text += " (" + ch.Cause + ")"
+	if ch.Op == "delete" {
+		return name + " removed"
 	}
-	return text
+	return strings.TrimRight(name+" "+now, " ")
 }

@@ -41,10 +41,11 @@ type process struct {
 }
 
 type server struct {
-	id, dir    string
-	peer, http string // host:port
-	run        *process
-	index      uint64 // highest index a good reply carried
+	id, dir string
+	// host:port each
+	peer, http, resp string
+	run              *process
+	index            uint64 // highest index a good reply carried
 }
 
 // Cluster is three server processes with fresh data directories. It is safe
@@ -73,14 +74,14 @@ func Open(bin string) (*Cluster, error) {
 	}
 	c := &Cluster{bin: path, dir: dir, servers: map[string]*server{},
 		client: &http.Client{Timeout: callTime, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}}
-	addrs, err := freeAddrs(2 * Size)
+	addrs, err := freeAddrs(3 * Size)
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	for i := range Size {
 		id := fmt.Sprintf("s%d", i+1)
 		c.ids = append(c.ids, id)
-		c.servers[id] = &server{id: id, dir: filepath.Join(dir, id), peer: addrs[2*i], http: addrs[2*i+1]}
+		c.servers[id] = &server{id: id, dir: filepath.Join(dir, id), peer: addrs[3*i], http: addrs[3*i+1], resp: addrs[3*i+2]}
 	}
 	if err := c.StartAll(); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -124,6 +125,9 @@ func (c *Cluster) Endpoints() string {
 // HTTP is the HTTP address of a server as host:port.
 func (c *Cluster) HTTP(id string) string { return c.servers[id].http }
 
+// RESP is the Redis-protocol address of a server as host:port.
+func (c *Cluster) RESP(id string) string { return c.servers[id].resp }
+
 // Start starts a server that does not run, on the data it had.
 func (c *Cluster) Start(id string) error {
 	c.mu.Lock()
@@ -147,7 +151,7 @@ func (c *Cluster) Start(id string) error {
 		peers = append(peers, other+"="+c.servers[other].peer)
 	}
 	cmd := exec.Command(c.bin, "serve", "--id", id, "--data-dir", s.dir, "--cluster", strings.Join(peers, ","),
-		"--peer", s.peer, "--http", s.http, "--timing", "fast")
+		"--peer", s.peer, "--http", s.http, "--resp", s.resp, "--timing", "fast")
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return errors.Join(fmt.Errorf("server %s did not start: %w", id, err), log.Close())

@@ -1,0 +1,404 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/pflag"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/registry"
+)
+
+// update makes TestScripts write what the program prints into the scripts.
+var update = flag.Bool("update", false, "rewrite the goldens of testdata/*.txtar")
+
+// patience bounds every wait of a script: a start of three servers on a machine that is busy with other tests.
+const patience = 30 * time.Second
+
+// TestMain lets the test binary be the program: the scripts run it as a process, with an environment, a folder and an
+// exit code of its own. They wait more than they work, so that more of them run at once than there are processors.
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", "4"); err != nil { // a flag of the command line comes after this
+		panic(err)
+	}
+	testscript.Main(m, map[string]func(){"scope-registry": main})
+}
+
+// TestScripts runs testdata/*.txtar. Besides testscript's own commands, a script has
+//
+//	server                  start one server, and ask it from now on
+//	cluster                 start three, s1 to s3
+//	down ID                 end one of these, and wait until the others have settled
+//	settle                  wait until the servers agree on a leader
+//	pretend CODE            ask a server from now on that answers everything with this error
+//	exits N scope-registry …  run the program, which must exit with N
+//	start NAME scope-registry …  run it in the background
+//	until NAME REGEXP       wait until it has printed that
+//	interrupt NAME          as Ctrl-C does
+//	ended NAME N            wait for its end; it must exit with N
+//	capture VAR REGEXP      set VAR to what the group matches in what was printed last
+//	fields NAME …           check that these fields, like members.id, are in all JSON printed last
+//
+// All that was run and printed stands in the file transcript, without what differs from run to run. A script ends with
+// "cmp transcript golden".
+func TestScripts(t *testing.T) {
+	dir, err := filepath.Abs("../../examples")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmds := map[string]func(*bench, *testscript.TestScript, []string){
+		"server": (*bench).startOne, "cluster": (*bench).startThree, "down": (*bench).down, "settle": (*bench).settle, "pretend": (*bench).pretend,
+		"exits": (*bench).exits, "start": (*bench).start, "until": (*bench).until, "interrupt": (*bench).interrupt,
+		"ended": (*bench).ended, "capture": (*bench).capture, "fields": (*bench).fields,
+	}
+	p := testscript.Params{Dir: "testdata", WorkdirRoot: t.TempDir(), UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("EXAMPLES", dir)
+			if env.Getenv("GORACE") == "" {
+				env.Setenv("GORACE", "atexit_sleep_ms=0") // else every process of a race build sleeps for a second at its end
+			}
+			b := &bench{dir: env.WorkDir, examples: dir, vars: env.Vars, servers: map[string]*server{}, procs: map[string]*process{}}
+			env.Values[benchKey{}] = b
+			env.Defer(b.close)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){}}
+	for name, run := range cmds {
+		p.Cmds[name] = func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg {
+				ts.Fatalf("%s cannot be negated", name)
+			}
+			run(ts.Value(benchKey{}).(*bench), ts, args)
+		}
+	}
+	testscript.Run(t, p)
+}
+
+type benchKey struct{}
+
+// bench is what one script has started and seen. Only the script's goroutine uses it.
+type bench struct {
+	dir        string
+	examples   string
+	vars       []string // environment at the start
+	servers    map[string]*server
+	size       int // of the cluster
+	procs      map[string]*process
+	fakes      []*httptest.Server
+	transcript strings.Builder
+}
+
+// close ends what the script left running, and waits for it.
+func (b *bench) close() {
+	for _, p := range b.procs {
+		_ = p.cmd.Process.Signal(os.Interrupt) // it may have ended; killed, it would leave what it started itself
+		select {
+		case <-p.done:
+		case <-time.After(patience):
+			_ = p.cmd.Process.Kill()
+			<-p.done
+		}
+	}
+	closeAll(slices.Collect(maps.Values(b.servers)))
+	for _, f := range b.fakes {
+		f.Close()
+	}
+}
+
+func (b *bench) startOne(ts *testscript.TestScript, _ []string) {
+	// Nobody dials the one server's address in the list, so that any port will do to listen on.
+	b.run(ts, []serverConfig{{HTTPListen: "127.0.0.1:0", Config: registry.Config{ID: "s1", DataDir: filepath.Join(b.dir, ".data", "s1"),
+		Peers: []registry.Peer{{ID: "s1", Addr: "127.0.0.1:7482"}}, PeerListen: "127.0.0.1:0", Timing: "fast", Logger: hclog.NewNullLogger()}}})
+}
+
+func (b *bench) startThree(ts *testscript.TestScript, _ []string) {
+	cfgs, err := devConfigs(filepath.Join(b.dir, ".data"), true, hclog.NewNullLogger())
+	ts.Check(err)
+	for i := range cfgs {
+		cfgs[i].Timing = "default" // a machine that is busy with other tests must not look like a leader that is gone
+	}
+	b.run(ts, cfgs)
+}
+
+func (b *bench) run(ts *testscript.TestScript, cfgs []serverConfig) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	started, err := startAll(ctx, cfgs)
+	ts.Check(err)
+	b.size = len(started)
+	endpoints := make([]string, 0, b.size)
+	for i, s := range started {
+		b.servers[cfgs[i].ID] = s
+		endpoints = append(endpoints, "http://"+s.http)
+		ts.Setenv(strings.ToUpper(cfgs[i].ID), "http://"+s.http)
+	}
+	ts.Setenv(envEndpoints, strings.Join(endpoints, ","))
+}
+
+func (b *bench) down(ts *testscript.TestScript, args []string) {
+	if len(args) != 1 || b.servers[args[0]] == nil {
+		ts.Fatalf("usage: down ID, of a server that runs")
+	}
+	err := b.servers[args[0]].Close()
+	delete(b.servers, args[0])
+	ts.Check(err)
+	b.settle(ts, nil)
+}
+
+// settle waits until the servers that run are ready and know the same leader, or none if they are no majority.
+func (b *bench) settle(ts *testscript.TestScript, _ []string) {
+	majority := 2*len(b.servers) > b.size
+	settled := func() bool {
+		leaders := map[string]bool{}
+		for _, s := range b.servers {
+			id, _, known := s.reg.Leader()
+			if known != majority || majority && (b.servers[id] == nil || s.reg.Ready() != nil) {
+				return false
+			}
+			leaders[id] = true
+		}
+		return !majority || len(leaders) == 1
+	}
+	t := time.NewTicker(readyEvery)
+	defer t.Stop()
+	late := time.After(patience)
+	for !settled() {
+		select {
+		case <-late:
+			ts.Fatalf("the servers have not settled within %v", patience)
+		case <-t.C:
+		}
+	}
+}
+
+func (b *bench) pretend(ts *testscript.TestScript, args []string) {
+	if len(args) != 1 || !api.Code(args[0]).Known() {
+		ts.Fatalf("usage: pretend CODE")
+	}
+	e := api.Error{Code: api.Code(args[0]), Detail: "as this server pretends"}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(api.HeaderIndex, "7")
+		if r.Method == http.MethodGet && r.URL.Path == "/v1/nodes" { // asked for the index, before a change
+			return
+		}
+		w.WriteHeader(e.Code.HTTPStatus())
+		_ = json.NewEncoder(w).Encode(e) // the client may be gone
+	}))
+	b.fakes = append(b.fakes, s)
+	ts.Setenv(envEndpoints, s.URL)
+}
+
+func (b *bench) exits(ts *testscript.TestScript, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: exits N program [args...]")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	var failed *exec.ExitError
+	if err != nil && !errors.As(err, &failed) {
+		ts.Fatalf("%v", err)
+	}
+	b.check(ts, args[0], failed, args[1:], ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+}
+
+// check compares the exit code with want, looks whether the output has the form it must have, and writes the
+// transcript. failed is nil after success.
+func (b *bench) check(ts *testscript.TestScript, want string, failed *exec.ExitError, args []string, stdout, stderr string) {
+	code := 0
+	if failed != nil {
+		code = failed.ExitCode()
+	}
+	if strconv.Itoa(code) != want {
+		ts.Fatalf("exit %d, want %s", code, want)
+	}
+	format := formatOf(args)
+	if code != 0 {
+		checkError(ts, code, format, stderr)
+	} else if err := checkJSON(format, stdout); err != nil {
+		ts.Fatalf("stdout is not what -o %s promises: %v", format, err)
+	}
+	var shown strings.Builder
+	fmt.Fprintf(&shown, "$ %s\n%s", quoted(args), stdout)
+	if stdout != "" && !strings.HasSuffix(stdout, "\n") {
+		shown.WriteString("\n(no newline)\n")
+	}
+	for line := range strings.Lines(stderr) {
+		fmt.Fprintf(&shown, "2> %s", line)
+	}
+	if code != 0 {
+		fmt.Fprintf(&shown, "exit %d\n", code)
+	}
+	b.transcript.WriteString(b.normal(shown.String()) + "\n")
+	ts.Check(os.WriteFile(filepath.Join(b.dir, "transcript"), []byte(strings.TrimSuffix(b.transcript.String(), "\n")), 0o600))
+}
+
+// formatOf is the value of -o in args, as the program's own parser sees it.
+func formatOf(args []string) string {
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	fs.ParseErrorsAllowlist.UnknownFlags = true
+	fs.Usage = func() {}
+	format := fs.StringP("output", "o", "table", "")
+	_ = fs.Parse(args) // the program itself says what is wrong with them
+	if *format == "json" && slices.Contains(args, "watch") {
+		return "jsonl" // a stream has no other form
+	}
+	return *format
+}
+
+// checkError wants an error's code on stderr, in the format that was asked for, to be one of the exit code.
+func checkError(ts *testscript.TestScript, code int, format, stderr string) {
+	var found api.Code
+	if format == "json" || format == "jsonl" {
+		lines := strings.Split(strings.TrimSpace(stderr), "\n")
+		var e struct {
+			Code            api.Code
+			Detail, Outcome string
+			Status          int
+		}
+		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &e); err != nil {
+			ts.Fatalf("the error is not JSON: %v", err)
+		}
+		if e.Detail == "" || e.Status != e.Code.HTTPStatus() || e.Outcome != string(e.Code.Outcome()) {
+			ts.Fatalf("the error has fields that are missing or wrong: %+v", e)
+		}
+		found = e.Code
+	} else if m := regexp.MustCompile(`(?m)^scope-registry: ([A-Z_]+): \S`).FindStringSubmatch(stderr); m != nil {
+		found = api.Code(m[1])
+	}
+	if !found.Known() || found.ExitCode() != code {
+		ts.Fatalf("exit %d, and the error is %q", code, found)
+	}
+}
+
+// checkJSON wants one JSON value of json, and an object on each line of jsonl.
+func checkJSON(format, stdout string) error {
+	switch format {
+	case "json":
+		var v any
+		return json.Unmarshal([]byte(stdout), &v)
+	case "jsonl":
+		for line := range strings.Lines(stdout) {
+			var v map[string]any
+			if err := json.Unmarshal([]byte(line), &v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// quoted is a command line as a shell takes it.
+func quoted(args []string) string {
+	out := make([]string, 0, len(args))
+	for _, a := range args {
+		if a == "" || strings.ContainsAny(a, ` '"\$|;<>*#`) {
+			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+		out = append(out, a)
+	}
+	return strings.Join(out, " ")
+}
+
+// varying is what differs from run to run, and what stands for it in a transcript.
+var varying = []struct {
+	what *regexp.Regexp
+	to   string
+}{
+	{regexp.MustCompile(`(?m)^(2> \S+ \[[A-Z]+\] |closed for |\{"type":"heartbeat").*\n`), ""}, // logs; no line at 0 ms; one a second
+	{regexp.MustCompile(`127\.0\.0\.1:[0-9]{5}`), "127.0.0.1:PORT"},
+	{regexp.MustCompile(`[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z`), "TIME"},
+	{regexp.MustCompile(`[0-9hms.]+ ago \(|in [0-9hms.]+ \(|due now \(`), "SPAN ("},
+	{regexp.MustCompile(`(?m)^(2> \S+ [a-z]+) for [0-9hms]+(, [0-9hms]+ left)?: .*`), "$1"}, // how often it looks at the move
+	{regexp.MustCompile(`("(?:since|at|time|quiesced)_ms": ?)[0-9]+`), "${1}MS"},
+	{regexp.MustCompile(`([Ii]ndex"?[:= ] *|"floor": ?|"term": ?|--from )[0-9]+`), "${1}N"},
+	{regexp.MustCompile(`(?m)^[0-9]+  +`), "N  "},
+	{regexp.MustCompile(`(?m)^(s[0-9]) +(?:leader|follower|candidate) +[0-9]+ +[0-9]+ `), "$1  ROLE  N  N  "},
+	{regexp.MustCompile(`("role": ?")[a-z]+|(leader |"leader": ?")s[0-9]`), "${1}${2}ROLE"},
+	{regexp.MustCompile(`\bmv-[0-9a-f]{16}\b`), "mv-ID"},
+	{regexp.MustCompile(`\b[0-9]+-[0-9a-f]{32}\b`), "REQUEST"},
+	{regexp.MustCompile(`\b([0-9a-f]{32}|[0-9a-f]{64})\b`), "HASH"},
+	{regexp.MustCompile(`\bgo1\.[0-9.]+`), "GO"},
+	{regexp.MustCompile(`(?m)(^bytes +)[0-9]+`), "${1}N"}, // of a backup, as in the next
+	{regexp.MustCompile(`("bytes": ?)[0-9]+(,\s*"sha256")`), "${1}N$2"},
+	{regexp.MustCompile(`(corrupt at byte |\.backup\.)[0-9]+`), "${1}N"},
+	{regexp.MustCompile(`it ends after [0-9]+ of [0-9]+`), "it ends after N of N"},
+	{regexp.MustCompile(`(does not answer s[0-9]): .*`), "$1: WHY"},
+	// The operating system's words, and which try was the last.
+	{regexp.MustCompile(`("detail":"[^\n]*?(?:cannot be reached|did not answer|cannot be listened on|listening for other servers on \S+)): (?:\\"|[^";)])*`), "$1: WHY"},
+	{regexp.MustCompile(`(?m)^(2> scope.*(?:cannot be reached|did not answer|cannot be listened on|listening for other servers on \S+)): [^;)\n]*`), "$1: WHY"},
+}
+
+// normal is text without what differs from run to run. Where it differed, columns are no longer aligned and are
+// separated by two spaces.
+func (b *bench) normal(text string) string {
+	out := strings.NewReplacer(b.dir, "$WORK", b.examples, "$EXAMPLES").Replace(text)
+	for _, v := range varying {
+		out = v.what.ReplaceAllString(out, v.to)
+	}
+	if out != text {
+		out = regexp.MustCompile(`(\S)   +`).ReplaceAllString(out, "$1  ")
+	}
+	return regexp.MustCompile(`(?m) +$`).ReplaceAllString(out, "")
+}
+
+func (b *bench) capture(ts *testscript.TestScript, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: capture VAR REGEXP")
+	}
+	m := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout") + ts.ReadFile("stderr"))
+	if len(m) != 2 {
+		ts.Fatalf("%s with one group matches nothing", args[1])
+	}
+	ts.Setenv(args[0], m[1])
+}
+
+func (b *bench) fields(ts *testscript.TestScript, args []string) {
+	dec, n := json.NewDecoder(strings.NewReader(ts.ReadFile("stdout"))), 0
+	for {
+		var v any
+		err := dec.Decode(&v)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		ts.Check(err)
+		n++
+		for _, name := range args {
+			if !has(v, strings.Split(name, ".")) {
+				ts.Fatalf("field %s is not there", name)
+			}
+		}
+	}
+	if n == 0 || len(args) == 0 {
+		ts.Fatalf("usage: fields NAME [NAME...], after JSON was printed")
+	}
+}
+
+// has reports whether v has the field at the path; where an array is on the way, every element must have it.
+func has(v any, path []string) bool {
+	switch v := v.(type) {
+	case []any:
+		return len(v) > 0 && !slices.ContainsFunc(v, func(e any) bool { return !has(e, path) })
+	case map[string]any:
+		field, ok := v[path[0]]
+		return ok && (len(path) == 1 || has(field, path[1:]))
+	}
+	return false
+}

@@ -1,0 +1,252 @@
+package respapi
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/scope"
+	"github.com/scope-registry/scope-registry/transport/resp"
+)
+
+// conn is one connection. It has one goroutine, serve, and a second one while
+// it is subscribed or a command waits for the end of a move. What is not said
+// to be otherwise belongs to serve.
+type conn struct {
+	srv   *Server
+	nc    net.Conn
+	id    int64
+	since time.Time
+	r     *resp.Reader
+	ahead []byte // read while a command waited; given to r before anything else
+
+	silent *list.Element // place in Server.silent, or nil; guarded by Server.mu
+
+	as     scope.NodeID  // that SCOPE ROUTE was last asked for: it is the same one each time
+	sub    *subscription // nil: not subscribed
+	unsent int           // answers held back
+	quit   bool          // no further command is read
+
+	// Shown to other connections by CLIENT LIST.
+	about    atomic.Pointer[profile]
+	command  atomic.Pointer[command] // the last one
+	lastRead atomic.Int64            // nanoseconds since 1970
+
+	mu sync.Mutex // guards w: a message must not stand inside an answer
+	w  *resp.Writer
+}
+
+// profile is what a client says of itself. It is replaced, never changed.
+type profile struct {
+	name, lib, libVersion string
+	proto                 int
+	subscribed            bool
+}
+
+func newConn(s *Server, nc net.Conn, id int64) *conn {
+	c := &conn{srv: s, nc: nc, id: id, since: time.Now()}
+	c.r, c.w = resp.NewReader(c, resp.DefaultLimits()), resp.NewWriter(c)
+	c.about.Store(&profile{proto: 2})
+	c.lastRead.Store(c.since.UnixNano())
+	return c
+}
+
+// describe changes what is known of the client.
+func (c *conn) describe(change func(*profile)) {
+	next := *c.about.Load()
+	change(&next)
+	c.about.Store(&next)
+}
+
+// serve answers commands, one after the other, until the connection ends.
+func (c *conn) serve() {
+	defer c.end()
+	for first := true; !c.quit && c.srv.down.Err() == nil; first = false {
+		args, err := c.r.Next()
+		if err != nil {
+			c.broke(err)
+			return
+		}
+		if first && !c.srv.spoke(c) {
+			return
+		}
+		c.execute(args)
+		if c.unsent++; c.unsent >= MaxUnsent && c.flush() != nil {
+			return
+		}
+	}
+	_ = c.flush() // it ends anyway
+}
+
+// end closes the connection. A panic ends this one only: a command that finds a
+// fault must not take the server from everybody else.
+func (c *conn) end() {
+	if p := recover(); p != nil {
+		c.srv.log.Error("a command panicked; its connection is closed", "panic", p, "from", c.nc.RemoteAddr(), "stack", string(debug.Stack()))
+	}
+	_ = c.nc.Close()
+	c.unsubscribe()
+	c.srv.leave(c)
+}
+
+// broke ends the connection over what Next returned. What is no command, or too
+// large a one, is answered first.
+func (c *conn) broke(err error) {
+	var protocol *resp.ProtocolError
+	var limit *resp.LimitError
+	switch {
+	case errors.As(err, &protocol):
+		c.srv.metrics.refused.WithLabelValues("protocol").Inc()
+	case errors.As(err, &limit):
+		c.srv.metrics.refused.WithLabelValues("size").Inc()
+	default:
+		_ = c.flush() // a client that only closed its sending side still reads
+		c.srv.log.Debug("connection ended", "from", c.nc.RemoteAddr(), "cause", err)
+		return
+	}
+	c.srv.log.Debug("connection refused", "from", c.nc.RemoteAddr(), "cause", err)
+	c.reply(func(w *resp.Writer) { w.Error("ERR " + err.Error()) })
+	if c.flush() == nil {
+		linger(c.nc)
+	}
+}
+
+// reply writes one answer as a whole. It is sent later.
+func (c *conn) reply(write func(w *resp.Writer)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	write(c.w)
+	c.quit = c.quit || c.w.Err() != nil
+}
+
+// flush sends what was written.
+func (c *conn) flush() error {
+	c.unsent = 0
+	return c.send(func(*resp.Writer) {})
+}
+
+// send writes a message as a whole and sends it. Any goroutine may.
+func (c *conn) send(write func(w *resp.Writer)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	write(c.w)
+	return c.w.Flush()
+}
+
+// Read is how commands come in. Before it waits for more of them everything
+// that was answered is sent.
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.ahead) > 0 {
+		n := copy(p, c.ahead)
+		if c.ahead = c.ahead[n:]; len(c.ahead) == 0 {
+			c.ahead = nil
+		}
+		return n, nil
+	}
+	if err := c.flush(); err != nil {
+		return 0, err
+	}
+	n, err := c.nc.Read(p)
+	c.lastRead.Store(time.Now().UnixNano())
+	return n, err
+}
+
+// Write is how answers go out. A client that does not take one piece of them
+// within writeTimeout is closed: what it is owed would else be kept for it.
+func (c *conn) Write(p []byte) (int, error) {
+	if err := c.nc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	n, err := c.nc.Write(p)
+	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			c.srv.metrics.refused.WithLabelValues("unread").Inc()
+		}
+		c.srv.log.Debug("a client does not take its answers", "from", c.nc.RemoteAddr(), "cause", err)
+		_ = c.nc.Close() // also ends a Read of the other goroutine
+	}
+	return n, err
+}
+
+// wake ends a Read that waits. It may be called from any goroutine. Who stops
+// the server ends down first: serve looks at it after every command, so that it
+// does not matter if whileConnected takes this back.
+func (c *conn) wake() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) }
+
+// whileConnected returns a context that ends with the connection or when the
+// server stops. Until stop is called a second goroutine reads ahead: only who
+// reads notices that a client has gone.
+func (c *conn) whileConnected() (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(c.srv.down)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if c.readAhead() != nil {
+			cancel()
+		}
+	}()
+	return ctx, func() {
+		c.wake()
+		<-done
+		_ = c.nc.SetReadDeadline(time.Time{})
+		cancel()
+	}
+}
+
+// readAhead keeps what comes in. It returns nil when it was woken or may keep
+// no more, else why the connection ended.
+func (c *conn) readAhead() error {
+	var room [512]byte
+	for len(c.ahead) < maxAhead {
+		n, err := c.nc.Read(room[:min(len(room), maxAhead-len(c.ahead))])
+		c.ahead = append(c.ahead, room[:n]...)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// host is where the client is, without its port.
+func (c *conn) host() string {
+	host, _, err := net.SplitHostPort(c.nc.RemoteAddr().String())
+	if err != nil || len(host) > maxHost || !printable(host, ' ') {
+		return "unknown"
+	}
+	return host
+}
+
+// read returns the state that answers a command.
+func (c *conn) read(o api.ReadOptions) (st fsm.State, err error) {
+	if o.Consistency == "" {
+		return c.srv.reg.Read(c.srv.hard, o)
+	}
+	ctx, cancel, err := c.request()
+	if err != nil {
+		return st, err
+	}
+	defer cancel()
+	return c.srv.reg.Read(ctx, o)
+}
+
+// request begins something that may wait. What was answered before is sent
+// first, or its client would wait too.
+func (c *conn) request() (context.Context, context.CancelFunc, error) {
+	if err := c.flush(); err != nil {
+		c.quit = true
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(c.srv.hard, requestTimeout)
+	return ctx, cancel, nil
+}

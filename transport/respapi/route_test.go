@@ -1,0 +1,95 @@
+package respapi
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/scope-registry/scope-registry/fsm"
+)
+
+// discarding takes every answer.
+type discarding struct{ net.Conn }
+
+func (discarding) Write(p []byte) (int, error)      { return len(p), nil }
+func (discarding) SetWriteDeadline(time.Time) error { return nil } // that of a pipe allocates
+
+func routing(t testing.TB) *conn {
+	reg := newMemory(t)
+	reg.declared(t)
+	reg.apply(t, &fsm.Declare{Prefix: []byte("moving:"), Writer: "a"},
+		&fsm.StartMove{Id: "m1", Prefix: []byte("moving:"), From: "a", To: "b", Mode: "assisted"})
+	near, _ := net.Pipe()
+	return newConn(New(Config{Registry: reg}), discarding{near}, 1)
+}
+
+func arguments(words ...string) [][]byte {
+	var out [][]byte
+	for _, w := range words {
+		out = append(out, []byte(w))
+	}
+	return out
+}
+
+func TestRouteAllocations(t *testing.T) {
+	c := routing(t)
+	for name, tc := range map[string]struct {
+		args [][]byte
+		most float64
+	}{
+		"owned":     {arguments("SCOPE", "ROUTE", "app:1", "AS", "a"), 0},
+		"lower":     {arguments("scope", "route", "app:1", "as", "a"), 0},
+		"unknown":   {arguments("SCOPE", "ROUTE", "x", "AS", "a"), 0},
+		"elsewhere": {arguments("SCOPE", "ROUTE", "app:1", "AS", "b"), 1},    // its text
+		"closed":    {arguments("SCOPE", "ROUTE", "moving:1", "AS", "b"), 1}, // its text
+		"a map":     {arguments("SCOPE", "ROUTE", "app:1"), 0},
+	} {
+		got := testing.AllocsPerRun(200, func() {
+			c.execute(tc.args)
+			if err := c.flush(); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if got > tc.most {
+			t.Errorf("%s: %v allocations, want at most %v", name, got, tc.most)
+		}
+	}
+}
+
+func BenchmarkRoute(b *testing.B) {
+	for name, args := range map[string][][]byte{
+		"owned":     arguments("SCOPE", "ROUTE", "app:1", "AS", "a"),
+		"elsewhere": arguments("SCOPE", "ROUTE", "app:1", "AS", "b"),
+		"map":       arguments("SCOPE", "ROUTE", "app:1"),
+	} {
+		b.Run(name, func(b *testing.B) {
+			c := routing(b)
+			b.ReportAllocs()
+			for b.Loop() {
+				c.execute(args)
+			}
+		})
+	}
+}
+
+// A connection as a whole, over loopback, with 64 commands on their way at once.
+func BenchmarkPipeline(b *testing.B) {
+	const pipeline = 64
+	s := onTCP(b)
+	s.reg.declared(b)
+	c := s.dial()
+	batch := ""
+	for range pipeline {
+		batch += "*5\r\n$5\r\nSCOPE\r\n$5\r\nROUTE\r\n$5\r\napp:1\r\n$2\r\nAS\r\n$1\r\na\r\n"
+	}
+	answers := make([]byte, pipeline*len("+OWNED\r\n"))
+	b.ReportAllocs()
+	for b.Loop() {
+		c.send(batch)
+		if _, err := io.ReadFull(c.r, answers); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N*pipeline)/b.Elapsed().Seconds(), "commands/s")
+}
