@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
 	"github.com/scope-registry/scope-registry/transport/peer"
 )
@@ -52,12 +53,15 @@ type founding struct {
 	log   hclog.Logger
 }
 
-// found waits until the cluster can be founded, and returns with the decision on disk. store and snaps get raft's
-// first configuration.
-func (f *founding) found(ctx context.Context, conf *raft.Config, s interface {
+// bothStores is what raft keeps its log and its votes in.
+type bothStores interface {
 	raft.LogStore
 	raft.StableStore
-}, snaps raft.SnapshotStore) error {
+}
+
+// found waits until the cluster can be founded, and returns with the decision on disk. store and snaps get raft's
+// first configuration.
+func (f *founding) found(ctx context.Context, conf *raft.Config, s bothStores, snaps raft.SnapshotStore) error {
 	var logged time.Time
 	for {
 		founders, waiting, err := f.ask(ctx)
@@ -82,12 +86,11 @@ func (f *founding) found(ctx context.Context, conf *raft.Config, s interface {
 
 // decide writes raft's first configuration, then the identity. In this order a crash in between leaves a server
 // that asks again; in the other it would find its raft state missing and refuse to start.
-func (f *founding) decide(founders map[string]string, conf *raft.Config, s interface {
-	raft.LogStore
-	raft.StableStore
-}, snaps raft.SnapshotStore) error {
-	err := raft.BootstrapCluster(conf, s, s, snaps, nil, f.cfg.voters())
-	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) { // the latter: a start before this one came this far
+func (f *founding) decide(founders map[string]string, conf *raft.Config, s bothStores, snaps raft.SnapshotStore) error {
+	if err := f.clear(s, snaps); err != nil {
+		return err
+	}
+	if err := raft.BootstrapCluster(conf, s, s, snaps, nil, f.cfg.voters()); err != nil {
 		return fmt.Errorf("writing the first configuration %s: %w; check the disk", showPeers(f.cfg.Peers), err)
 	}
 	who := f.dir.identity()
@@ -96,6 +99,36 @@ func (f *founding) decide(founders map[string]string, conf *raft.Config, s inter
 		return err
 	}
 	f.log.Info("founded", "cluster", who.Cluster, "servers", showPeers(f.cfg.Peers))
+	return nil
+}
+
+// clear takes back what a start before this one wrote. A crash may have cut that off before the configuration, and then
+// raft would wait for ever; or it had another list, and raft would go on with the servers of that one, perhaps alone.
+// Nothing is lost: raft runs only after the identity is written, and both its vote and its log would show that it did.
+func (f *founding) clear(s bothStores, snaps raft.SnapshotStore) error {
+	term, err := s.GetUint64([]byte(raftTermKey))
+	if errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		err = nil
+	}
+	last, lastErr := s.LastIndex()
+	list, listErr := snaps.List()
+	if err := errors.Join(err, lastErr, listErr); err != nil {
+		return fmt.Errorf("looking for what an earlier start left in %s: %w; check the disk", f.cfg.DataDir, err)
+	}
+	if term > 1 || last > 1 || len(list) > 0 {
+		return fmt.Errorf("data directory %s has a raft store that was in use (term %d, log up to %d), but its %s says that server %q never took part "+
+			"in a cluster; put back the directory as it was when it last stopped, or leave the server off (docs/operations.md)",
+			f.cfg.DataDir, term, last, identityFile, f.cfg.ID)
+	}
+	if last > 0 {
+		err = s.DeleteRange(1, last)
+	}
+	if err == nil && term > 0 {
+		err = s.SetUint64([]byte(raftTermKey), 0)
+	}
+	if err != nil {
+		return fmt.Errorf("clearing what an earlier start left in %s: %w; check the disk", f.cfg.DataDir, err)
+	}
 	return nil
 }
 
@@ -150,11 +183,11 @@ func (f *founding) judge(self identity, p Peer, who identity) error {
 	switch {
 	case who.ID != p.ID:
 		return fmt.Errorf("the server at %s is %q, not %q as in %s; correct the list", p.Addr, who.ID, p.ID, showPeers(f.cfg.Peers))
-	case who.Bootstrapped && who.Founders[self.ID] != self.Instance:
-		return &WipedError{ID: self.ID, Witness: p.ID, Cluster: who.Cluster}
 	case showPeers(who.Peers) != showPeers(f.cfg.Peers):
 		return fmt.Errorf("server %q was started with the servers %s, this one with %s; give every server the same list",
 			p.ID, showPeers(who.Peers), showPeers(f.cfg.Peers))
+	case who.Bootstrapped && who.Founders[self.ID] != self.Instance:
+		return &WipedError{ID: self.ID, Witness: p.ID, Cluster: who.Cluster}
 	}
 	return nil
 }

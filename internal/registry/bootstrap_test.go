@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -52,6 +53,19 @@ func newRig(t *testing.T) *rig {
 }
 
 func (r *rig) dir(id string) string { return filepath.Join(r.root, id) }
+
+// identity is the content of a server's identity file.
+func (r *rig) identity(id string) (who identity) {
+	r.t.Helper()
+	raw, err := os.ReadFile(filepath.Join(r.dir(id), identityFile))
+	if err == nil {
+		err = json.Unmarshal(raw, &who)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return who
+}
 
 func (r *rig) config(id string) Config {
 	return Config{ID: id, DataDir: r.dir(id), Peers: r.peers, Timing: "fast"}
@@ -227,14 +241,7 @@ func TestAnotherClusterIsRefused(t *testing.T) {
 	r := newRig(t)
 	r.start("s1", "s2", "s3")
 	r.close("s3")
-	raw, err := os.ReadFile(filepath.Join(r.dir("s3"), identityFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var who identity
-	if err := json.Unmarshal(raw, &who); err != nil {
-		t.Fatal(err)
-	}
+	who := r.identity("s3")
 	who.Cluster = "0123456789abcdef"
 	d := &dataDir{path: r.dir("s3")}
 	if err := d.set(who); err != nil {
@@ -253,6 +260,13 @@ func TestAnotherClusterIsRefused(t *testing.T) {
 
 func TestConfigNamesWhatIsWrong(t *testing.T) {
 	peers := []Peer{{"s1", "a:1"}, {"s2", "b:1"}}
+	var many []Peer
+	for i := range maxPeers + 1 {
+		many = append(many, Peer{fmt.Sprintf("s%d", i), fmt.Sprintf("h%d:1", i)})
+	}
+	if err := (Config{ID: "s1", DataDir: "d", Peers: many[:maxPeers]}).Check(); err != nil {
+		t.Error(err)
+	}
 	for says, cfg := range map[string]Config{
 		`timing "slow"`:              {ID: "s1", DataDir: "d", Peers: peers, Timing: "slow"},
 		`server id "s3"`:             {ID: "s3", DataDir: "d", Peers: peers},
@@ -262,6 +276,7 @@ func TestConfigNamesWhatIsWrong(t *testing.T) {
 		`"a:1" is in the list twice`: {ID: "s1", DataDir: "d", Peers: []Peer{{"s1", "a:1"}, {"s2", "a:1"}}},
 		`address "a"`:                {ID: "s1", DataDir: "d", Peers: []Peer{{"s1", "a"}}},
 		"has 0 entries":              {ID: "s1", DataDir: "d"},
+		"has 10 entries, 1 to 9":     {ID: "s1", DataDir: "d", Peers: many},
 	} {
 		if _, err := cfg.complete(); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("got %v, want it to say %q", err, says)

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -14,14 +15,16 @@ import (
 	"github.com/scope-registry/scope-registry/transport/peer"
 )
 
-// network is three servers in memory, to run inside a synctest bubble (RAFT trap 19).
+// network is servers in memory, to run inside a synctest bubble (RAFT trap 19).
 type network struct {
 	t       *testing.T
+	edit    func(*Config)
 	peers   []Peer
 	servers map[string]*node
 
-	mu  sync.Mutex // guards cut
-	cut map[string]bool
+	mu   sync.Mutex // guards the rest
+	cut  map[string]bool
+	hung string // a server that answers no call
 }
 
 // node is one server and what it stands on, which outlives a restart.
@@ -30,25 +33,63 @@ type node struct {
 	id    string
 	reg   *Registry
 	trans *raft.InmemTransport
-	store *raft.InmemStore
+	store *disk
 	snaps *raft.InmemSnapshotStore
 }
 
+// disk is a raft store in memory that may hang.
+type disk struct {
+	*raft.InmemStore
+	mu    sync.Mutex    // guards stuck
+	stuck chan struct{} // nil while it works
+}
+
+// hang makes every write wait until the function it returns is called.
+func (d *disk) hang() (release func()) {
+	stuck := make(chan struct{})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stuck = stuck
+	return sync.OnceFunc(func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.stuck = nil
+		close(stuck)
+	})
+}
+
+// StoreLogs implements raft.LogStore.
+func (d *disk) StoreLogs(logs []*raft.Log) error {
+	d.mu.Lock()
+	stuck := d.stuck
+	d.mu.Unlock()
+	if stuck != nil {
+		<-stuck
+	}
+	return d.InmemStore.StoreLogs(logs)
+}
+
+// newNetwork starts three servers. edit may be nil.
 func newNetwork(t *testing.T, edit func(*Config)) *network {
 	t.Helper()
-	n := &network{t: t, servers: map[string]*node{}, cut: map[string]bool{}}
-	for i := range 3 {
+	return newNetworkOf(t, 3, edit)
+}
+
+func newNetworkOf(t *testing.T, size int, edit func(*Config)) *network {
+	t.Helper()
+	n := &network{t: t, edit: edit, servers: map[string]*node{}, cut: map[string]bool{}}
+	for i := range size {
 		id := fmt.Sprintf("s%d", i+1)
 		n.peers = append(n.peers, Peer{ID: id, Addr: id + ":1"})
 	}
 	for _, p := range n.peers {
-		s := &node{net: n, id: p.ID, store: raft.NewInmemStore(), snaps: raft.NewInmemSnapshotStore()}
-		_, s.trans = raft.NewInmemTransport(raft.ServerAddress(p.Addr))
+		s := &node{net: n, id: p.ID, store: &disk{InmemStore: raft.NewInmemStore()}, snaps: raft.NewInmemSnapshotStore()}
+		s.plug()
 		n.servers[p.ID] = s
 	}
 	n.heal()
 	for _, p := range n.peers {
-		n.servers[p.ID].start(edit)
+		n.servers[p.ID].start()
 	}
 	t.Cleanup(func() {
 		for _, s := range n.servers {
@@ -62,12 +103,26 @@ func newNetwork(t *testing.T, edit func(*Config)) *network {
 	return n
 }
 
-func (s *node) start(edit func(*Config)) {
+// plug gives the server a transport, as raft closes the one it had.
+func (s *node) plug() { _, s.trans = raft.NewInmemTransport(raft.ServerAddress(s.id + ":1")) }
+
+// restart starts a server anew on what it had stored. It is cut off until the network heals.
+func (s *node) restart() {
+	s.net.t.Helper()
+	if err := s.reg.Close(); err != nil {
+		s.net.t.Error(err)
+	}
+	s.plug()
+	s.net.isolate(s.id)
+	s.start()
+}
+
+func (s *node) start() {
 	t := s.net.t
 	t.Helper()
 	cfg := Config{ID: s.id, DataDir: "memory", Peers: s.net.peers, OnFatal: func(err error) { t.Error(err) }}
-	if edit != nil {
-		edit(&cfg)
+	if s.net.edit != nil {
+		s.net.edit(&cfg)
 	}
 	cfg, err := cfg.complete()
 	if err != nil {
@@ -77,7 +132,7 @@ func (s *node) start(edit func(*Config)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := raft.BootstrapCluster(conf, s.store, s.store, s.snaps, s.trans, cfg.voters()); err != nil {
+	if err := raft.BootstrapCluster(conf, s.store, s.store, s.snaps, s.trans, cfg.voters()); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 		t.Fatal(err)
 	}
 	s.reg, err = start(cfg, plumbing{
@@ -91,6 +146,10 @@ func (s *node) start(edit func(*Config)) {
 // Call implements caller.
 func (s *node) Call(ctx context.Context, addr string, kind peer.Kind, payload []byte) ([]byte, error) {
 	for _, to := range s.net.servers {
+		if to.id+":1" == addr && s.net.hangs(to.id) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
 		if to.id+":1" == addr && !s.net.isCut(s.id) && !s.net.isCut(to.id) && to.reg != nil {
 			return to.reg.serve(ctx, s.id, kind, payload)
 		}
@@ -102,6 +161,19 @@ func (n *network) isCut(id string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.cut[id]
+}
+
+func (n *network) hangs(id string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.hung == id
+}
+
+// hang lets a server take calls and answer none.
+func (n *network) hang(id string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.hung = id
 }
 
 // isolate cuts one server off.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,7 +40,6 @@ type outcome struct {
 // proposal is a command on its way into the log.
 type proposal struct {
 	envelope []byte
-	taken    bool         // guarded by committer.mu: packed, or given up
 	done     chan outcome // buffered, so that nobody waits for a caller that left
 }
 
@@ -51,7 +51,6 @@ type committer struct {
 
 	mu      sync.Mutex // guards the rest
 	waiting []*proposal
-	live    int // in waiting and not given up
 	closed  bool
 }
 
@@ -83,11 +82,10 @@ func (c *committer) enqueue(p *proposal) error {
 	switch {
 	case c.closed:
 		return &definite{errClosing}
-	case c.live >= maxWaiting:
-		return &api.Error{Code: api.Limit, Detail: fmt.Sprintf("%d commands are waiting for the log, the limit is %d; try again later", c.live, maxWaiting)}
+	case len(c.waiting) >= maxWaiting:
+		return &api.Error{Code: api.Limit, Detail: fmt.Sprintf("%d commands are waiting for the log, the limit is %d; try again later", len(c.waiting), maxWaiting)}
 	}
 	c.waiting = append(c.waiting, p)
-	c.live++
 	signal(c.wake)
 	return nil
 }
@@ -96,16 +94,16 @@ func (c *committer) enqueue(p *proposal) error {
 func (c *committer) giveUp(p *proposal) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p.taken {
+	at := slices.Index(c.waiting, p)
+	if at < 0 {
 		return false
 	}
-	p.taken = true
-	c.live--
+	c.waiting = slices.Delete(c.waiting, at, at+1)
 	return true
 }
 
-// run packs until ctx ends, then turns away everything that waits. Raft must be shut down for it to return for sure:
-// a future has no deadline of its own (RAFT trap 4).
+// run packs until ctx ends, then turns away everything that waits. The entry in flight is waited for, which has no
+// deadline of its own (RAFT trap 4), so raft must still run then.
 func (c *committer) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		batch := c.take()
@@ -122,10 +120,9 @@ func (c *committer) run(ctx context.Context) {
 	defer c.mu.Unlock()
 	c.closed = true
 	for _, p := range c.waiting {
-		p.taken = true
 		p.done <- outcome{err: &definite{errClosing}}
 	}
-	c.waiting, c.live = nil, 0
+	c.waiting = nil
 }
 
 // take returns what goes into the next entry: all that waits up to fsm.PackEntry, or one larger command alone.
@@ -135,15 +132,11 @@ func (c *committer) take() (batch []*proposal) {
 	size := 0
 	for len(c.waiting) > 0 {
 		p := c.waiting[0]
-		if !p.taken {
-			if len(batch) > 0 && size+len(p.envelope) > fsm.PackEntry {
-				return batch
-			}
-			size += len(p.envelope)
-			p.taken = true
-			c.live--
-			batch = append(batch, p)
+		if len(batch) > 0 && size+len(p.envelope) > fsm.PackEntry {
+			return batch
 		}
+		size += len(p.envelope)
+		batch = append(batch, p)
 		c.waiting[0] = nil
 		c.waiting = c.waiting[1:]
 	}

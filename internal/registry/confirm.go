@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,33 +32,52 @@ type confirmer struct {
 	mu      sync.Mutex // guards the rest
 	waiting []chan confirmed
 	closed  bool
+	led     time.Time // when the last barrier that was answered began: this server led then
 }
 
 func newConfirmer(barrier func(time.Duration) raft.Future, index func() uint64) *confirmer {
 	return &confirmer{barrier: barrier, index: index, wake: make(chan struct{}, 1)}
 }
 
-// confirm waits for a barrier that began after the call. The error is raft's or that of ctx.
+// confirm waits for a barrier that began after the call. The error is raft's, that of ctx, or an *api.Error with LIMIT.
 func (c *confirmer) confirm(ctx context.Context) (uint64, error) {
 	ch := make(chan confirmed, 1)
-	c.mu.Lock()
-	if c.closed || len(c.waiting) >= maxWaiting {
-		n := len(c.waiting)
-		c.mu.Unlock()
-		return 0, fmt.Errorf("%d calls wait to be confirmed, at most %d are taken, none while the server stops; try again", n, maxWaiting)
+	if err := c.enqueue(ch); err != nil {
+		return 0, err
 	}
-	c.waiting = append(c.waiting, ch)
-	c.mu.Unlock()
-	signal(c.wake)
 	select {
 	case got := <-ch:
 		return got.index, got.err
 	case <-ctx.Done():
+		c.giveUp(ch)
 		return 0, ctx.Err()
 	}
 }
 
-// run serves until ctx ends. As with the committer, raft must be shut down for it to return for sure.
+// giveUp takes a call out of the queue, if it is still there.
+func (c *confirmer) giveUp(ch chan confirmed) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if at := slices.Index(c.waiting, ch); at >= 0 {
+		c.waiting = slices.Delete(c.waiting, at, at+1)
+	}
+}
+
+func (c *confirmer) enqueue(ch chan confirmed) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return &definite{errClosing}
+	case len(c.waiting) >= maxWaiting:
+		return &api.Error{Code: api.Limit, Detail: fmt.Sprintf("%d reads are waiting to be confirmed, the limit is %d; try again later", len(c.waiting), maxWaiting)}
+	}
+	c.waiting = append(c.waiting, ch)
+	signal(c.wake)
+	return nil
+}
+
+// run serves until ctx ends. As with the committer, raft must still run then.
 func (c *confirmer) run(ctx context.Context) {
 	for {
 		select {
@@ -71,12 +91,23 @@ func (c *confirmer) run(ctx context.Context) {
 		if len(waiting) == 0 {
 			continue
 		}
+		began := time.Now()
 		if err := c.barrier(enqueueTimeout).Error(); err != nil {
 			c.answer(waiting, confirmed{err: err})
 			continue
 		}
+		c.mu.Lock()
+		c.led = began
+		c.mu.Unlock()
 		c.answer(waiting, confirmed{index: c.index()})
 	}
+}
+
+// age is for how long nothing has shown that this server leads.
+func (c *confirmer) age() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Since(c.led)
 }
 
 func (c *confirmer) take(last bool) []chan confirmed {
@@ -94,7 +125,8 @@ func (c *confirmer) answer(waiting []chan confirmed, with confirmed) {
 }
 
 // Confirm returns an index that every change acknowledged before the call is at or below, once the state of this
-// server has reached it. Reading the state after it is a linearizable read. The error is NO_LEADER or TIMEOUT.
+// server has reached it. Reading the state after it is a linearizable read. The error is NO_LEADER, TIMEOUT,
+// UNAVAILABLE when this server stops, or LIMIT when 4,096 calls wait on the leader already.
 func (r *Registry) Confirm(ctx context.Context) (uint64, error) {
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
@@ -110,9 +142,8 @@ func (r *Registry) Confirm(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := r.fsm.WaitIndex(ctx, index); err != nil {
-		return 0, &api.Error{Code: api.Timeout, Index: r.fsm.State().Index(), Detail: fmt.Sprintf(
-			"this server has index %d and the leader confirmed %d: %v; try again, or another server", r.fsm.State().Index(), index, err)}
+	if err := r.WaitIndex(ctx, index); err != nil {
+		return 0, err
 	}
 	return index, nil
 }

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/migration"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -136,61 +136,48 @@ func TestSnapshotCatchUp(t *testing.T) {
 	})
 }
 
+// The new leader cannot know how much of the window the old one saw pass, so it begins anew.
 func TestWindowAbortByTheNewLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		const window, passed = time.Minute, 50 * time.Second
 		n := newNetwork(t, nil)
 		n.ready()
 		old := n.leader("")
 		mustPropose(t, old, setNode(1))
 		mustPropose(t, old, setNode(2))
 		mustPropose(t, old, fsm.Envelope{Command: &fsm.Declare{Prefix: []byte("app:"), Writer: "n1"}})
-		moved := mustPropose(t, old, fsm.Envelope{Command: &fsm.StartMove{Prefix: []byte("app:"), From: "n1", To: "n2", Mode: "assisted"}})
+		moved := mustPropose(t, old, fsm.Envelope{Command: &fsm.StartMove{
+			Prefix: []byte("app:"), From: "n1", To: "n2", Mode: "assisted", WindowMs: uint64(window.Milliseconds())}})
 		w, err := n.others(old.id)[0].reg.Watch(moved.GetIndex())
 		if err != nil {
 			t.Fatal(err)
 		}
+		<-time.After(passed)
 		n.isolate(old.id)
 		n.leader(old.id)
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Hour)
+		elected := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		for {
+		var ended *migration.Move
+		for ended == nil {
 			item, err := w.Next(ctx)
 			if err != nil {
 				t.Fatalf("the move was not ended: %v", err)
 			}
 			for _, e := range item.Events {
 				if e.Move != nil && !e.Move.Running() {
-					return
+					ended = e.Move
 				}
 			}
 		}
+		if ended.Phase != migration.Aborted || ended.Cause != fsm.CauseWindow {
+			t.Fatalf("the move is %s, cause %q; want an abort by the window", ended.Phase, ended.Cause)
+		}
+		if took := time.Since(elected); took < window-5*time.Second || took > window+5*time.Second {
+			t.Fatalf("aborted %v after the election and %v after the start, want the whole window of %v again", took, passed+took, window)
+		}
+		if r := n.others(old.id)[0].reg.State().Route([]byte("app:x"), "n1"); !r.IsLocalWriter() {
+			t.Fatalf("after the abort the source gets %s", r.Verdict)
+		}
 	})
-}
-
-func TestSubmitGivesUpBeforePacking(t *testing.T) {
-	c := newCommitter(nil) // nobody runs it
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, err := c.submit(ctx, []byte("x"))
-	var notApplied *definite
-	if !errors.As(err, &notApplied) {
-		t.Fatalf("got %v, want a definite error", err)
-	}
-	if got := c.take(); got != nil {
-		t.Fatalf("packed %v, which was given up", got)
-	}
-}
-
-func TestTakePacksUpToABound(t *testing.T) {
-	c := newCommitter(nil)
-	for _, size := range []int{fsm.PackEntry / 2, fsm.PackEntry / 2, 1, fsm.PackEntry + 1, 1} {
-		if err := c.enqueue(&proposal{envelope: make([]byte, size), done: make(chan outcome, 1)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for i, want := range []int{2, 1, 1, 1, 0} {
-		if got := len(c.take()); got != want {
-			t.Fatalf("entry %d packs %d commands, want %d", i, got, want)
-		}
-	}
 }

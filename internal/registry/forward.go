@@ -143,11 +143,19 @@ func (r *Registry) askPropose(ctx context.Context, l leader, envelope []byte) (*
 	return result, nil
 }
 
-// askConfirm has no unknown outcome: asking again harms nothing.
+// askAgain is askLeader for what has no unknown outcome: asking again harms nothing.
+func (r *Registry) askAgain(ctx context.Context, l leader, kind peer.Kind, payload []byte) ([]byte, error) {
+	body, err := r.askLeader(ctx, l, kind, payload)
+	if err != nil && api.CodeOf(err) == api.OutcomeUnknown {
+		return nil, &definite{errors.New(err.Error())}
+	}
+	return body, err
+}
+
 func (r *Registry) askConfirm(ctx context.Context, l leader) (uint64, error) {
-	body, err := r.askLeader(ctx, l, peer.KindConfirm, nil)
+	body, err := r.askAgain(ctx, l, peer.KindConfirm, nil)
 	if err != nil {
-		return 0, &definite{errors.New(err.Error())}
+		return 0, err
 	}
 	if len(body) != 8 {
 		return 0, &definite{fmt.Errorf("server %q confirmed an index of %d bytes, 8 belong there", l.id, len(body))}

@@ -17,9 +17,6 @@ import (
 )
 
 const (
-	// lastSnapshotTimeout bounds the snapshot on the way out.
-	lastSnapshotTimeout = 5 * time.Second
-
 	// worthwhile is the part of the snapshot threshold from which a snapshot on the way out saves the next start time.
 	worthwhile = 4
 
@@ -51,6 +48,7 @@ type Registry struct {
 
 	ctx     context.Context // ends early in Close
 	cancel  context.CancelFunc
+	drain   sync.WaitGroup // the reader of notifications, as long as raft runs
 	wg      sync.WaitGroup // the loops
 	futures sync.WaitGroup // goroutines that wait for one of raft's futures
 
@@ -201,7 +199,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.commits = newCommitter(r.raft.Apply)
 	r.confirms = newConfirmer(r.raft.Barrier, func() uint64 { return r.fsm.State().Index() })
-	r.wg.Go(func() { r.drainNotify(notify) })
+	r.drain.Go(func() { r.drainNotify(notify) })
 	r.wg.Go(func() { r.commits.run(r.ctx) })
 	r.wg.Go(func() { r.confirms.run(r.ctx) })
 	r.wg.Go(r.reconcileLoop)
@@ -215,19 +213,23 @@ func (r *Registry) Fatal() <-chan error { return r.alarm.fatal }
 
 // Close hands over leadership, takes a snapshot if that is worthwhile, and stops everything in the reverse order of
 // Open (RAFT trap 18). It may be called twice.
+//
+// What waits for one of raft's futures ends before raft does: a running raft answers every one, at the latest when it
+// finds that it lost its majority, but one that is shut down forgets those that had reached the queue of the state machine.
 func (r *Registry) Close() error {
 	r.closeOnce.Do(func() {
 		r.closing.Store(true) // no new proposals; those in flight may still reach the next leader
 		r.handOver()
 		r.lastSnapshot()
 		r.cancel()
-		err := r.raft.Shutdown().Error() // closes the transport
 		r.spawning.Lock()
 		r.spawned = true
 		r.spawning.Unlock()
 		r.futures.Wait()
-		close(r.drained)
 		r.wg.Wait()
+		err := r.raft.Shutdown().Error() // closes the transport
+		close(r.drained)
+		r.drain.Wait()
 		r.closeErr = errors.Join(err, closeAll(r.closers))
 	})
 	return r.closeErr
@@ -280,17 +282,10 @@ func (r *Registry) lastSnapshot() {
 	if !many && s.Index() <= last+r.cfg.SnapshotThreshold/worthwhile {
 		return
 	}
-	done := make(chan error, 1)
-	r.await(func() { done <- r.raft.Snapshot().Error() })
-	t := time.NewTimer(lastSnapshotTimeout)
-	defer t.Stop()
-	select {
-	case err := <-done:
-		if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
-			r.log.Warn("the snapshot on the way out failed", "error", err)
-		}
-	case <-t.C:
-		r.log.Warn("the snapshot on the way out takes too long", "bound", lastSnapshotTimeout)
+	r.log.Info("taking a snapshot on the way out", "index", s.Index())
+	// There is no giving up: raft could not be shut down before its snapshot is written either.
+	if err := r.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		r.log.Warn("the snapshot on the way out failed", "error", err)
 	}
 }
 

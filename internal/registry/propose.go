@@ -22,19 +22,20 @@ import (
 // makes the state apply it once.
 func (r *Registry) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, error) {
 	if r.closing.Load() {
-		return nil, &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("server %q is stopping; ask another one", r.cfg.ID)}
-	}
-	envelope, err := r.stamp(e).Encode()
-	if err != nil {
-		return nil, err
+		return nil, r.stopping()
 	}
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
-	result, err := r.deliver(ctx, envelope)
+	result, err := r.send(ctx, r.stamp(e))
+	if e.RequestID == "" && err == nil && result.GetCode() == string(api.RequestExpired) {
+		// The id was ours and older than the ring, as this server lags. Nothing was ever applied under it.
+		e.RequestID = requestIDAt(result.GetIndex())
+		result, err = r.send(ctx, r.stamp(e))
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := r.fsm.WaitIndex(ctx, result.GetIndex()); err != nil {
+	if err := r.waitIndex(ctx, result.GetIndex()); err != nil {
 		e := unknown("it was applied at index %d, which this server has not reached (%v)", result.GetIndex(), err)
 		e.Index = result.GetIndex()
 		return nil, e
@@ -43,6 +44,14 @@ func (r *Registry) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, er
 		return nil, err
 	}
 	return result, nil
+}
+
+func (r *Registry) send(ctx context.Context, e fsm.Envelope) (*fsm.Result, error) {
+	envelope, err := e.Encode()
+	if err != nil {
+		return nil, err
+	}
+	return r.deliver(ctx, envelope)
 }
 
 // deliver tries until there is a result.
@@ -106,10 +115,10 @@ func (r *Registry) stamp(e fsm.Envelope) fsm.Envelope {
 	return e
 }
 
-// requestID is "<index at first proposal>-<128 random bits>".
-func (r *Registry) requestID() string {
-	return fmt.Sprintf("%d-%s", r.fsm.State().Index(), randomHex(16))
-}
+func (r *Registry) requestID() string { return requestIDAt(r.fsm.State().Index()) }
+
+// requestIDAt is "<index at first proposal>-<128 random bits>".
+func requestIDAt(index uint64) string { return fmt.Sprintf("%d-%s", index, randomHex(16)) }
 
 // moveID is the id of a move for which the caller gave none. It follows from the request id: a retry, which another
 // server may get, must be the same command.

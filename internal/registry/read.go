@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,14 +15,37 @@ import (
 // State returns the newest state of this server. It is one atomic load.
 func (r *Registry) State() fsm.State { return r.fsm.State() }
 
-// WaitIndex waits until the state of this server has reached an index. The error is TIMEOUT.
+// WaitIndex waits until the state of this server has reached an index. The error is TIMEOUT, or UNAVAILABLE when this
+// server stops.
 func (r *Registry) WaitIndex(ctx context.Context, index uint64) error {
-	if err := r.fsm.WaitIndex(ctx, index); err != nil {
+	if err := r.waitIndex(ctx, index); err != nil {
+		if errors.Is(err, errClosing) {
+			return r.stopping()
+		}
 		now := r.fsm.State().Index()
 		return &api.Error{Code: api.Timeout, Index: now, Detail: fmt.Sprintf(
 			"this server has index %d and %d was asked for: %v; try again, or another server", now, index, err)}
 	}
 	return nil
+}
+
+// waitIndex also ends with this server: no index is reached any more then, and nobody may be left waiting for one.
+func (r *Registry) waitIndex(ctx context.Context, index uint64) error {
+	if r.fsm.State().Index() >= index {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(r.ctx, func() { cancel(errClosing) })()
+	if r.fsm.WaitIndex(ctx, index) != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// stopping is the error of a server that is being closed.
+func (r *Registry) stopping() *api.Error {
+	return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("server %q is stopping; ask another one", r.cfg.ID)}
 }
 
 // Watch follows the changes of this server's state, see fsm.FSM.Watch. Like a local read it is refused with
@@ -35,7 +59,7 @@ func (r *Registry) Watch(from uint64) (*fsm.Watcher, error) {
 }
 
 // Read returns a state as fresh as asked. The error is INVALID, UNAVAILABLE while this server has not caught up since
-// it started, STALE, TIMEOUT or NO_LEADER.
+// it started, STALE, TIMEOUT, NO_LEADER or LIMIT.
 func (r *Registry) Read(ctx context.Context, o api.ReadOptions) (fsm.State, error) {
 	if o.MaxStale < 0 {
 		return fsm.State{}, &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("max_stale %v is negative; give a duration from 0", o.MaxStale)}
@@ -59,24 +83,53 @@ func (r *Registry) Read(ctx context.Context, o api.ReadOptions) (fsm.State, erro
 			return fsm.State{}, err
 		}
 	}
-	if _, age, known := r.Leader(); o.MaxStale > 0 && o.Consistency != "linearizable" && (!known || age > o.MaxStale) {
-		return fsm.State{}, &api.Error{Code: api.Stale, Index: r.fsm.State().Index(), Detail: fmt.Sprintf(
-			"server %q last heard of the leader %v ago (leader known now: %v), more than max_stale %v; ask another server", r.cfg.ID, age, known, o.MaxStale)}
+	if o.MaxStale > 0 && o.Consistency != "linearizable" {
+		if err := r.checkStale(ctx, o.MaxStale); err != nil {
+			return fsm.State{}, err
+		}
 	}
 	return r.fsm.State(), nil
+}
+
+// checkStale refuses when this server may have missed what happened longer ago than the bound. A leader that was stopped,
+// or hangs, takes itself for the leader still; so it is believed only for the bound after a majority last followed it, and is
+// asked to show it again then.
+func (r *Registry) checkStale(ctx context.Context, bound time.Duration) error {
+	_, known := r.leaderNow()
+	age, leads := r.contact()
+	if leads {
+		if age = r.confirms.age(); age > bound {
+			ctx, cancel := r.bound(ctx)
+			defer cancel()
+			if _, err := r.confirms.confirm(ctx); err == nil {
+				return nil
+			}
+		}
+	}
+	if known && age <= bound {
+		return nil
+	}
+	return &api.Error{Code: api.Stale, Index: r.fsm.State().Index(), Detail: fmt.Sprintf(
+		"server %q last heard of the leader %v ago (leader known now: %v), more than max_stale %v; ask another server", r.cfg.ID, age, known, bound)}
 }
 
 // Leader returns the leader's id, how long ago it was heard of (0 on the leader itself), and whether it is known.
 func (r *Registry) Leader() (id string, lastContact time.Duration, known bool) {
 	l, known := r.leaderNow()
+	lastContact, _ = r.contact()
+	return l.id, lastContact, known
+}
+
+// contact is how long ago the leader was heard of, 0 where that is this server.
+func (r *Registry) contact() (age time.Duration, leads bool) {
 	if r.raft.State() == raft.Leader {
-		return l.id, 0, known
+		return 0, true
 	}
 	heard := r.raft.LastContact()
 	if heard.IsZero() { // never since the start
 		heard = r.started
 	}
-	return l.id, time.Since(heard), known
+	return time.Since(heard), false
 }
 
 // Ready is nil once this server has caught up and while it knows the leader.
@@ -95,7 +148,7 @@ func (r *Registry) caughtUp() error {
 		return nil
 	}
 	if r.closing.Load() {
-		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("server %q is stopping; ask another one", r.cfg.ID)}
+		return r.stopping()
 	}
 	return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("server %q has not caught up since it started; ask another one, or wait", r.cfg.ID)}
 }
@@ -109,5 +162,6 @@ func (r *Registry) catchUp() {
 			r.log.Info("caught up", "index", r.fsm.State().Index())
 			return
 		}
+		wait(r.ctx, retryPause) // an error may come at once
 	}
 }

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -90,7 +89,8 @@ func (r *Registry) askMember(ctx context.Context, p Peer, hash bool) (m api.Memb
 	return m, nil
 }
 
-// Transfer hands leadership to a server, "" to any. It may be asked of any server. The error is NOT_FOUND, INVALID,
+// Transfer hands leadership to a server, "" to any other, and returns when that one leads, as this server sees it. It may
+// be asked of any server. The error is NOT_FOUND, INVALID,
 // NO_LEADER or TIMEOUT.
 func (r *Registry) Transfer(ctx context.Context, to string) error {
 	if to != "" && r.cfg.addrOf(to) == "" {
@@ -98,19 +98,28 @@ func (r *Registry) Transfer(ctx context.Context, to string) error {
 	}
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
+	gone := "" // the leader that has let go
 	return r.onLeader(ctx, fmt.Sprintf("transferring leadership to %q", to), func(ctx context.Context, l leader) error {
 		switch {
-		case to != "" && l.id == to:
+		case l.id == to || to == "" && gone != "" && l.id != gone:
 			return nil
-		case l.self:
-			return r.transferHere(ctx, to)
+		case l.id == gone: // this server does not know the next one yet
+			return &definite{errNoLeader}
 		}
-		_, err := r.askLeader(ctx, l, peer.KindTransfer, []byte(to))
-		if api.CodeOf(err) == api.OutcomeUnknown && err != nil {
-			return &definite{errors.New(err.Error())} // whoever leads now is asked again
+		if err := r.transferFrom(ctx, l, to); err != nil {
+			return err
 		}
-		return err
+		gone = l.id
+		return &definite{errNoLeader} // until the next one leads
 	})
+}
+
+func (r *Registry) transferFrom(ctx context.Context, l leader, to string) error {
+	if l.self {
+		return r.transferHere(ctx, to)
+	}
+	_, err := r.askAgain(ctx, l, peer.KindTransfer, []byte(to)) // whoever leads then
+	return err
 }
 
 // transferHere transfers from this server, the leader.

@@ -2,6 +2,7 @@ package scopefile
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"reflect"
 	"strings"
@@ -89,4 +90,11 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("an error without a code: %v", err)
 		}
 	})
+}
+
+func TestFileLimit(t *testing.T) {
+	_, _, err := Parse("f", make([]byte, MaxFile+1)) // never touched, so it takes no memory
+	if err == nil || api.CodeOf(err) != api.TooLarge || !strings.Contains(err.Error(), fmt.Sprint(MaxFile)) {
+		t.Errorf("got %v, want TOO_LARGE and the limit of %d", err, MaxFile)
+	}
 }
