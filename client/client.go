@@ -142,8 +142,12 @@ func (c *Client) try(ctx context.Context, q call, id string, body []byte) error 
 	unsure := false
 	pause := firstPause
 	start := c.next.Load()
+	least := c.leastTime(ctx, q)
 	for round := range rounds {
 		for i := range c.endpoints {
+			if last != nil && !hasTime(ctx, least) {
+				return c.ended(q, id, unsure, last)
+			}
 			at := (start + uint32(i)) % uint32(len(c.endpoints))
 			err := c.once(ctx, c.endpoints[at], q, id, body)
 			if err == nil {
@@ -158,9 +162,6 @@ func (c *Client) try(ctx context.Context, q call, id string, body []byte) error 
 			}
 			unsure = unsure || q.mutates && errors.Is(err, &api.Error{Code: api.OutcomeUnknown})
 			last = err
-			if ctx.Err() != nil {
-				return c.ended(q, id, unsure, last)
-			}
 		}
 		if round == rounds-1 || !sleep(ctx, pause) {
 			break
@@ -168,6 +169,20 @@ func (c *Client) try(ctx context.Context, q call, id string, body []byte) error 
 		pause = min(2*pause, maxPause)
 	}
 	return c.ended(q, id, unsure, last)
+}
+
+// leastTime is what a further try needs: one that is cut off leaves the outcome open, and tells less than the try before.
+func (c *Client) leastTime(ctx context.Context, q call) time.Duration {
+	least := c.share(q)
+	if d, ok := ctx.Deadline(); ok {
+		least = min(least, time.Until(d))
+	}
+	return least / 4
+}
+
+func hasTime(ctx context.Context, least time.Duration) bool {
+	d, ok := ctx.Deadline()
+	return ctx.Err() == nil && (!ok || time.Until(d) >= least)
 }
 
 func (c *Client) ended(q call, id string, unsure bool, last error) error {
@@ -235,6 +250,10 @@ func (c *Client) request(ctx context.Context, endpoint string, q call, id string
 	}
 	if c.actor != "" {
 		req.Header.Set(api.HeaderActor, c.actor)
+	}
+	if d, ok := ctx.Deadline(); ok {
+		left := min(c.share(q), time.Until(d))
+		req.Header.Set(api.HeaderPatience, strconv.FormatInt(max(1, left.Milliseconds()), 10))
 	}
 	if q.epoch != 0 {
 		req.Header.Set("If-Match", strconv.FormatUint(q.epoch, 10))

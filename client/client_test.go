@@ -160,6 +160,31 @@ func TestSilentEndpointLeavesTime(t *testing.T) {
 	})
 }
 
+// A server that says shortly before the client's time is over that it knows no leader is believed: one more try would be
+// cut off, and nobody would know its outcome.
+func TestNoTryWithoutTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var patience []string
+		c := New([]string{"a"}, WithTimeout(10*time.Second), WithHTTPClient(&http.Client{Transport: network(func(r *http.Request) (*http.Response, error) {
+			rec := httptest.NewRecorder()
+			if r.Method == http.MethodGet {
+				ok(api.Node{})(rec, r)
+				return rec.Result(), nil
+			}
+			patience = append(patience, r.Header.Get(api.HeaderPatience))
+			<-time.After(9 * time.Second)
+			refuse(api.NoLeader)(rec, r)
+			return rec.Result(), nil
+		})}))
+		if _, err := c.SetNode(t.Context(), api.Node{ID: "n"}); !is(err, api.NoLeader) {
+			t.Errorf("%v", err)
+		}
+		if len(patience) != 1 || patience[0] != "10000" {
+			t.Errorf("asked with patience %v", patience)
+		}
+	})
+}
+
 func TestHeaders(t *testing.T) {
 	var got http.Header
 	cl := servers(t, when(func(w http.ResponseWriter, r *http.Request) {

@@ -53,6 +53,13 @@ func follow(t *testing.T, w *Watch, n int) string {
 	return strings.Join(got, " ")
 }
 
+// bounded ends a watch that nobody answers as it should.
+func bounded(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 func TestWatchAcrossEndpoints(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -91,7 +98,7 @@ func TestWatchAcrossEndpoints(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cl := servers(t, c.answers...)
-			w := cl.client().Watch(t.Context(), c.from)
+			w := cl.client().Watch(bounded(t), c.from)
 			defer w.Close()
 			items := strings.Count(strings.ReplaceAll(c.want, "again: ", ""), " ")/2 + 1
 			if got := follow(t, w, items); got != c.want {
@@ -114,7 +121,7 @@ func TestWatchDoesNotGoBack(t *testing.T) {
 	behind := inTurn(lines(snap(5, false), change(6), failure(api.Compacted)), lines(snap(3, false)))
 	ahead := inTurn(lines(snap(4, false)), lines(snap(8, false), change(9)))
 	cl := servers(t, behind, ahead)
-	w := cl.client().Watch(t.Context(), 0)
+	w := cl.client().Watch(bounded(t), 0)
 	defer w.Close()
 	if got := follow(t, w, 4); got != "snapshot 5 change 6 again: snapshot 8 change 9" {
 		t.Error(got)

@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
-# Regenerates the checked-in protobuf code, or checks that it is current.
+# Regenerates what is checked in but made from something else, or checks that it
+# is current: the protobuf code from its schema, docs/openapi.json from the
+# handlers.
 #
 #   tools/generated.sh write   overwrite the generated files
-#   tools/generated.sh check   generate into a temporary folder and compare;
-#                              exit 1 with a diff when they differ
+#   tools/generated.sh check   generate aside and compare; exit 1 with what
+#                              differs
 #
 # The check compares files, not git's view of them: it says the same in a
 # checkout with uncommitted work, and where git does not know the folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+openapi=("${GO:-go}" test -count=1 -run '^TestOpenAPIFile$' ./transport/httpapi)
 buf=("${GO:-go}" tool -modfile=tools/go.mod buf)
 
 # generated_under lists the generated files below a folder, relative to it.
@@ -21,6 +24,8 @@ case "${1:-}" in
 write)
 	"${buf[@]}" generate
 	generated_under .
+	"${openapi[@]}" -update
+	echo docs/openapi.json
 	;;
 check)
 	fresh="$(mktemp -d)"
@@ -38,7 +43,8 @@ check)
 		echo "generated code is not current: run 'make generate' and check in the result" >&2
 		exit 1
 	fi
-	echo "generated code is current: $(generated_under . | tr '\n' ' ')"
+	"${openapi[@]}"
+	echo "what is generated is current: $(generated_under . | tr '\n' ' ')docs/openapi.json"
 	;;
 *)
 	echo "usage: $0 write|check" >&2

@@ -7,6 +7,7 @@ const (
 	HeaderLastContact = "X-Registry-Last-Contact" // milliseconds since the leader was heard
 	HeaderRequestID   = "Idempotency-Key"         // request id of a mutation
 	HeaderActor       = "X-Registry-Actor"        // who asks, recorded with moves
+	HeaderPatience    = "X-Registry-Patience"     // milliseconds that the client waits for the reply
 )
 
 // Node is a data node.

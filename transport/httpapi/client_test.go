@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"testing"
@@ -77,4 +78,33 @@ func TestClientUnderstandsServer(t *testing.T) {
 	check("transfer", c.Transfer(ctx, "s2"))
 	check("health", c.Health(ctx))
 	check("stop", stop())
+}
+
+func TestClientStreams(t *testing.T) {
+	b := newBench(t)
+	b.populated()
+	url, stop := served(t, b.h)
+	c := client.New([]string{url})
+	var data bytes.Buffer
+	index, err := c.Backup(t.Context(), &data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := loaded(data.Bytes())
+	if err != nil || st.Hash() != b.reg.State().Hash() || index != st.Index() {
+		t.Errorf("a backup of index %d holds %d, %v", index, st.Index(), err)
+	}
+	watch := c.Watch(t.Context(), 1)
+	defer watch.Close()
+	for last := uint64(1); last < index; {
+		item, err := watch.Next()
+		if err != nil || item.Type != "change" || item.Index <= last || len(item.Changes) == 0 {
+			t.Fatalf("%v, %+v after %d", err, item, last)
+		}
+		last = item.Index
+	}
+	watch.Close()
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
 }

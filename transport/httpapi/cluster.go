@@ -45,7 +45,7 @@ func (s *server) transferLeader(ctx context.Context, in *transferInput) (*applie
 	if err := checkNodes("to", to); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := in.bound(ctx)
 	defer cancel()
 	if err := s.reg.Transfer(ctx, to); err != nil {
 		return nil, err

@@ -61,7 +61,7 @@ type Config struct {
 	Logger   hclog.Logger        // requests are logged at debug level; nil logs nothing
 	Gatherer prometheus.Gatherer // what /metrics shows; nil shows nothing
 	Metrics  *Metrics            // counts requests and watchers, see Collector; nil counts unseen
-	Version  string
+	Version  string              // of the program, for /openapi.json
 }
 
 // server is the handler of one front end.
@@ -71,7 +71,8 @@ type server struct {
 	metrics  *Metrics
 	mux      *http.ServeMux
 	api      huma.API
-	watchers atomic.Int64
+	watchers atomic.Int64 // open watch streams
+	backups  atomic.Int64 // downloads under way
 }
 
 // New returns the handler of /v1, /openapi.json, /healthz, /readyz and
@@ -90,30 +91,13 @@ func New(cfg Config) http.Handler {
 	}
 	s.api = humago.New(s.mux, openAPI(cfg.Version))
 	s.api.UseMiddleware(enter)
-	s.routes()
-	s.raw("healthz", "/healthz", "Whether the process answers", s.healthz)
-	s.raw("readyz", "/readyz", "Whether this server has caught up once and knows a leader", s.readyz)
-	s.raw("metrics", "/metrics", "Prometheus metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{}).ServeHTTP)
-	s.raw("watch", "/v1/watch", "Stream of changes as JSON lines, from the query's index on; without one a snapshot first", s.watch)
-	return s
-}
-
-// openAPI configures huma: JSON only, no schema links, no page of documentation
-// (that would load scripts from the internet), our own problems.
-func openAPI(version string) huma.Config {
-	cfg := huma.DefaultConfig("Scope registry", version)
-	cfg.DocsPath, cfg.SchemasPath = "", ""
-	cfg.CreateHooks = nil
-	cfg.RejectUnknownQueryParameters = true
-	cfg.Transformers = []huma.Transformer{toProblem}
-	return cfg
-}
-
-func (s *server) routes() {
 	s.scopeRoutes()
 	s.nodeRoutes()
 	s.moveRoutes()
 	s.clusterRoutes()
+	s.rawRoutes(promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{}))
+	s.describe()
+	return s
 }
 
 // register adds one operation. Errors of h become problems.
@@ -133,23 +117,6 @@ func register[I, O any](s *server, id, method, path, summary string, h func(cont
 			return nil, problemOf(err)
 		}
 		return out, nil
-	})
-}
-
-// raw adds a GET that writes its own reply.
-func (s *server) raw(id, path, summary string, h http.HandlerFunc) {
-	responses := s.problemResponse()
-	responses["200"] = &huma.Response{Description: "OK"}
-	op := &huma.Operation{OperationID: id, Method: http.MethodGet, Path: path, Summary: summary, Responses: responses}
-	if id == "watch" {
-		op.Parameters = []*huma.Param{{Name: "from", In: "query", Schema: &huma.Schema{Type: huma.TypeInteger}}}
-	}
-	s.api.OpenAPI().AddOperation(op)
-	s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
-		if reply := replyOf(r.Context()); reply != nil {
-			reply.operation = id
-		}
-		h(w, r)
 	})
 }
 

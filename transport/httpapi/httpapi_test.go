@@ -67,6 +67,11 @@ func (m *memory) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, erro
 	if m.fail != nil {
 		return nil, m.fail
 	}
+	return m.commit(e)
+}
+
+// commit applies a command. mu is held, or nothing else runs.
+func (m *memory) commit(e fsm.Envelope) (*fsm.Result, error) {
 	m.moves++
 	made := fmt.Sprintf("mv-%d", m.moves)
 	if e.RequestID != "" { // as the registry does: a retry must be the same command
@@ -98,11 +103,15 @@ func (m *memory) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, erro
 	return results[0], fsm.ResultError(results[0])
 }
 
-func (m *memory) Read(_ context.Context, o api.ReadOptions) (fsm.State, error) {
+func (m *memory) Read(ctx context.Context, o api.ReadOptions) (fsm.State, error) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.read = append(m.read, o)
-	return m.State(), m.down
+	down := m.down
+	m.mu.Unlock()
+	if err := m.WaitIndex(ctx, o.MinIndex); err != nil {
+		return fsm.State{}, &api.Error{Code: api.Timeout, Detail: err.Error()}
+	}
+	return m.State(), down
 }
 
 func (m *memory) Leader() (string, time.Duration, bool) { return "s1", 7 * time.Millisecond, true }
@@ -161,13 +170,18 @@ func newBench(t *testing.T) *bench {
 	return &bench{t, reg, New(Config{Registry: reg, Gatherer: gatherer, Metrics: metrics, Version: "v0"})}
 }
 
+// endless is longer than any request but a stream takes, the longest wait included.
+const endless = 2 * time.Minute
+
 func (b *bench) do(method, target, body string, headers ...string) *httptest.ResponseRecorder {
 	b.t.Helper()
 	var r io.Reader
 	if body != "" {
 		r = strings.NewReader(body)
 	}
-	req := httptest.NewRequest(method, target, r)
+	ctx, cancel := context.WithTimeout(b.t.Context(), endless)
+	defer cancel()
+	req := httptest.NewRequestWithContext(ctx, method, target, r)
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}

@@ -152,11 +152,3 @@ func shown(v any) string {
 	}
 	return fmt.Sprintf("%q", text)
 }
-
-// problemResponse documents the error reply of an operation.
-func (s *server) problemResponse() map[string]*huma.Response {
-	return map[string]*huma.Response{"default": {
-		Description: "Refused or failed; code says why, outcome whether a mutation may have been applied",
-		Content:     map[string]*huma.MediaType{problemType: {Schema: s.problemSchema()}},
-	}}
-}

@@ -106,39 +106,3 @@ func TestMetrics(t *testing.T) {
 		`scope_registry_http_requests_total{code="404",operation="none"} 1`,
 		`scope_registry_http_request_duration_seconds_count{operation="setNode"} 3`)
 }
-
-func TestOpenAPIListsEveryOperation(t *testing.T) {
-	b := newBench(t)
-	var doc struct {
-		OpenAPI string
-		Paths   map[string]map[string]struct {
-			Responses  map[string]any
-			Parameters []struct{ Name string }
-		}
-	}
-	b.ok(200, &doc, "GET", "/openapi.json", "")
-	if !strings.HasPrefix(doc.OpenAPI, "3.1") {
-		t.Errorf("version %s", doc.OpenAPI)
-	}
-	want := strings.Fields(`get/v1/route get/v1/explain get/v1/scopes get/v1/scope put/v1/scope delete/v1/scope post/v1/apply
-		get/v1/nodes get/v1/nodes/{id} put/v1/nodes/{id} delete/v1/nodes/{id} post/v1/moves get/v1/moves get/v1/moves/{id}
-		post/v1/moves/{id}/quiesce post/v1/moves/{id}/shipped post/v1/moves/{id}/ready post/v1/moves/{id}/abort
-		post/v1/moves/{id}/cleaned post/v1/force get/v1/cluster post/v1/cluster/transfer get/v1/watch get/healthz get/readyz get/metrics`)
-	have := 0
-	for _, methods := range doc.Paths {
-		have += len(methods)
-	}
-	if have != len(want) {
-		t.Errorf("%d operations, want %d", have, len(want))
-	}
-	for _, w := range want {
-		method, path, _ := strings.Cut(w, "/")
-		op, ok := doc.Paths["/"+path][method]
-		if !ok || op.Responses["default"] == nil {
-			t.Errorf("%s is not described, or not its errors", w)
-		}
-	}
-	if b.do("GET", "/docs", "").Code != 404 {
-		t.Error("there is a page of documentation")
-	}
-}

@@ -2,14 +2,12 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
-	"reflect"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
@@ -69,24 +67,44 @@ func (r *reply) Write(p []byte) (int, error) {
 	return r.ResponseWriter.Write(p)
 }
 
+// startStream writes the header of a reply that is sent piece by piece. Its
+// connection serves no other request: the deadline for the last piece stays on
+// it, so that not even the end of the reply can hang.
+func startStream(w http.ResponseWriter) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Connection", "close")
+	w.WriteHeader(http.StatusOK)
+}
+
+// deadline bounds the writing of the next piece of a stream.
+func deadline(c *http.ResponseController, d time.Duration) error {
+	err := c.SetWriteDeadline(time.Now().Add(d))
+	if errors.Is(err, http.ErrNotSupported) {
+		return nil // a writer without deadlines is one of a test
+	}
+	return err
+}
+
 // ServeHTTP answers one request, counts it and logs it.
 func (s *server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	start := time.Now()
 	r := &reply{ResponseWriter: w, server: s, request: req, operation: "none"}
 	req = req.WithContext(context.WithValue(req.Context(), replyKey{}, r))
 	r.request = req
+	defer func() { // also of a reply that was cut off
+		if r.status == 0 {
+			r.status = http.StatusOK
+		}
+		took := time.Since(start)
+		s.metrics.observe(r.operation, r.status, took)
+		s.log.Debug("request", "operation", r.operation, "method", req.Method, "path", req.URL.Path,
+			"status", r.status, "took", took, "from", req.RemoteAddr)
+	}()
 	if _, pattern := s.mux.Handler(req); pattern == "" {
 		s.unknown(r, req)
 	} else {
 		s.mux.ServeHTTP(r, req)
 	}
-	if r.status == 0 {
-		r.status = http.StatusOK
-	}
-	took := time.Since(start)
-	s.metrics.observe(r.operation, r.status, took)
-	s.log.Debug("request", "operation", r.operation, "method", req.Method, "path", req.URL.Path,
-		"status", r.status, "took", took, "from", req.RemoteAddr)
 }
 
 // unknown answers what no pattern matches: another method of a known path, or
@@ -110,8 +128,25 @@ func (d *discarded) Header() http.Header         { return d.header }
 func (d *discarded) Write(p []byte) (int, error) { return len(p), nil }
 func (d *discarded) WriteHeader(int)             {}
 
+// Patience lets a server say what it knows before its client gives up: a refusal
+// is worth more than silence, after which nobody knows the outcome. Exported, as
+// huma sees no others.
+type Patience struct {
+	PatienceMS uint64 `header:"X-Registry-Patience" doc:"Milliseconds the client waits; the server answers before, at most 10 s after it was asked"`
+}
+
+// bound is ctx with the time that the server has to answer.
+func (p Patience) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := requestTimeout
+	if p.PatienceMS > 0 && p.PatienceMS < uint64(limit/time.Millisecond) {
+		limit = time.Duration(p.PatienceMS) * time.Millisecond * 9 / 10 // the rest is for the way back
+	}
+	return context.WithTimeout(ctx, limit)
+}
+
 // ReadParams are the read levels, for every read. Exported, as huma sees no others.
 type ReadParams struct {
+	Patience
 	Consistency string `query:"consistency" enum:"local,linearizable" doc:"local (default) or linearizable"`
 	MinIndex    uint64 `query:"min_index" doc:"Wait until this index is applied here"`
 	MaxStale    string `query:"max_stale" doc:"Refuse if the leader was not heard for longer, for example 500ms; a bare number is milliseconds"`
@@ -130,7 +165,7 @@ func (s *server) read(ctx context.Context, p ReadParams) (fsm.State, error) {
 		}
 		o.MaxStale = d
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := p.bound(ctx)
 	defer cancel()
 	st, err := s.reg.Read(ctx, o)
 	if err != nil {
@@ -148,12 +183,12 @@ func (s *server) answeredAt(ctx context.Context, index uint64) {
 
 // Mutation are the headers of every mutation. Exported, as huma sees no others.
 type Mutation struct {
+	Patience
 	RequestID string `header:"Idempotency-Key" doc:"Request id: a retry with the same one takes effect at most once"`
 	Actor     string `header:"X-Registry-Actor" doc:"Who asks; recorded with moves"`
 }
 
-// propose commits one command and returns its result. Without a deadline of
-// its own a request is given requestTimeout.
+// propose commits one command and returns its result.
 func (s *server) propose(ctx context.Context, m Mutation, cmd fsm.Command) (*fsm.Result, error) {
 	if err := headerText(api.HeaderRequestID, m.RequestID); err != nil {
 		return nil, err
@@ -164,11 +199,8 @@ func (s *server) propose(ctx context.Context, m Mutation, cmd fsm.Command) (*fsm
 	if m.Actor == "" {
 		m.Actor = "anonymous@" + remoteHost(ctx)
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, requestTimeout)
-		defer cancel()
-	}
+	ctx, cancel := m.bound(ctx)
+	defer cancel()
 	res, err := s.reg.Propose(ctx, fsm.Envelope{RequestID: m.RequestID, Actor: m.Actor, Command: cmd})
 	if err != nil {
 		return nil, err
@@ -199,8 +231,4 @@ func headerText(name, value string) error {
 		return invalid("%s %s has a byte at %d that is not printable ASCII", name, shown(value), i)
 	}
 	return nil
-}
-
-func (s *server) problemSchema() *huma.Schema {
-	return s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[problem](), true, "Problem")
 }

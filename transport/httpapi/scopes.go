@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
@@ -233,7 +236,17 @@ type batchInput struct {
 	Body api.Batch
 }
 
-type batchOutput struct{ Body api.Applying }
+type batchOutput struct{ Body applying }
+
+// applying is described as the one thing or the other that it is.
+type applying api.Applying
+
+// Schema implements huma.SchemaProvider.
+func (applying) Schema(r huma.Registry) *huma.Schema {
+	plan := &huma.Schema{Type: huma.TypeObject, AdditionalProperties: false, Required: []string{"plan"},
+		Properties: map[string]*huma.Schema{"plan": r.Schema(reflect.TypeFor[api.Plan](), true, "Plan")}}
+	return &huma.Schema{OneOf: []*huma.Schema{r.Schema(reflect.TypeFor[api.Applied](), true, "Applied"), plan}}
+}
 
 func (s *server) applyBatch(ctx context.Context, in *batchInput) (*batchOutput, error) {
 	cmd, err := batchOf(in.Body)
@@ -249,14 +262,14 @@ func (s *server) applyBatch(ctx context.Context, in *batchInput) (*batchOutput, 
 		if err != nil {
 			return nil, err
 		}
-		return &batchOutput{api.Applying{Plan: view.Plan(st.Index(), plan)}}, nil
+		return &batchOutput{applying{Plan: view.Plan(st.Index(), plan)}}, nil
 	}
 	res, err := s.propose(ctx, in.Mutation, cmd)
 	if err != nil {
 		return nil, err
 	}
 	done := view.Applied(res)
-	return &batchOutput{api.Applying{Applied: &done}}, nil
+	return &batchOutput{applying{Applied: &done}}, nil
 }
 
 func batchOf(b api.Batch) (*fsm.Batch, error) {

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
@@ -42,16 +44,49 @@ func TestRouteReplies(t *testing.T) {
 
 func TestReadLevels(t *testing.T) {
 	b := newBench(t)
-	b.ok(200, nil, "GET", "/v1/route?key=x&consistency=linearizable&min_index=0&max_stale=500ms", "")
-	b.ok(200, nil, "GET", "/v1/nodes?max_stale=250", "")
-	if got := fmt.Sprint(b.reg.read); got != "[{linearizable 0 500ms} { 0 250ms}]" {
-		t.Errorf("reads were %s", got)
+	b.moving()
+	for _, path := range []string{"route?key=x", "explain?key=x", "scopes?limit=1", "scope?prefix=app:", "nodes?", "nodes/a?", "moves?limit=1", "moves/m1?"} {
+		b.reg.read = nil
+		b.ok(200, nil, "GET", "/v1/"+path+"&consistency=linearizable&min_index=4&max_stale=500ms", "")
+		b.ok(200, nil, "GET", "/v1/"+path+"&max_stale=250", "")
+		if got := fmt.Sprint(b.reg.read); got != "[{linearizable 4 500ms} { 0 250ms}]" {
+			t.Errorf("%s: reads were %s", path, got)
+		}
 	}
 	contains(t, b.refused(api.Invalid, "GET", "/v1/route?key=x&consistency=weak", "").Detail, "query.consistency", "weak")
 	contains(t, b.refused(api.Invalid, "GET", "/v1/route?key=x&min_index=abc", "").Detail, "query.min_index", "abc")
 	contains(t, b.refused(api.Invalid, "GET", "/v1/route?key=x&max_stale=-1s", "").Detail, "max_stale", "-1s")
 	b.reg.down = &api.Error{Code: api.Stale, Detail: "too old"}
 	b.refused(api.Stale, "GET", "/v1/route?key=x", "")
+}
+
+// A read with min_index waits for it and answers from there, or gives up.
+func TestMinIndexIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.declared() // indexes 1 to 4
+		defer time.AfterFunc(time.Second, func() { b.propose(&fsm.SetNode{Id: "d", Addr: "h:1"}) }).Stop()
+		start := time.Now()
+		var n api.Node
+		h := b.ok(200, &n, "GET", "/v1/nodes/d?min_index=5", "")
+		if n.ID != "d" || h.Get(api.HeaderIndex) != "5" || time.Since(start) != time.Second {
+			t.Errorf("%+v at index %s after %v", n, h.Get(api.HeaderIndex), time.Since(start))
+		}
+		start = time.Now()
+		b.refused(api.Timeout, "GET", "/v1/nodes/d?min_index=6", "")
+		if took := time.Since(start); took != requestTimeout {
+			t.Errorf("gave up after %v", took)
+		}
+		// The client hears it before it gives up itself; one with more patience hears it at the server's own limit.
+		for patience, want := range map[string]time.Duration{"1000": 900 * time.Millisecond, "60000": requestTimeout} {
+			start = time.Now()
+			b.refused(api.Timeout, "GET", "/v1/nodes/d?min_index=6", "", api.HeaderPatience, patience)
+			if took := time.Since(start); took != want {
+				t.Errorf("with a patience of %s ms gave up after %v, want %v", patience, took, want)
+			}
+		}
+		b.refused(api.Invalid, "GET", "/v1/nodes/d", "", api.HeaderPatience, "-1")
+	})
 }
 
 func TestRouteRefusals(t *testing.T) {
@@ -188,7 +223,12 @@ func TestListScopes(t *testing.T) {
 	contains(t, b.refused(api.Invalid, "GET", "/v1/scopes?limit=10001", "").Detail, "10001", "10000")
 	b.refused(api.Invalid, "GET", "/v1/scopes?limit=-1", "")
 	b.refused(api.Invalid, "GET", "/v1/scopes?node=!", "")
-	contains(t, b.do("GET", "/v1/scopes?under=none", "").Body.String(), `"scopes":[]`)
+}
+
+func TestListsOfNothing(t *testing.T) {
+	for _, kind := range []string{"scopes", "nodes", "moves"} {
+		contains(t, newBench(t).do("GET", "/v1/"+kind, "").Body.String(), `"`+kind+`":[]`)
+	}
 }
 
 func TestExplain(t *testing.T) {
@@ -231,6 +271,33 @@ func TestApply(t *testing.T) {
 	b.refused(api.NodeUnknown, "POST", "/v1/apply", `{"scopes":[{"prefix":"y:","writer":"b"}],"dry_run":true}`)
 	contains(t, b.refused(api.Invalid, "POST", "/v1/apply", `{"scopes":[{"prefix":"y:","writer":"a"},{"prefix":"\\","writer":"a"}]}`).Detail, "scopes[1].prefix")
 	contains(t, b.refused(api.Invalid, "POST", "/v1/apply", `{"nodes":[{"id":"?","addr":"h:1"}]}`).Detail, "nodes[0].id", "?")
+}
+
+// if_index is compared with the last change of nodes or scopes: the phases of a
+// move leave a plan valid, its flip does not.
+func TestIfIndex(t *testing.T) {
+	b := newBench(t)
+	b.declared()
+	plan := func() uint64 {
+		var out api.Applying
+		b.ok(200, &out, "POST", "/v1/apply", `{"nodes":[{"id":"d","addr":"h:1"}],"dry_run":true}`)
+		return out.Plan.Index
+	}
+	apply := func(addr string, index uint64) string {
+		return fmt.Sprintf(`{"nodes":[{"id":"d","addr":%q}],"if_index":%d}`, addr, index)
+	}
+	planned := plan()
+	b.ok(202, nil, "POST", "/v1/moves", `{"id":"m1","prefix":"app:","from":"a","to":"b","mode":"assisted"}`)
+	b.ok(200, nil, "POST", "/v1/moves/m1/shipped", "")
+	b.ok(200, nil, "POST", "/v1/apply", apply("h:1", planned))
+	planned = plan()
+	b.ok(200, nil, "POST", "/v1/moves/m1/ready", "")
+	p := b.refused(api.IndexChanged, "POST", "/v1/apply", apply("h:2", planned))
+	if p.Index != b.reg.State().ConfigIndex() || p.Index <= planned || p.Floor != p.Index {
+		t.Errorf("%+v after a plan at %d, want the index %d of the flip", p, planned, b.reg.State().ConfigIndex())
+	}
+	b.ok(200, nil, "POST", "/v1/moves/m1/cleaned", `{"reason":"off"}`)
+	b.ok(200, nil, "POST", "/v1/apply", apply("h:2", p.Index))
 }
 
 func TestApplyLimits(t *testing.T) {

@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/scope-registry/scope-registry/fsm"
@@ -15,29 +18,40 @@ import (
 )
 
 const (
-	// heartbeatEvery tells an idle watcher that the stream lives, and its index.
+	// heartbeatEvery tells a watcher that the stream lives, and its index.
 	heartbeatEvery = time.Second
-	// lineTimeout ends the stream of a watcher that does not read, whose queue
-	// would else hold changes for it.
+	// lineTimeout ends the stream of a watcher that does not read: it holds a
+	// connection, and its place among MaxWatchers.
 	lineTimeout = 10 * time.Second
 	// snapshotChunk bounds the changes of one snapshot line, so that a reader
 	// needs no large buffer.
 	snapshotChunk = 1000
+	// retryAfter is when an EventSource connects again.
+	retryAfter = time.Second
 )
 
-// watch streams changes as JSON lines.
+// The media types of a watch.
+const (
+	linesType  = "application/x-ndjson"
+	eventsType = "text/event-stream"
+)
+
+// lastEventID is the header in which an EventSource says what it has seen.
+const lastEventID = "Last-Event-ID"
+
+// watch streams changes, as JSON lines or as server-sent events.
 func (s *server) watch(w http.ResponseWriter, r *http.Request) {
 	from, err := watchFrom(r)
 	if err != nil {
 		writeProblem(w, problemOf(err))
 		return
 	}
-	defer s.watchers.Add(-1)
-	if s.watchers.Add(1) > MaxWatchers {
+	if !take(&s.watchers, MaxWatchers) {
 		writeProblem(w, problemOf(&api.Error{Code: api.Limit,
 			Detail: fmt.Sprintf("this server has %d watchers, which is the limit; use another server, or close some", MaxWatchers)}))
 		return
 	}
+	defer s.watchers.Add(-1)
 	s.metrics.watchers.Inc()
 	defer s.metrics.watchers.Dec()
 	watcher, err := s.reg.Watch(from)
@@ -48,30 +62,62 @@ func (s *server) watch(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer untilShutdown(ctx, cancel)()
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	w.Header().Set("Cache-Control", "no-store")
-	st := &stream{server: s, watcher: watcher, control: http.NewResponseController(w), out: json.NewEncoder(w)}
+	st := &stream{server: s, watcher: watcher, control: http.NewResponseController(w), w: w, out: json.NewEncoder(w), events: wantsEvents(r.Header)}
 	st.out.SetEscapeHTML(false)
-	w.WriteHeader(http.StatusOK)
+	w.Header().Set("Content-Type", map[bool]string{false: linesType, true: eventsType}[st.events])
+	startStream(w)
 	if r.Method == http.MethodHead {
 		return
 	}
-	defer st.control.SetWriteDeadline(time.Time{}) //nolint:errcheck // the connection may serve other requests after an error line
 	if err := st.run(ctx); err != nil {
 		s.log.Debug("watch ended", "from", r.RemoteAddr, "index", watcher.Index(), "error", err)
 	}
 }
 
+// take counts one more user of something bounded, or refuses and counts nothing.
+func take(users *atomic.Int64, limit int64) bool {
+	if users.Add(1) > limit {
+		users.Add(-1)
+		return false
+	}
+	return true
+}
+
+// watchFrom is the index to watch from. An EventSource that connects again
+// repeats the address it was made with, so that what it has seen since goes
+// before from.
 func watchFrom(r *http.Request) (uint64, error) {
-	text := r.URL.Query().Get("from")
+	from, err := indexOf("from", r.URL.Query().Get("from"))
+	if err != nil {
+		return 0, err
+	}
+	if seen := r.Header.Get(lastEventID); seen != "" {
+		return indexOf(lastEventID, seen)
+	}
+	return from, nil
+}
+
+// indexOf reads an index from the named place; "" is 0.
+func indexOf(name, text string) (uint64, error) {
 	if text == "" {
 		return 0, nil
 	}
-	from, err := strconv.ParseUint(text, 10, 64)
+	index, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
-		return 0, invalid("from %s is not an index; give the last index seen, or 0 for a snapshot", shown(text))
+		return 0, invalid("%s %s is not an index; give the last index seen, or 0 for a snapshot", name, shown(text))
 	}
-	return from, nil
+	return index, nil
+}
+
+// wantsEvents reports whether the client asks for server-sent events.
+func wantsEvents(h http.Header) bool {
+	for kind := range strings.SplitSeq(strings.Join(h.Values("Accept"), ","), ",") {
+		kind, _, _ = strings.Cut(kind, ";")
+		if strings.EqualFold(strings.TrimSpace(kind), eventsType) {
+			return true
+		}
+	}
+	return false
 }
 
 // stream is one watcher's connection.
@@ -79,61 +125,103 @@ type stream struct {
 	server  *server
 	watcher *fsm.Watcher
 	control *http.ResponseController
-	out     *json.Encoder
+	w       io.Writer
+	out     *json.Encoder // writes to w
+	events  bool          // server-sent events, not lines
 }
 
-// line writes one line and hands it to the network.
-func (st *stream) line(item api.WatchItem) error {
-	// A writer without deadlines is one of a test.
-	if err := st.control.SetWriteDeadline(time.Now().Add(lineTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+// send writes one item and hands it to the network.
+func (st *stream) send(item api.WatchItem) error {
+	if err := deadline(st.control, lineTimeout); err != nil {
 		return err
 	}
-	if err := st.out.Encode(item); err != nil {
-		return err
+	var err error
+	if st.events {
+		_, err = io.WriteString(st.w, eventHead(item))
+	}
+	if err == nil {
+		err = st.out.Encode(item) // which ends the line
+	}
+	if err == nil && st.events {
+		_, err = io.WriteString(st.w, "\n")
+	}
+	if err == nil {
+		err = st.control.Flush()
+	}
+	return err
+}
+
+// eventHead is what stands before the data of an event. The id is what an
+// EventSource resumes from: inside a snapshot there is nothing to resume, and
+// after an error it has to begin anew, which the empty id makes it do.
+func eventHead(item api.WatchItem) string {
+	head := "event: " + item.Type + "\n"
+	switch {
+	case item.Error != nil:
+		head += "id:\n"
+	case !item.More:
+		head += "id: " + strconv.FormatUint(item.Index, 10) + "\n"
+	}
+	return head + "data: "
+}
+
+// open begins the stream: the client shall know that it is on before there is
+// a first item.
+func (st *stream) open() error {
+	if st.events {
+		if _, err := fmt.Fprintf(st.w, "retry: %d\n\n", retryAfter.Milliseconds()); err != nil {
+			return err
+		}
 	}
 	return st.control.Flush()
 }
 
 // run sends until the client or the server ends it, or the watcher fails,
-// which it says in a last line.
+// which it says in a last item. Heartbeats go between the items, so that the
+// index of one is complete when it is read.
 func (st *stream) run(ctx context.Context) error {
+	if err := st.open(); err != nil {
+		return err
+	}
 	if state, ok := st.watcher.Snapshot(); ok {
 		if err := st.snapshot(ctx, state); err != nil {
 			return err
 		}
-	} else if err := st.control.Flush(); err != nil { // the client shall know that it is on
-		return err
 	}
+	beat := time.Now().Add(heartbeatEvery)
 	for {
-		wait, cancel := context.WithTimeout(ctx, heartbeatEvery)
+		wait, cancel := context.WithDeadline(ctx, beat)
 		item, err := st.watcher.Next(wait)
-		idle := wait.Err() != nil
 		cancel()
-		var known *api.Error
+		var ended *api.Error
 		switch {
-		case err == nil:
-			err = st.line(view.Item(item, st.server.reg.State().Cluster().Incarnation, nowMS()))
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.As(err, &known) && (known.Code == api.Slow || known.Code == api.Compacted || !idle):
-			_ = st.line(api.WatchItem{Type: "error", Index: st.watcher.Index(), Error: known}) // it ends anyway
+		case errors.As(err, &ended):
+			_ = st.send(api.WatchItem{Type: "error", Index: st.watcher.Index(), Error: ended}) // it ends anyway
 			return err
-		case idle:
-			err = st.line(api.WatchItem{Type: "heartbeat", Index: st.watcher.Index()})
+		case err == nil:
+			if err := st.send(view.Item(item, st.server.reg.State().Cluster().Incarnation, nowMS())); err != nil {
+				return err
+			}
 		}
-		if err != nil {
+		if time.Now().Before(beat) {
+			continue
+		}
+		if err := st.send(api.WatchItem{Type: "heartbeat", Index: st.watcher.Index()}); err != nil {
 			return err
 		}
+		beat = time.Now().Add(heartbeatEvery)
 	}
 }
 
-// snapshot sends the whole state in lines of snapshotChunk changes.
+// snapshot sends the whole state in items of snapshotChunk changes.
 func (st *stream) snapshot(ctx context.Context, s fsm.State) error {
 	chunk := api.WatchItem{Type: "snapshot", Index: s.Index(), More: true}
 	incarnation, now := s.Cluster().Incarnation, nowMS()
 	for e := range view.Records(s) {
 		if len(chunk.Changes) == snapshotChunk {
-			if err := errors.Join(ctx.Err(), st.line(chunk)); err != nil {
+			if err := errors.Join(ctx.Err(), st.send(chunk)); err != nil {
 				return err
 			}
 			chunk.Changes = chunk.Changes[:0]
@@ -141,5 +229,5 @@ func (st *stream) snapshot(ctx context.Context, s fsm.State) error {
 		chunk.Changes = append(chunk.Changes, view.Change(e, incarnation, now))
 	}
 	chunk.More = false
-	return st.line(chunk)
+	return st.send(chunk)
 }

@@ -10,7 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/view"
 )
@@ -170,15 +169,7 @@ func TestWatchSnapshotInChunks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		b := newBench(t)
-		batch := fsm.Batch{}
-		for i := range 2*snapshotChunk + 1 {
-			batch.Nodes = append(batch.Nodes, &fsm.SetNode{Id: fmt.Sprintf("n%05d", i), Addr: "h:1"})
-		}
-		limited, done := context.WithTimeout(ctx, time.Second)
-		if _, err := b.reg.Propose(limited, fsm.Envelope{Command: &batch}); err != nil {
-			t.Fatal(err)
-		}
-		done()
+		b.many(2*snapshotChunk + 1)
 		w := b.stream(ctx, "?from=0")
 		seen := map[string]bool{}
 		for _, want := range []int{snapshotChunk, snapshotChunk, 1} {
@@ -217,12 +208,14 @@ func TestWatchOfClientThatIsGone(t *testing.T) {
 }
 
 func TestWatchRefusals(t *testing.T) {
-	b := newBench(t)
-	contains(t, b.refused(api.Invalid, "GET", "/v1/watch?from=-1", "").Detail, "from", "-1")
-	s := b.h.(*server)
-	s.watchers.Store(MaxWatchers)
-	contains(t, b.refused(api.Limit, "GET", "/v1/watch", "").Detail, "10000")
-	if n := s.watchers.Load(); n != MaxWatchers {
-		t.Errorf("%d watchers are counted after a refusal", n)
-	}
+	synctest.Test(t, func(t *testing.T) { // where a stream that should not be ends at once
+		b := newBench(t)
+		contains(t, b.refused(api.Invalid, "GET", "/v1/watch?from=-1", "").Detail, "from", "-1")
+		s := b.h.(*server)
+		s.watchers.Store(MaxWatchers)
+		contains(t, b.refused(api.Limit, "GET", "/v1/watch", "").Detail, "10000")
+		if n := s.watchers.Load(); n != MaxWatchers {
+			t.Errorf("%d watchers are counted after a refusal", n)
+		}
+	})
 }

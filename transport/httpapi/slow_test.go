@@ -1,0 +1,136 @@
+package httpapi
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/api"
+)
+
+// readers starts one watcher that reads each item as soon as it is there, and
+// one that has read its snapshot and no more.
+func (w *wire) readers(accept string) (quick <-chan api.WatchItem, stalled *bufio.Reader, end func()) {
+	w.t.Helper()
+	_, all, endQuick := w.get("/v1/watch", linesType)
+	items := make(chan api.WatchItem)
+	go func() {
+		defer close(items)
+		for in := json.NewDecoder(all); ; {
+			var item api.WatchItem
+			if in.Decode(&item) != nil {
+				return
+			}
+			items <- item
+		}
+	}()
+	_, slow, endSlow := w.get("/v1/watch", accept)
+	stalled = bufio.NewReader(slow)
+	for {
+		line, err := stalled.ReadString('\n')
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if strings.Contains(line, `"type":"snapshot"`) {
+			break
+		}
+	}
+	return items, stalled, func() {
+		endQuick()
+		endSlow()
+		for range items {
+		}
+	}
+}
+
+// A watcher that stops reading is cut off after lineTimeout. Until then it
+// delays neither changes nor other watchers.
+func TestStalledWatcherIsCutOff(t *testing.T) {
+	for _, accept := range []string{linesType, eventsType} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.declared()
+			w, stop := wired(t, b.h)
+			quick, stalled, end := w.readers(accept)
+			if item := <-quick; item.Type != "snapshot" {
+				t.Fatalf("%+v", item)
+			}
+			start := time.Now()
+			b.ok(200, nil, "PUT", "/v1/nodes/d", `{"addr":"h:1"}`)
+			if item := <-quick; item.Type != "change" || time.Since(start) > 0 {
+				t.Errorf("%+v after %v", item, time.Since(start))
+			}
+			watchers := &b.h.(*server).watchers
+			for time.Since(start) < lineTimeout-heartbeatEvery {
+				<-quick // heartbeats
+			}
+			if n := watchers.Load(); n != 2 {
+				t.Errorf("%d watchers before the time is up", n)
+			}
+			<-quick
+			<-quick
+			if n := watchers.Load(); n != 1 {
+				t.Fatalf("%d watchers after %v", n, time.Since(start))
+			}
+			if _, err := io.ReadAll(stalled); !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("the stream ended with %v", err)
+			}
+			end()
+			stop()
+		})
+	}
+}
+
+// A watcher that reads on, but later than the history reaches, is told so.
+func TestSlowWatcherIsTold(t *testing.T) {
+	for _, accept := range []string{linesType, eventsType} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.declared()
+			w, stop := wired(t, b.h)
+			quick, stalled, end := w.readers(accept)
+			<-quick
+			start := time.Now()
+			for range fsm.MaxHistory/2 + 2 {
+				for _, addr := range []string{"h:1", "h:2"} {
+					b.propose(&fsm.SetNode{Id: "d", Addr: addr})
+					if item := <-quick; item.Index != b.reg.index {
+						t.Fatalf("%+v, want index %d", item, b.reg.index)
+					}
+				}
+			}
+			if took := time.Since(start); took > 0 {
+				t.Errorf("changes and the other watcher were held up for %v", took)
+			}
+			rest, err := io.ReadAll(stalled)
+			if err != nil {
+				t.Fatal(err)
+			}
+			told := strings.TrimSpace(string(rest))
+			last := told[strings.LastIndexByte(told, '\n')+1:]
+			contains(t, last, `"type":"error"`, `"code":"SLOW"`, `"floor":`)
+			if n := strings.Count(told, `"type"`); n != 2 {
+				t.Errorf("%d items after the pause, want the one that waited and the error", n)
+			}
+			if accept == eventsType {
+				contains(t, told, "\nevent: error\nid:\ndata: ")
+			}
+			end()
+			stop()
+		})
+	}
+}
+
+// propose applies a command.
+func (b *bench) propose(c fsm.Command) {
+	b.t.Helper()
+	if _, err := b.reg.commit(fsm.Envelope{Command: c}); err != nil {
+		b.t.Fatal(err)
+	}
+}
