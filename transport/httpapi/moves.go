@@ -156,7 +156,7 @@ func (s *server) getMove(ctx context.Context, in *getMoveInput) (*moveOutput, er
 
 func noMove(st fsm.State, id string) error {
 	return &api.Error{Code: api.NotFound, Index: st.Index(),
-		Detail: fmt.Sprintf("there is no move %s, or it ended so long ago that it is no longer kept; GET /v1/moves lists them", shown(id))}
+		Detail: fmt.Sprintf("there is no move %s, or it ended so long ago that it is no longer kept; the list of moves has those that are", shown(id))}
 }
 
 type moveStep struct {

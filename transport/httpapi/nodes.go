@@ -56,7 +56,7 @@ func (s *server) getNode(ctx context.Context, in *getNodeInput) (*nodeOutput, er
 	n, ok := st.Node(scope.NodeID(in.ID))
 	if !ok {
 		return nil, &api.Error{Code: api.NotFound, Index: st.Index(),
-			Detail: fmt.Sprintf("no node %q is declared; GET /v1/nodes lists them", in.ID)}
+			Detail: fmt.Sprintf("no node %q is declared; the list of nodes has those that are", in.ID)}
 	}
 	return &nodeOutput{view.Node(n)}, nil
 }

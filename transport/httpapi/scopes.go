@@ -154,7 +154,7 @@ func (s *server) getScope(ctx context.Context, in *getScopeInput) (*scopeOutput,
 	sc, ok := st.Scopes().Get(p)
 	if !ok {
 		return nil, &api.Error{Code: api.NotFound, Index: st.Index(),
-			Detail: fmt.Sprintf("no scope is declared with exactly the prefix %q; GET /v1/scopes lists them", p)}
+			Detail: fmt.Sprintf("no scope is declared with exactly the prefix %q; the list of scopes has those that are", p)}
 	}
 	return &scopeOutput{view.Scope(st, sc)}, nil
 }
