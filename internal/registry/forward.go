@@ -103,9 +103,15 @@ func (r *Registry) pause(ctx context.Context) error {
 }
 
 // askLeader is one call to the leader, one hop: a server that is not the leader says so and does not pass it on
-// (RAFT trap 17), and the port dials afresh when its pooled connection was dead. The error is *definite, an
+// (RAFT trap 17), and the port dials afresh when its pooled connection was dead. It ends early when this server hears of
+// another leader, or of none. The error is *definite, an
 // *api.Error that is final, or OUTCOME_UNKNOWN.
 func (r *Registry) askLeader(ctx context.Context, l leader, kind peer.Kind, payload []byte) ([]byte, error) {
+	ctx, cancel := r.following.during(ctx)
+	defer cancel()
+	if now, ok := r.leaderNow(); !ok || now.id != l.id { // it may have changed before during began to look
+		return nil, &definite{fmt.Errorf("server %q is not the leader any more", l.id)}
+	}
 	raw, err := r.calls.Call(ctx, l.addr, kind, payload)
 	switch {
 	case errors.Is(err, peer.ErrNotSent):

@@ -37,6 +37,7 @@ type Registry struct {
 	alarm     *alarm
 	commits   *committer
 	confirms  *confirmer
+	following *following
 	started   time.Time
 
 	ready   atomic.Bool // caught up once since the start
@@ -48,7 +49,7 @@ type Registry struct {
 
 	ctx     context.Context // ends early in Close
 	cancel  context.CancelFunc
-	drain   sync.WaitGroup // the reader of notifications, as long as raft runs
+	drain   sync.WaitGroup // the readers of what raft reports, as long as it runs
 	wg      sync.WaitGroup // the loops
 	futures sync.WaitGroup // goroutines that wait for one of raft's futures
 
@@ -188,7 +189,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r := &Registry{
 		cfg: cfg, log: cfg.Logger, clusterID: p.clusterID, calls: p.calls, snaps: p.snaps, alarm: p.alarm, closers: p.closers,
 		fsm: fsm.New(p.alarm.raise), started: time.Now(),
-		leadership: make(chan struct{}, 1), drained: make(chan struct{}),
+		following: newFollowing(), leadership: make(chan struct{}, 1), drained: make(chan struct{}),
 	}
 	if r.raft, err = raft.NewRaft(conf, r.fsm, p.logs, p.stable, p.snaps, p.transport); err != nil {
 		if closer, ok := p.transport.(raft.WithClose); ok {
@@ -199,7 +200,9 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.commits = newCommitter(r.raft.Apply)
 	r.confirms = newConfirmer(r.raft.Barrier, func() uint64 { return r.fsm.State().Index() })
+	r.raft.RegisterObserver(r.following.observer())
 	r.drain.Go(func() { r.drainNotify(notify) })
+	r.drain.Go(func() { r.following.run(r.drained) })
 	r.wg.Go(func() { r.commits.run(r.ctx) })
 	r.wg.Go(func() { r.confirms.run(r.ctx) })
 	r.wg.Go(r.reconcileLoop)
