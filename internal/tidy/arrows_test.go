@@ -53,10 +53,10 @@ var arrows = map[string]arrow{
 	// A state in the words of the API, the same on every front end.
 	"internal/view": {may: []string{"fsm", "internal/api", "scope", "migration"}, external: []string{}},
 	"transport/httpapi": {may: []string{"transport", "internal/api", "internal/view", "fsm", "scope"},
-		tests: []string{"internal/registry", "client", "snapshot"}},
+		tests: []string{"internal/apitest", "internal/registry", "client", "snapshot"}},
 	"transport/resp": {external: []string{}},
 	"transport/respapi": {may: []string{"transport", "transport/resp", "internal/api", "internal/view", "fsm", "scope", "migration"},
-		tests: []string{"internal/registry"}},
+		tests: []string{"internal/apitest", "internal/registry"}},
 	"client": {may: []string{"internal/api", "scope", "internal/agent"},
 		tests: []string{"fsm", "migration", "internal/registry", "transport/httpapi"}},
 	"internal/gate": {may: []string{"client", "transport/resp"}},

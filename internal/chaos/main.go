@@ -1,0 +1,91 @@
+// Command chaos runs the registry's servers in containers, has clients work on
+// all of them while the leader is killed, paused and cut off and addresses
+// change, and checks everything that was answered. It exits with 1 if the
+// registry broke a promise, and also if the run shows nothing because a fault
+// did not take effect. See docs/chaos.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+const (
+	// minDuration leaves each fault a few seconds, maxDuration is far below the
+	// time after which a leader would abort moves by itself.
+	minDuration = time.Minute
+	maxDuration = 30 * time.Minute
+	// exitFailed is the exit code of a run that failed or could not be made,
+	// exitUsage that for flags that are wrong.
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// options are the flags.
+type options struct {
+	compose, project, out, recheck string
+	seed                           uint64
+	duration, search               time.Duration
+	keep                           bool
+}
+
+func main() { os.Exit(start(os.Args[1:])) }
+
+// start does what the arguments say and returns the exit code.
+func start(args []string) int {
+	o, err := parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "chaos: %v\n", err)
+		return exitUsage
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if o.recheck != "" {
+		err = recheck(o)
+	} else {
+		err = run(ctx, o)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "chaos: %v\n", err)
+		return exitFailed
+	}
+	return 0
+}
+
+func parse(args []string) (options, error) {
+	var o options
+	f := flag.NewFlagSet("chaos", flag.ContinueOnError)
+	f.StringVar(&o.compose, "compose", "docker-compose.yml", "compose file of the servers")
+	f.StringVar(&o.project, "project", "scope-registry-chaos", "compose project; what an earlier run left of it is removed")
+	f.Uint64Var(&o.seed, "seed", 0, "seed of the clients' choices; 0 takes one by chance")
+	f.DurationVar(&o.duration, "duration", 150*time.Second, "how long clients work; faults and the calm between them are shares of it")
+	f.DurationVar(&o.search, "search", 2*time.Minute, "how long a linearization is searched for")
+	f.StringVar(&o.out, "out", "", "directory for the result, which must not have one; by default a new one in the temporary directory")
+	f.BoolVar(&o.keep, "keep", false, "leave the servers running")
+	f.StringVar(&o.recheck, "recheck", "", "check this history.jsonl again, and run nothing")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	switch {
+	case f.NArg() > 0:
+		return o, fmt.Errorf("%q is not understood; see -help", f.Args())
+	case o.duration < minDuration || o.duration > maxDuration:
+		return o, fmt.Errorf("-duration %v is not between %v and %v", o.duration, minDuration, maxDuration)
+	case o.search <= 0:
+		return o, fmt.Errorf("-search %v is not above 0", o.search)
+	}
+	if o.seed == 0 {
+		o.seed = rand.Uint64N(1 << 32)
+	}
+	return o, nil
+}

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/scope-registry/scope-registry/internal/chaos/check"
+	"github.com/scope-registry/scope-registry/internal/chaos/fault"
+	"github.com/scope-registry/scope-registry/internal/chaos/history"
+	"github.com/scope-registry/scope-registry/internal/chaos/report"
+	"github.com/scope-registry/scope-registry/internal/chaos/server"
+	"github.com/scope-registry/scope-registry/internal/chaos/target"
+	"github.com/scope-registry/scope-registry/internal/chaos/workload"
+)
+
+const (
+	// calm and hold are the shares of the duration between faults and for which
+	// one is in force; what elections and restarts take comes on top.
+	calm = 0.08
+	hold = 0.08
+	// downTime bounds taking the servers down, which an interrupt must not keep from happening.
+	downTime = 2 * time.Minute
+)
+
+var (
+	// errFailed is the end of a run whose report says why.
+	errFailed      = errors.New("the run failed")
+	errInterrupted = errors.New("interrupted")
+)
+
+// run does a whole run, and takes the servers down however it ends.
+func run(ctx context.Context, o options) error {
+	cluster, err := target.NewDocker(ctx, o.compose, o.project)
+	if err != nil {
+		return err
+	}
+	dir, err := outDir(o.out)
+	if err != nil {
+		return err
+	}
+	log, err := history.Create(filepath.Join(dir, "history.jsonl"),
+		history.Setup{Seed: o.seed, Duration: o.duration, Servers: cluster.Servers(), Target: cluster.String()})
+	if err != nil {
+		return err
+	}
+	say := func(format string, args ...any) {
+		fmt.Printf("%7.1fs  %s\n", log.Now().Seconds(), fmt.Sprintf(format, args...))
+	}
+	say("%v, seed %d, result in %s", cluster, o.seed, dir)
+	ended := drive(ctx, o, cluster, log, say)
+	if ctx.Err() != nil {
+		ended = errInterrupted
+	}
+	if ended != nil {
+		say("ended early: %v", ended)
+	}
+	down := takeDown(ctx, o, cluster, dir, say)
+	if err := errors.Join(down, log.Close()); err != nil {
+		return err
+	}
+	seen := log.Run()
+	if len(seen.Ops) == 0 {
+		return ended
+	}
+	say("check what was answered")
+	return conclude(seen, o, dir, ended)
+}
+
+// outDir is the directory of the result.
+func outDir(name string) (string, error) {
+	if name == "" {
+		return os.MkdirTemp("", "scope-registry-chaos-*")
+	}
+	return name, os.MkdirAll(name, 0o700)
+}
+
+// drive starts the servers and does the faults while clients work.
+func drive(ctx context.Context, o options, cluster target.Target, log *history.Log, say func(string, ...any)) error {
+	say("start the servers")
+	if err := cluster.Up(ctx); err != nil {
+		return err
+	}
+	var servers []*server.Server
+	env := fault.Env{Target: cluster, Servers: map[string]*server.Server{}, Now: log.Now, Say: say,
+		Hold: time.Duration(hold * float64(o.duration))}
+	for _, id := range cluster.Servers() {
+		s := server.New(id, cluster.URL(id))
+		servers = append(servers, s)
+		env.Servers[id] = s
+	}
+	defer func() {
+		for _, s := range servers {
+			s.Close()
+		}
+	}()
+	if err := env.WaitReady(ctx); err != nil {
+		return err
+	}
+	work, err := workload.Begin(ctx, workload.Config{Servers: servers, Log: log, Seed: o.seed})
+	if err != nil {
+		return err
+	}
+	defer work.Close()
+	begun := log.Now()
+	say("clients work on all servers")
+	broken := faults(ctx, o, &env, log)
+	if broken == nil {
+		broken = pause(ctx, max(time.Duration(calm*float64(o.duration)), o.duration-(log.Now()-begun)))
+	}
+	work.Stop()
+	if broken != nil {
+		return broken
+	}
+	say("clients have ended; end what they left unfinished, and wait until all states are equal")
+	return work.Finish(ctx)
+}
+
+// faults does all faults, with calm before each.
+func faults(ctx context.Context, o options, env *fault.Env, log *history.Log) error {
+	for _, f := range fault.All() {
+		if err := pause(ctx, time.Duration(calm*float64(o.duration))); err != nil {
+			return err
+		}
+		rec := env.Run(ctx, f)
+		log.Fault(rec)
+		if rec.Error != "" {
+			return fmt.Errorf("fault %s: %s", f.Name, rec.Error)
+		}
+		env.Say("all servers are ready")
+	}
+	return nil
+}
+
+// takeDown keeps the logs and removes the servers, also after an interrupt.
+func takeDown(ctx context.Context, o options, cluster target.Target, dir string, say func(string, ...any)) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downTime)
+	defer cancel()
+	err := cluster.Logs(ctx, dir)
+	if o.keep {
+		for _, id := range cluster.Servers() {
+			say("%s is left running at %s", id, cluster.URL(id))
+		}
+		return err
+	}
+	say("take the servers down")
+	return errors.Join(err, cluster.Down(ctx))
+}
+
+// conclude checks a history, and shows and keeps the report.
+func conclude(run *history.Run, o options, dir string, ended error) error {
+	r := report.Of(run, check.All(run, o.search), ended)
+	fmt.Println()
+	if err := r.Text(os.Stdout); err != nil {
+		return err
+	}
+	if dir != "" {
+		if err := keep(r, dir); err != nil {
+			return err
+		}
+		fmt.Printf("history, result and logs: %s\n", dir)
+	}
+	if r.Verdict != report.Pass {
+		return fmt.Errorf("%w: %s", errFailed, r.Verdict)
+	}
+	return nil
+}
+
+// keep writes the report beside the history.
+func keep(r report.Report, dir string) error {
+	for name, write := range map[string]func(*os.File) error{
+		"result.json": func(f *os.File) error { return r.JSON(f) },
+		"summary.txt": func(f *os.File) error { return r.Text(f) },
+	} {
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(write(f), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recheck checks a history that an earlier run wrote.
+func recheck(o options) error {
+	f, err := os.Open(o.recheck)
+	if err != nil {
+		return err
+	}
+	run, err := history.Decode(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return conclude(run, o, "", nil)
+}
+
+// pause waits for d, or until ctx is done.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

@@ -1,0 +1,304 @@
+package target
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/scope-registry/scope-registry/internal/chaos/history"
+)
+
+// What the compose file is expected to have: the service registry-N is the
+// server sN, servers talk on the network peers, and ports are set by the
+// environment.
+const (
+	size     = 3
+	service  = "registry-"
+	peers    = "peers"
+	httpPort = "SCOPE_REGISTRY_HTTP_%d=%s"
+	respPort = "SCOPE_REGISTRY_RESP_%d=%s"
+)
+
+// commandTime bounds one docker command. Starting containers takes seconds on a
+// machine that is busy, stopping one up to its grace period.
+const commandTime = time.Minute
+
+// command runs a program and returns what it printed.
+type command func(ctx context.Context, env []string, name string, args ...string) ([]byte, error)
+
+// Docker is a [Target] of containers. Its methods may be called by one
+// goroutine at a time.
+type Docker struct {
+	run     command
+	compose []string // the command, with project and file
+	project string
+	version string
+	env     []string
+	ids     []string
+	urls    map[string]string
+	// aliases are the names a server that is cut off had among the others:
+	// connecting it again does not bring them back.
+	aliases map[string][]string
+}
+
+// NewDocker returns the cluster of a compose file as a project of its own, which
+// shares neither containers nor data nor ports with others of the same file. It
+// starts nothing. The error says what is missing when there is no docker.
+func NewDocker(ctx context.Context, file, project string) (*Docker, error) {
+	return newDocker(ctx, file, project, runCommand)
+}
+
+func newDocker(ctx context.Context, file, project string, run command) (*Docker, error) {
+	d := &Docker{run: run, project: project, urls: map[string]string{}, aliases: map[string][]string{}}
+	engine, err := d.command(ctx, "docker", "version", "--format", "{{.Server.Version}}")
+	if err != nil {
+		return nil, fmt.Errorf("no docker engine answers: %w; install one (Debian: apt-get install docker.io docker-compose), start it, "+
+			"and see that this user may use it", err)
+	}
+	compose, err := d.findCompose(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(file); err != nil {
+		return nil, fmt.Errorf("compose file: %w", err)
+	}
+	d.version = fmt.Sprintf("docker %s, %s", strings.TrimSpace(string(engine)), strings.Join(compose, " "))
+	d.compose = slices.Concat(compose, []string{"-p", project, "-f", file})
+	ports, err := freePorts(2 * size)
+	if err != nil {
+		return nil, err
+	}
+	for i := range size {
+		id := fmt.Sprintf("s%d", i+1)
+		d.ids = append(d.ids, id)
+		d.urls[id] = "http://127.0.0.1:" + ports[2*i]
+		d.env = append(d.env, fmt.Sprintf(httpPort, i+1, ports[2*i]), fmt.Sprintf(respPort, i+1, ports[2*i+1]))
+	}
+	return d, nil
+}
+
+// findCompose prefers Compose v2, the plugin, to docker-compose.
+func (d *Docker) findCompose(ctx context.Context) ([]string, error) {
+	var errs []error
+	for _, c := range [][]string{{"docker", "compose"}, {"docker-compose"}} {
+		_, err := d.command(ctx, c[0], append(c[1:], "version")...)
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, fmt.Errorf("neither docker compose nor docker-compose works: %w; on Debian: apt-get install docker-compose", errors.Join(errs...))
+}
+
+// freePorts returns ports that nobody listened on a moment ago. All are held
+// until the last is known, so that they differ.
+func freePorts(n int) ([]string, error) {
+	var ports []string
+	var held []net.Listener
+	defer func() {
+		for _, l := range held {
+			_ = l.Close() // never accepted anything
+		}
+	}()
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("no free port on 127.0.0.1: %w", err)
+		}
+		held = append(held, l)
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, port)
+	}
+	return ports, nil
+}
+
+func runCommand(ctx context.Context, env []string, name string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(errs.Bytes()))
+	}
+	return out.Bytes(), nil
+}
+
+func (d *Docker) command(ctx context.Context, name string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
+	return d.run(ctx, d.env, name, args...)
+}
+
+func (d *Docker) docker(ctx context.Context, args ...string) error {
+	_, err := d.command(ctx, "docker", args...)
+	return err
+}
+
+func (d *Docker) composed(ctx context.Context, args ...string) ([]byte, error) {
+	return d.command(ctx, d.compose[0], slices.Concat(d.compose[1:], args)...)
+}
+
+// String says what is tested, for people.
+func (d *Docker) String() string {
+	return fmt.Sprintf("containers of project %s (%s)", d.project, d.version)
+}
+
+// Servers are the ids of the servers, in order.
+func (d *Docker) Servers() []string { return slices.Clone(d.ids) }
+
+// URL is where clients reach a server.
+func (d *Docker) URL(server string) string { return d.urls[server] }
+
+// Up removes what an earlier run of this project left, and starts all servers.
+func (d *Docker) Up(ctx context.Context) error {
+	if err := d.Down(ctx); err != nil {
+		return err
+	}
+	if _, err := d.composed(ctx, "up", "-d", "--remove-orphans"); err != nil {
+		return fmt.Errorf("%w (is the image there? make image builds it)", err)
+	}
+	return nil
+}
+
+// Down ends all servers and removes their volumes and networks.
+func (d *Docker) Down(ctx context.Context) error {
+	_, err := d.composed(ctx, "down", "--volumes", "--remove-orphans", "--timeout", "1")
+	return err
+}
+
+// container is the id of a server's container. Compose's labels find it faster
+// than compose itself does.
+func (d *Docker) container(ctx context.Context, server string) (string, error) {
+	if _, ok := d.urls[server]; !ok {
+		return "", fmt.Errorf("server %q is none of %v", server, d.ids)
+	}
+	out, err := d.command(ctx, "docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", "label=com.docker.compose.project="+d.project,
+		"--filter", "label=com.docker.compose.service="+serviceOf(server))
+	if err != nil {
+		return "", err
+	}
+	ids := strings.Fields(string(out))
+	if len(ids) != 1 {
+		return "", fmt.Errorf("server %s has %d containers in project %s, not one", server, len(ids), d.project)
+	}
+	return ids[0], nil
+}
+
+func serviceOf(server string) string { return service + strings.TrimPrefix(server, "s") }
+
+// to gives docker a command about one server's container.
+func (d *Docker) to(ctx context.Context, server string, args ...string) error {
+	id, err := d.container(ctx, server)
+	if err != nil {
+		return err
+	}
+	return d.docker(ctx, append(args, id)...)
+}
+
+// Kill ends a server with SIGKILL.
+func (d *Docker) Kill(ctx context.Context, server string) error {
+	return d.to(ctx, server, "kill", "--signal", "KILL")
+}
+
+// Stop ends a server with SIGTERM.
+func (d *Docker) Stop(ctx context.Context, server string) error { return d.to(ctx, server, "stop") }
+
+// Start starts a server that has ended.
+func (d *Docker) Start(ctx context.Context, server string) error { return d.to(ctx, server, "start") }
+
+// Pause freezes all processes of a server.
+func (d *Docker) Pause(ctx context.Context, server string) error { return d.to(ctx, server, "pause") }
+
+// Resume ends a pause.
+func (d *Docker) Resume(ctx context.Context, server string) error {
+	return d.to(ctx, server, "unpause")
+}
+
+func (d *Docker) network() string { return d.project + "_" + peers }
+
+// Cut takes a server out of the network that servers talk on.
+func (d *Docker) Cut(ctx context.Context, server string) error {
+	c, err := d.look(ctx, server)
+	if err != nil {
+		return err
+	}
+	on, ok := c.NetworkSettings.Networks[d.network()]
+	if !ok {
+		return fmt.Errorf("server %s is not in the network %s", server, d.network())
+	}
+	d.aliases[server] = on.Aliases
+	return d.to(ctx, server, "network", "disconnect", d.network())
+}
+
+// Mend brings a server back into the network, under the names it had there.
+func (d *Docker) Mend(ctx context.Context, server string) error {
+	args := []string{"network", "connect"}
+	for _, a := range d.aliases[server] {
+		args = append(args, "--alias", a)
+	}
+	return d.to(ctx, server, append(args, d.network())...)
+}
+
+// inspected is what this package reads of `docker inspect`.
+type inspected struct {
+	State struct {
+		Status string
+		Pid    int
+	}
+	NetworkSettings struct {
+		Networks map[string]struct {
+			IPAddress string
+			Aliases   []string
+		}
+	}
+}
+
+func (d *Docker) look(ctx context.Context, server string) (inspected, error) {
+	id, err := d.container(ctx, server)
+	if err != nil {
+		return inspected{}, err
+	}
+	out, err := d.command(ctx, "docker", "inspect", id)
+	if err != nil {
+		return inspected{}, err
+	}
+	var all []inspected
+	if err := json.Unmarshal(out, &all); err != nil || len(all) != 1 {
+		return inspected{}, fmt.Errorf("docker inspect of server %s: %d containers (%w)", server, len(all), err)
+	}
+	return all[0], nil
+}
+
+// Inspect tells state, process and address of a server's container.
+func (d *Docker) Inspect(ctx context.Context, server string) (history.Machine, error) {
+	c, err := d.look(ctx, server)
+	if err != nil {
+		return history.Machine{}, err
+	}
+	return history.Machine{State: c.State.Status, PID: c.State.Pid, Peer: c.NetworkSettings.Networks[d.network()].IPAddress}, nil
+}
+
+// Logs writes the log of each container to sN.log in dir.
+func (d *Docker) Logs(ctx context.Context, dir string) error {
+	var errs []error
+	for _, server := range d.ids {
+		out, err := d.composed(ctx, "logs", "--no-color", "--no-log-prefix", serviceOf(server))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, server+".log"), out, 0o600)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

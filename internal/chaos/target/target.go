@@ -1,0 +1,39 @@
+// Package target is what a chaos run is made against: three servers that can be
+// started, killed, paused and cut off from each other, and told apart from
+// outside. [Docker] runs them in containers of a compose file.
+package target
+
+import (
+	"context"
+
+	"github.com/scope-registry/scope-registry/internal/chaos/history"
+)
+
+// Target is a cluster that faults can be done to. Servers are named by their
+// ids. No method waits until a server is ready.
+type Target interface {
+	// Servers are the ids of the servers, in order.
+	Servers() []string
+	// URL is where clients reach a server, whatever happens to it.
+	URL(server string) string
+	// Up starts all servers with empty data.
+	Up(ctx context.Context) error
+	// Down ends all servers and removes their data. It undoes a part of Up too.
+	Down(ctx context.Context) error
+	// Kill ends a server without notice, Stop with notice; Start starts it again.
+	Kill(ctx context.Context, server string) error
+	Stop(ctx context.Context, server string) error
+	Start(ctx context.Context, server string) error
+	// Pause makes a server stand still until Resume.
+	Pause(ctx context.Context, server string) error
+	Resume(ctx context.Context, server string) error
+	// Cut keeps a server from the other servers, but not from clients, until Mend.
+	Cut(ctx context.Context, server string) error
+	Mend(ctx context.Context, server string) error
+	// Inspect tells what a server runs in.
+	Inspect(ctx context.Context, server string) (history.Machine, error)
+	// Logs writes what each server has logged to a file in dir.
+	Logs(ctx context.Context, dir string) error
+	// String says what is tested, for people.
+	String() string
+}
