@@ -66,7 +66,8 @@ func (t cleanupTable) overOf(node scope.NodeID, p scope.Prefix) iter.Seq[Cleanup
 func (t cleanupTable) all() iter.Seq[Cleanup] { return values(t.byNode.All()) }
 
 // CleanedAfter is the command that ends the cleanup which a move left at its
-// source. The epoch keeps it from ending that of a later move.
+// source. The epoch keeps it from ending that of a later tenure, and the move that
+// of a later move of the same tenure, where this one was aborted.
 func CleanedAfter(m migration.Move, reason string) *Cleaned {
-	return &Cleaned{Node: string(m.From), Prefix: m.Prefix.Bytes(), Epoch: m.Epoch, Reason: reason}
+	return &Cleaned{Node: string(m.From), Prefix: m.Prefix.Bytes(), Epoch: m.Epoch, Move: m.ID, Reason: reason}
 }

@@ -27,6 +27,11 @@ func (tx *txn) cleaned(c *Cleaned) *api.Error {
 		err.Epoch, err.Move = got.Epoch, got.Move
 		return err
 	}
+	if want := c.GetMove(); want != "" && want != got.Move {
+		err := refuse(api.WrongPhase, "move %s left no copy of %q on node %q, move %s did; name that one", want, p, c.GetNode(), got.Move)
+		err.Epoch, err.Move = got.Epoch, got.Move
+		return err
+	}
 	tx.dropCleanup(got, "cleaned")
 	return nil
 }

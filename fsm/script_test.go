@@ -344,7 +344,7 @@ func (a args) command(t *testing.T) Command {
 	case "retire":
 		return &Retire{Prefix: a.prefix(t, 0), ExpectedEpoch: a.num(t, "epoch"), SourceFenced: a.text("fenced")}
 	case "cleaned":
-		return &Cleaned{Node: a.pos(0), Prefix: a.prefix(t, 1), Epoch: a.num(t, "epoch"), Reason: a.text("reason")}
+		return &Cleaned{Node: a.pos(0), Prefix: a.prefix(t, 1), Epoch: a.num(t, "epoch"), Reason: a.text("reason"), Move: a.text("move")}
 	case "force":
 		return &Force{Id: a.pos(0), Prefix: a.prefix(t, 1), To: a.text("to"), ExpectedEpoch: a.num(t, "epoch"),
 			AcceptLoss: a.has("accept-loss"), SourceFenced: a.text("fenced"), Reason: a.text("reason")}

@@ -1162,6 +1162,7 @@ type Cleaned struct {
 	Prefix        []byte                 `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"` // 0: not compared
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Move          string                 `protobuf:"bytes,6,opt,name=move,proto3" json:"move,omitempty"` // id of the move or force that left the copy; empty: not compared
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1220,6 +1221,13 @@ func (x *Cleaned) GetEpoch() uint64 {
 func (x *Cleaned) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *Cleaned) GetMove() string {
+	if x != nil {
+		return x.Move
 	}
 	return ""
 }
@@ -2403,12 +2411,13 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x05Abort\x12\x12\n" +
 	"\x04move\x18\x01 \x01(\tR\x04move\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05cause\x18\x03 \x01(\tR\x05cause\"c\n" +
+	"\x05cause\x18\x03 \x01(\tR\x05cause\"w\n" +
 	"\aCleaned\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\fR\x06prefix\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xc4\x01\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04move\x18\x06 \x01(\tR\x04move\"\xc4\x01\n" +
 	"\x05Force\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12%\n" +
