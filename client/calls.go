@@ -173,12 +173,14 @@ func (c *Client) Moves(ctx context.Context, f MoveFilter) (Moves, error) {
 	return get[Moves](ctx, c, "/v1/moves", values("prefix", f.Prefix, "key", f.Key, "state", f.State, "limit", number(uint64(max(f.Limit, 0)))))
 }
 
-// Move gets a move. With wait the server answers when the move has ended, or
-// after wait (whole seconds) as it then is.
+// Move gets a move, from a state no older than any reply this client has seen:
+// what is done about a move must not rest on a server that is behind. With wait
+// the server answers when the move has ended, or after wait (whole seconds) as
+// it then is.
 func (c *Client) Move(ctx context.Context, id string, wait time.Duration) (api.Move, error) {
 	var out api.Move
 	err := c.do(ctx, call{method: http.MethodGet, path: "/v1/moves/" + url.PathEscape(id),
-		query: values("wait", number(uint64(max(wait, 0)/time.Second))), out: &out, extra: max(wait, 0)})
+		query: values("wait", number(uint64(max(wait, 0)/time.Second)), "min_index", number(c.Index())), out: &out, extra: max(wait, 0)})
 	return out, err
 }
 

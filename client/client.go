@@ -86,6 +86,10 @@ func New(endpoints []string, opts ...Option) *Client {
 		c.http = &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext,
 			MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second}}
 	}
+	direct := *c.http
+	// A POST that is sent elsewhere becomes a GET, whose good answer would be taken for that of the change.
+	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c.http = &direct
 	return c
 }
 
@@ -117,12 +121,20 @@ func (c *Client) do(ctx context.Context, q call) error {
 			return &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("the request cannot be written as JSON: %v", err)}
 		}
 	}
-	id := ""
-	if q.mutates {
-		var err error
-		if id, err = c.requestID(ctx); err != nil {
-			return err
-		}
+	if !q.mutates {
+		return c.try(ctx, q, "", body)
+	}
+	id, err := c.requestID(ctx)
+	if err != nil {
+		return err
+	}
+	err = c.try(ctx, q, id, body)
+	if !errors.Is(err, &api.Error{Code: api.RequestExpired}) {
+		return err
+	}
+	// This client was idle for so long that its id was too old from the start. The refusal brought the index of now.
+	if id, err = c.requestID(ctx); err != nil {
+		return err
 	}
 	return c.try(ctx, q, id, body)
 }
@@ -154,10 +166,11 @@ func (c *Client) try(ctx context.Context, q call, id string, body []byte) error 
 				c.next.Store(at)
 				return nil
 			}
-			if errors.Is(err, &api.Error{Code: api.RequestExpired}) && unsure {
-				return outcomeUnknown(id, err)
-			}
 			if !again(err, q.mutates) {
+				c.next.Store(at)
+				if unsure && !decided(err) {
+					return outcomeUnknown(id, err)
+				}
 				return err
 			}
 			unsure = unsure || q.mutates && errors.Is(err, &api.Error{Code: api.OutcomeUnknown})
@@ -214,6 +227,13 @@ func again(err error, mutates bool) bool {
 	default:
 		return false
 	}
+}
+
+// decided says whether the state itself refused the request: it then has not applied, and will not apply, an earlier try
+// with the same id. It names the index it was at. Who only has no room, or has forgotten the id, says nothing of that try.
+func decided(err error) bool {
+	var e *api.Error
+	return errors.As(err, &e) && e.Code.Outcome() == api.NotApplied && e.Code != api.RequestExpired && e.Index > 0
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
@@ -282,7 +302,9 @@ func (c *Client) once(ctx context.Context, endpoint string, q call, id string, b
 		return transportError(endpoint, err)
 	case len(data) > maxBody:
 		return &api.Error{Code: api.Internal, Detail: fmt.Sprintf("%s answered with more than %d bytes", endpoint, maxBody)}
-	case q.out == nil || len(data) == 0:
+	case q.mutates && r.header.Get(api.HeaderIndex) == "":
+		return &api.Error{Code: api.Internal, Detail: fmt.Sprintf("%s%s answered well without an index; is it a registry server?", endpoint, q.path)}
+	case q.out == nil:
 		return nil
 	}
 	if err := json.Unmarshal(data, q.out); err != nil {
@@ -392,8 +414,12 @@ func problem(endpoint string, resp *http.Response, data []byte) error {
 		return &e
 	}
 	code := api.Internal
-	if resp.StatusCode == http.StatusNotFound {
+	switch resp.StatusCode {
+	case http.StatusNotFound:
 		code = api.Unavailable // no server of ours: another one may be
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("%s sends the request on to %q, which is not followed; name the server itself",
+			endpoint, resp.Header.Get("Location"))}
 	}
 	return &api.Error{Code: code, Detail: fmt.Sprintf("%s answered status %d without a registry error; is it a registry server?", endpoint, resp.StatusCode)}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -58,7 +59,7 @@ func TestAnotherEndpointIsAsked(t *testing.T) {
 func TestDefiniteRefusalIsFinal(t *testing.T) {
 	for _, code := range api.Codes() {
 		switch code {
-		case api.NoLeader, api.Unavailable, api.OutcomeUnknown:
+		case api.NoLeader, api.Unavailable, api.OutcomeUnknown, api.RequestExpired:
 			continue
 		}
 		cl := servers(t, when(refuse(code)), when(ok(api.Applied{})))
@@ -150,7 +151,7 @@ func TestSilentEndpointLeavesTime(t *testing.T) {
 				<-r.Context().Done()
 				return nil, r.Context().Err()
 			}
-			return &http.Response{StatusCode: 200, Header: http.Header{api.HeaderIndex: {"7"}}, Body: http.NoBody}, nil
+			return &http.Response{StatusCode: 200, Header: http.Header{api.HeaderIndex: {"7"}}, Body: io.NopCloser(strings.NewReader("{}"))}, nil
 		})}))
 		start := time.Now()
 		_, err := c.SetNode(t.Context(), api.Node{ID: "n"})

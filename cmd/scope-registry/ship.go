@@ -75,6 +75,9 @@ func (c *cli) moveRun(ctx context.Context, req api.StartMove, command string) er
 	if err != nil {
 		return unsure(err, "if there is such a move, it is aborted when its window ends", req.ID)
 	}
+	if ended(m) || m.Mode != req.Mode { // the command must not touch records that are somebody else's by now
+		return errors.Join(c.over(m), c.move(m))
+	}
 	t := c.track()
 	s := &shipping{cl: cl, tracker: t, move: m, command: shipCommand{text: command, stderr: c.err, grace: shipGrace}}
 	err = s.run(ctx)
@@ -83,6 +86,17 @@ func (c *cli) moveRun(ctx context.Context, req api.StartMove, command string) er
 		return errors.Join(err, c.move(s.move))
 	}
 	return err
+}
+
+// over is what move run says of a move that was there before and leaves it
+// nothing to do. nil is one that is done, as was asked for.
+func (c *cli) over(m api.Move) error {
+	if m.Phase == "done" {
+		c.remark("move %s was done before; the ship command did not run", m.ID)
+		return nil
+	}
+	return &api.Error{Code: api.WrongPhase, Move: m.ID, Detail: fmt.Sprintf(
+		"move %s was there before, in mode %s, and is %s; the ship command did not run: use another --id", m.ID, m.Mode, m.Phase)}
 }
 
 func newMoveID() string {
@@ -249,8 +263,14 @@ func aborted(m api.Move, before string) error {
 	if m.Detail != "" {
 		why += ": " + m.Detail
 	}
-	return &api.Error{Code: api.WrongPhase, Move: m.ID, Owner: m.From, Detail: fmt.Sprintf(
-		"%smove %s was aborted (%s); %s still owns %s and takes its writes", before, m.ID, why, m.From, m.Prefix)}
+	e := &api.Error{Code: api.WrongPhase, Move: m.ID, Detail: fmt.Sprintf("%smove %s was aborted (%s); ", before, m.ID, why)}
+	if m.Cause == fsm.CauseForced {
+		e.Detail += fmt.Sprintf("%s does not own %s any more: scope get tells who does", m.From, m.Prefix)
+		return e
+	}
+	e.Owner = m.From
+	e.Detail += fmt.Sprintf("%s still owns %s and takes its writes", m.From, m.Prefix)
+	return e
 }
 
 // unsure adds to an error whose outcome is not known what to look at.

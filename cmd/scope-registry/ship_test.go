@@ -216,7 +216,7 @@ func TestMoveRunIsStopped(t *testing.T) {
 		}, `the move ended meanwhile; move m1 was aborted \(operator: enough\); a still owns app:`},
 		"forced by another": {func(t *testing.T, at string, _ *running) {
 			runLines(t, at, []line{{"scope force app: --to b --epoch 1 --accept-loss --source-fenced a", 0, ""}})
-		}, `the move ended meanwhile; move m1 was aborted \(forced`},
+		}, `the move ended meanwhile; move m1 was aborted \(forced\); a does not own app: any more`},
 		"ended by another": {func(t *testing.T, at string, _ *running) {
 			runLines(t, at, []line{{"move shipped m1", 0, ""}, {"move ready m1", 0, ""}})
 		}, `move m1 is done, somebody else ended it: b owns app: now`},

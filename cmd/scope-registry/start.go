@@ -61,9 +61,12 @@ With --wait: exit 0 when the move is done, 4 when it was aborted.`,
 			}
 			cl := c.dial()
 			defer cl.Close()
+			if m.ID == "" { // made here, so that it is known whatever the answer is
+				m.ID = newMoveID()
+			}
 			mv, err := cl.StartMove(cmd.Context(), m)
 			if err != nil {
-				return err
+				return unsure(err, "if there is none, it did not start; the same command with --id does not start a second one", m.ID)
 			}
 			if !wait {
 				return c.move(mv)

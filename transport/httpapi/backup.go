@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
-	"slices"
-	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
 )
@@ -16,11 +14,6 @@ const (
 	// maxBackups bounds the downloads at the same time: each encodes the whole
 	// state, and a slow one keeps its version of it in memory.
 	maxBackups = 4
-	// backupChunk is how much of a backup is written at once, and so has to get
-	// through within chunkTimeout: little, as slow links are fine.
-	backupChunk = 16 << 10
-	// chunkTimeout ends the download of a client that does not read.
-	chunkTimeout = 10 * time.Second
 )
 
 // backup streams the state as a snapshot. Everything that was acknowledged
@@ -44,39 +37,16 @@ func (s *server) backup(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	to := patient{w, http.NewResponseController(w)}
-	out := bufio.NewWriterSize(to, backupChunk)
+	out := bufio.NewWriterSize(w, writePiece)
 	err = st.Encode(out)
 	if err == nil {
 		err = out.Flush()
 	}
 	if err == nil {
-		err = to.control.Flush()
+		err = http.NewResponseController(w).Flush()
 	}
 	if err != nil {
 		s.log.Warn("a backup broke off", "to", r.RemoteAddr, "index", st.Index(), "error", err)
 		panic(http.ErrAbortHandler) // cuts the connection, so that the client does not take this for the end
 	}
-}
-
-// patient gives every chunk its own time.
-type patient struct {
-	http.ResponseWriter
-	control *http.ResponseController
-}
-
-// Write writes each backupChunk of b within chunkTimeout.
-func (p patient) Write(b []byte) (int, error) {
-	written := 0
-	for chunk := range slices.Chunk(b, backupChunk) {
-		if err := deadline(p.control, chunkTimeout); err != nil {
-			return written, err
-		}
-		n, err := p.ResponseWriter.Write(chunk)
-		written += n
-		if err != nil {
-			return written, err
-		}
-	}
-	return written, nil
 }

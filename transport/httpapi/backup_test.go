@@ -51,7 +51,7 @@ func TestBackupLoadsToTheSameState(t *testing.T) {
 	if h := rec.Header(); h.Get(api.HeaderIndex) != fmt.Sprint(st.Index()) || h.Get("Content-Type") != "application/octet-stream" || h.Get("Cache-Control") != "no-store" {
 		t.Errorf("%v", h)
 	}
-	if got := b.reg.read[len(b.reg.read)-1]; got.Consistency != "linearizable" {
+	if got := b.reg.Asks[len(b.reg.Asks)-1]; got.Consistency != "linearizable" {
 		t.Errorf("read %+v", got)
 	}
 	data := rec.Body.Bytes()
@@ -78,7 +78,7 @@ func TestBackupRefusals(t *testing.T) {
 	s.backups.Store(maxBackups)
 	contains(t, b.refused(api.Limit, "GET", "/v1/backup", "").Detail, "4 backups")
 	s.backups.Store(0)
-	b.reg.down = &api.Error{Code: api.NoLeader, Detail: "no leader"}
+	b.reg.Down = &api.Error{Code: api.NoLeader, Detail: "no leader"}
 	b.refused(api.NoLeader, "GET", "/v1/backup", "")
 	if n := s.backups.Load(); n != 0 {
 		t.Errorf("%d downloads are counted after a refusal", n)
@@ -110,7 +110,7 @@ func TestBackupBreaksOff(t *testing.T) {
 			t.Errorf("%d downloads are counted", n)
 		}
 	}()
-	b.h.ServeHTTP(&failing{httptest.NewRecorder(), 3 * backupChunk}, httptest.NewRequest("GET", "/v1/backup", nil))
+	b.h.ServeHTTP(&failing{httptest.NewRecorder(), 3 * writePiece}, httptest.NewRequest("GET", "/v1/backup", nil))
 	t.Error("the handler returned")
 }
 
@@ -124,19 +124,19 @@ func TestBackupForSlowReader(t *testing.T) {
 		h, body, end := w.get("/v1/backup", "*/*")
 		b.ok(200, nil, "PUT", "/v1/nodes/later", `{"addr":"h:1"}`)
 		var data []byte
-		for chunk := make([]byte, backupChunk); ; {
+		for chunk := make([]byte, writePiece); ; {
 			n, err := io.ReadFull(body, chunk)
 			data = append(data, chunk[:n]...)
 			if err != nil {
 				break
 			}
-			time.Sleep(chunkTimeout - time.Second)
+			time.Sleep(writeTimeout - time.Second)
 		}
 		got, err := loaded(data)
 		if err != nil || got.Hash() != before.Hash() || h.Get(api.HeaderIndex) != fmt.Sprint(before.Index()) {
 			t.Errorf("%d bytes, %v, index %d, header %s, want %d", len(data), err, got.Index(), h.Get(api.HeaderIndex), before.Index())
 		}
-		if len(data) < 4*backupChunk {
+		if len(data) < 4*writePiece {
 			t.Errorf("%d bytes are too few to test with", len(data))
 		}
 		end()
@@ -151,12 +151,12 @@ func TestBackupForStalledReader(t *testing.T) {
 		b.many(5000)
 		w, stop := wired(t, b.h)
 		_, body, end := w.get("/v1/backup", "*/*")
-		part := make([]byte, 2*backupChunk)
+		part := make([]byte, 2*writePiece)
 		if _, err := io.ReadFull(body, part); err != nil {
 			t.Fatal(err)
 		}
 		backups := &b.h.(*server).backups
-		time.Sleep(chunkTimeout - time.Second)
+		time.Sleep(writeTimeout - time.Second)
 		if n := backups.Load(); n != 1 {
 			t.Errorf("%d downloads before the time is up", n)
 		}

@@ -54,13 +54,13 @@ func send(method, target, body string) exchange {
 func (e exchange) refused(code api.Code) exchange { e.code = code; return e }
 func (e exchange) accept(kind string) exchange    { e.header = [2]string{"Accept", kind}; return e }
 func (e exchange) broken() exchange {
-	e.before = func(b *bench) { b.reg.down = &api.Error{Code: e.code, Detail: "down"} }
+	e.before = func(b *bench) { b.reg.Down = &api.Error{Code: e.code, Detail: "down"} }
 	return e
 }
 
 // restarted ends a stream by an error.
 func (e exchange) restarted() exchange {
-	e.during = func(b *bench) { b.reg.restart(b.t) }
+	e.during = func(b *bench) { b.reg.Restart(b.t) }
 	return e
 }
 

@@ -126,7 +126,7 @@ func TestEventsAfterErrorBeginAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.declared()
-		defer time.AfterFunc(streamed/2, func() { b.reg.restart(t) }).Stop()
+		defer time.AfterFunc(streamed/2, func() { b.reg.Restart(t) }).Stop()
 		all := b.source(t.Context(), "?from=3", "")
 		last := all[len(all)-1]
 		if e := last.item(t).Error; last.name != "error" || last.id != "" || e == nil || e.Code != api.Compacted || e.Floor != 4 {

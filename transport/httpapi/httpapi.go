@@ -39,6 +39,11 @@ const (
 	maxMoveWait     = 60 * time.Second // what proxies let an idle request live
 	requestTimeout  = 10 * time.Second // a mutation or read that takes longer has lost its leader
 	bodyReadTimeout = 30 * time.Second // MaxBody over a slow link
+	// writeTimeout ends a reply or stream whose client does not take a writePiece
+	// of it: it holds a connection, and its place among MaxWatchers or maxBackups.
+	writeTimeout = 10 * time.Second
+	// writePiece has to get through within writeTimeout: little, as slow links are fine.
+	writePiece = 16 << 10
 )
 
 // Registry is what the front end needs of a server's core. Every error is an

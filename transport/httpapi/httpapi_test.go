@@ -1,169 +1,36 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
-	"reflect"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
-	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
-	"github.com/scope-registry/scope-registry/snapshot"
+	"github.com/scope-registry/scope-registry/internal/apitest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// memory is a Registry of one server that applies every command at once.
-type memory struct {
-	*fsm.FSM
-	mu    sync.Mutex // guards all below
-	index uint64
-	asked []fsm.Envelope
-	read  []api.ReadOptions
-	moves int
-	to    string
-	fail  error // of Propose
-	down  error // of Read, Ready and Status
-	other uint64
-}
-
-// entryMS is the leader's wall clock in these tests.
-const entryMS = 1_700_000_000_000
-
-// applyLog calls apply with a log entry whose type only the state machine's
-// package may import.
-func applyLog[L any](apply func(*L) any, index uint64, data []byte) any {
-	log := new(L)
-	v := reflect.ValueOf(log).Elem()
-	v.FieldByName("Index").SetUint(index)
-	v.FieldByName("Term").SetUint(1)
-	v.FieldByName("Data").SetBytes(data)
-	return apply(log)
-}
-
-func newMemory(t *testing.T) *memory {
-	return &memory{FSM: fsm.New(func(err error) { t.Errorf("fatal: %v", err) }), other: 1 << 40}
-}
-
-func (m *memory) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if _, ok := ctx.Deadline(); !ok {
-		return nil, errors.New("a mutation without a bound")
-	}
-	m.asked = append(m.asked, e)
-	if m.fail != nil {
-		return nil, m.fail
-	}
-	return m.commit(e)
-}
-
-// commit applies a command. mu is held, or nothing else runs.
-func (m *memory) commit(e fsm.Envelope) (*fsm.Result, error) {
-	m.moves++
-	made := fmt.Sprintf("mv-%d", m.moves)
-	if e.RequestID != "" { // as the registry does: a retry must be the same command
-		made = "mv-" + e.RequestID
-	}
-	switch c := e.Command.(type) {
-	case *fsm.StartMove:
-		if c.Id == "" {
-			c.Id = made
-		}
-	case *fsm.Force:
-		if c.Id == "" {
-			c.Id = made
-		}
-	}
-	data, err := e.Encode()
-	if err != nil {
-		return nil, err
-	}
-	entry, err := fsm.EncodeEntry(entryMS, [][]byte{data})
-	if err != nil {
-		return nil, err
-	}
-	m.index++
-	results, ok := applyLog(m.Apply, m.index, entry).([]*fsm.Result)
-	if !ok || len(results) != 1 {
-		return nil, fmt.Errorf("apply gave %v", results)
-	}
-	return results[0], fsm.ResultError(results[0])
-}
-
-func (m *memory) Read(ctx context.Context, o api.ReadOptions) (fsm.State, error) {
-	m.mu.Lock()
-	m.read = append(m.read, o)
-	down := m.down
-	m.mu.Unlock()
-	if err := m.WaitIndex(ctx, o.MinIndex); err != nil {
-		return fsm.State{}, &api.Error{Code: api.Timeout, Detail: err.Error()}
-	}
-	return m.State(), down
-}
-
-func (m *memory) Leader() (string, time.Duration, bool) { return "s1", 7 * time.Millisecond, true }
-
-func (m *memory) Ready() error { return m.down }
-
-func (m *memory) Status(context.Context, bool) (api.Cluster, error) {
-	i := m.State().Index()
-	return api.Cluster{ID: "c", Self: "s1", Leader: "s1", Index: i, Members: []api.Member{
-		{ID: "s1", Role: "leader", Index: i}, {ID: "s2", Role: "follower", Index: min(i, m.other)}, {ID: "s3", Error: "refused"},
-	}}, m.down
-}
-
-func (m *memory) Transfer(_ context.Context, to string) error {
-	m.to = to
-	return m.fail
-}
-
-func (m *memory) last() fsm.Envelope {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.asked[len(m.asked)-1]
-}
-
-// restart replaces the state by its own snapshot, as a restore does: history
-// is gone and watchers end.
-func (m *memory) restart(t *testing.T) {
-	t.Helper()
-	var buf bytes.Buffer
-	w, err := snapshot.NewWriter(&buf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for r := range m.State().Records() {
-		if err := w.Write(r); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := errors.Join(w.Close(), m.Restore(io.NopCloser(&buf))); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // bench is a handler over a memory registry.
 type bench struct {
 	t   *testing.T
-	reg *memory
+	reg *apitest.Memory
 	h   http.Handler
 }
 
 func newBench(t *testing.T) *bench {
-	reg := newMemory(t)
+	reg := apitest.New(t)
+	reg.Reached = math.MaxUint64
 	metrics := Collector(reg)
 	gatherer := prometheus.NewRegistry()
 	gatherer.MustRegister(metrics)

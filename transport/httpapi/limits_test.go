@@ -51,8 +51,8 @@ func TestLengthLimits(t *testing.T) {
 			t.Errorf("%s %.30s: %q does not name %d and %d", c.method, c.target, p.Detail, c.limit+1, c.limit)
 		}
 	}
-	if len(b.reg.asked) != 0 {
-		t.Errorf("%d commands were proposed", len(b.reg.asked))
+	if len(b.reg.Asked) != 0 {
+		t.Errorf("%d commands were proposed", len(b.reg.Asked))
 	}
 }
 
@@ -84,7 +84,7 @@ func TestTimeLimits(t *testing.T) {
 			if took < c.after || took > c.after+time.Second || !strings.Contains(said, c.said) {
 				t.Errorf("%s: ended after %v, want %v, with %q", c.what, took, c.after, said)
 			}
-			if len(b.reg.asked) != 0 {
+			if len(b.reg.Asked) != 0 {
 				t.Errorf("%s: something was proposed", c.what)
 			}
 			stop()

@@ -156,7 +156,7 @@ func TestMoveWait(t *testing.T) {
 		}()
 		start = time.Now()
 		h := b.ok(200, &m, "GET", "/v1/moves/m1?wait=60", "")
-		if took := time.Since(start); took != 5*time.Second || m.Phase != "aborted" || h.Get(api.HeaderIndex) != fmt.Sprint(b.reg.index) {
+		if took := time.Since(start); took != 5*time.Second || m.Phase != "aborted" || h.Get(api.HeaderIndex) != fmt.Sprint(b.reg.Index) {
 			t.Errorf("%v, %s", took, m.Phase)
 		}
 	})
@@ -207,25 +207,25 @@ func TestHeadersOfMutations(t *testing.T) {
 	b := newBench(t)
 	var first, again api.Applied
 	b.ok(200, &first, "PUT", "/v1/nodes/a", `{"addr":"h:1"}`, "Idempotency-Key", "key 1", "X-Registry-Actor", "ann")
-	if e := b.reg.last(); e.RequestID != "key 1" || e.Actor != "ann" {
+	if e := b.reg.Last(); e.RequestID != "key 1" || e.Actor != "ann" {
 		t.Errorf("%+v", e)
 	}
 	b.ok(200, &again, "PUT", "/v1/nodes/a", `{"addr":"h:1"}`, "Idempotency-Key", "key 1")
 	if again.Index != first.Index {
 		t.Errorf("a retry was applied at %d, the first try at %d", again.Index, first.Index)
 	}
-	if e := b.reg.last(); e.Actor != "anonymous@192.0.2.1" {
+	if e := b.reg.Last(); e.Actor != "anonymous@192.0.2.1" {
 		t.Errorf("actor %q", e.Actor)
 	}
 	long := strings.Repeat("k", MaxHeaderText+1)
 	contains(t, b.refused(api.Invalid, "DELETE", "/v1/nodes/a", "", "Idempotency-Key", long).Detail, "Idempotency-Key", "129", "128")
 	contains(t, b.refused(api.Invalid, "DELETE", "/v1/nodes/a", "", "Idempotency-Key", "a\tb").Detail, "Idempotency-Key")
 	contains(t, b.refused(api.Invalid, "DELETE", "/v1/nodes/a", "", "X-Registry-Actor", "é").Detail, "X-Registry-Actor")
-	b.reg.fail = &api.Error{Code: api.OutcomeUnknown, Detail: "gone"}
+	b.reg.Fail = &api.Error{Code: api.OutcomeUnknown, Detail: "gone"}
 	if p := b.refused(api.OutcomeUnknown, "DELETE", "/v1/nodes/a", ""); p.Outcome != api.Unknown {
 		t.Errorf("%+v", p)
 	}
-	b.reg.fail = fmt.Errorf("a plain error")
+	b.reg.Fail = fmt.Errorf("a plain error")
 	contains(t, b.refused(api.Internal, "DELETE", "/v1/nodes/a", "").Detail, "a plain error")
 }
 
@@ -252,7 +252,7 @@ func TestCleanedNamesTheTenure(t *testing.T) {
 	for range 2 {
 		b.ok(200, nil, "POST", "/v1/moves/m1/cleaned", `{"reason":"off"}`, "Idempotency-Key", "c1")
 	}
-	if c := b.reg.last().Command.(*fsm.Cleaned); c.Epoch != epoch || c.Node != "a" || string(c.Prefix) != "app:" {
+	if c := b.reg.Last().Command.(*fsm.Cleaned); c.Epoch != epoch || c.Node != "a" || string(c.Prefix) != "app:" {
 		t.Errorf("%v", c)
 	}
 }

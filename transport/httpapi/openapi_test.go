@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/apitest"
 )
 
 // update is how make generate writes the file anew.
@@ -20,7 +21,7 @@ var update = flag.Bool("update", false, "write docs/openapi.json instead of comp
 func TestOpenAPIFile(t *testing.T) {
 	const file = "../../docs/openapi.json"
 	rec := httptest.NewRecorder()
-	New(Config{Registry: newMemory(t), Version: "v1"}).ServeHTTP(rec, httptest.NewRequest("GET", "/openapi.json", nil))
+	New(Config{Registry: apitest.New(t), Version: "v1"}).ServeHTTP(rec, httptest.NewRequest("GET", "/openapi.json", nil))
 	var want bytes.Buffer
 	if err := json.Indent(&want, rec.Body.Bytes(), "", "  "); err != nil || rec.Code != 200 {
 		t.Fatalf("%d, %v", rec.Code, err)

@@ -14,7 +14,7 @@ func TestEveryCodeAsProblem(t *testing.T) {
 	for _, code := range api.Codes() {
 		e := &api.Error{Code: code, Detail: "d", Owner: "o", Epoch: 1, Move: "m", ConflictsWith: "c", Floor: 2, Index: 3, Warnings: []string{"w"}}
 		b := newBench(t)
-		b.reg.fail = fmt.Errorf("wrapped: %w", e)
+		b.reg.Fail = fmt.Errorf("wrapped: %w", e)
 		p := b.refused(code, "DELETE", "/v1/nodes/a", "")
 		if p.Detail != "d" || p.Owner != "o" || p.Epoch != 1 || p.Move != "m" || p.ConflictsWith != "c" || p.Floor != 2 || p.Index != 3 || len(p.Warnings) != 1 {
 			t.Errorf("%s: %+v", code, p)
@@ -64,7 +64,7 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%s: %d %s", path, rec.Code, rec.Body)
 		}
 	}
-	b.reg.down = &api.Error{Code: api.NoLeader, Detail: "no leader is known"}
+	b.reg.Down = &api.Error{Code: api.NoLeader, Detail: "no leader is known"}
 	b.refused(api.NoLeader, "GET", "/readyz", "")
 	if rec := b.do("GET", "/healthz", ""); rec.Code != 200 {
 		t.Errorf("%d", rec.Code)
@@ -79,17 +79,17 @@ func TestCluster(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	b.ok(200, nil, "POST", "/v1/cluster/transfer", `{"to":"s2"}`)
-	if b.reg.to != "s2" {
-		t.Errorf("to %q", b.reg.to)
+	if b.reg.To != "s2" {
+		t.Errorf("to %q", b.reg.To)
 	}
 	b.ok(200, nil, "POST", "/v1/cluster/transfer", "")
-	if b.reg.to != "" {
-		t.Errorf("to %q", b.reg.to)
+	if b.reg.To != "" {
+		t.Errorf("to %q", b.reg.To)
 	}
 	b.refused(api.Invalid, "POST", "/v1/cluster/transfer", `{"to":"?"}`)
-	b.reg.fail = &api.Error{Code: api.NotFound, Detail: "no server s9"}
+	b.reg.Fail = &api.Error{Code: api.NotFound, Detail: "no server s9"}
 	b.refused(api.NotFound, "POST", "/v1/cluster/transfer", `{"to":"s9"}`)
-	b.reg.down = errors.New("down")
+	b.reg.Down = errors.New("down")
 	b.refused(api.Internal, "GET", "/v1/cluster", "")
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -56,15 +57,38 @@ func (r *reply) WriteHeader(status int) {
 		h.Set(api.HeaderLeader, leader)
 		h.Set(api.HeaderLastContact, strconv.FormatInt(contact.Milliseconds(), 10))
 	}
+	_ = r.bounded() // what fails now fails when it is written
 	r.ResponseWriter.WriteHeader(status)
 }
 
-// Write writes the body, and the header before it.
+// Write writes the body, and the header before it, each writePiece of it within
+// writeTimeout.
 func (r *reply) Write(p []byte) (int, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
 	}
-	return r.ResponseWriter.Write(p)
+	written := 0
+	for piece := range slices.Chunk(p, writePiece) {
+		if err := r.bounded(); err != nil {
+			return written, err
+		}
+		n, err := r.ResponseWriter.Write(piece)
+		written += n
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+// bounded bounds what is written next, and the flush behind it: a client that
+// does not read would else hold its connection, and the reply, for ever.
+func (r *reply) bounded() error {
+	err := http.NewResponseController(r.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTimeout))
+	if errors.Is(err, http.ErrNotSupported) {
+		return nil // a writer without deadlines is one of a test
+	}
+	return err
 }
 
 // startStream writes the header of a reply that is sent piece by piece. Its
@@ -76,22 +100,14 @@ func startStream(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// deadline bounds the writing of the next piece of a stream.
-func deadline(c *http.ResponseController, d time.Duration) error {
-	err := c.SetWriteDeadline(time.Now().Add(d))
-	if errors.Is(err, http.ErrNotSupported) {
-		return nil // a writer without deadlines is one of a test
-	}
-	return err
-}
-
 // ServeHTTP answers one request, counts it and logs it.
 func (s *server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	start := time.Now()
 	r := &reply{ResponseWriter: w, server: s, request: req, operation: "none"}
 	req = req.WithContext(context.WithValue(req.Context(), replyKey{}, r))
 	r.request = req
-	defer func() { // also of a reply that was cut off
+	_ = r.bounded() // for what net/http itself may write; the deadline of the reply before is over
+	defer func() {  // also of a reply that was cut off
 		if r.status == 0 {
 			r.status = http.StatusOK
 		}

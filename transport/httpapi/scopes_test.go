@@ -46,17 +46,17 @@ func TestReadLevels(t *testing.T) {
 	b := newBench(t)
 	b.moving()
 	for _, path := range []string{"route?key=x", "explain?key=x", "scopes?limit=1", "scope?prefix=app:", "nodes?", "nodes/a?", "moves?limit=1", "moves/m1?"} {
-		b.reg.read = nil
+		b.reg.Asks = nil
 		b.ok(200, nil, "GET", "/v1/"+path+"&consistency=linearizable&min_index=4&max_stale=500ms", "")
 		b.ok(200, nil, "GET", "/v1/"+path+"&max_stale=250", "")
-		if got := fmt.Sprint(b.reg.read); got != "[{linearizable 4 500ms} { 0 250ms}]" {
+		if got := fmt.Sprint(b.reg.Asks); got != "[{linearizable 4 500ms} { 0 250ms}]" {
 			t.Errorf("%s: reads were %s", path, got)
 		}
 	}
 	contains(t, b.refused(api.Invalid, "GET", "/v1/route?key=x&consistency=weak", "").Detail, "query.consistency", "weak")
 	contains(t, b.refused(api.Invalid, "GET", "/v1/route?key=x&min_index=abc", "").Detail, "query.min_index", "abc")
 	contains(t, b.refused(api.Invalid, "GET", "/v1/route?key=x&max_stale=-1s", "").Detail, "max_stale", "-1s")
-	b.reg.down = &api.Error{Code: api.Stale, Detail: "too old"}
+	b.reg.Down = &api.Error{Code: api.Stale, Detail: "too old"}
 	b.refused(api.Stale, "GET", "/v1/route?key=x", "")
 }
 
@@ -110,7 +110,7 @@ func TestTextForm(t *testing.T) {
 			t.Errorf("prefix %q came back as %q", text, s.Prefix)
 		}
 	}
-	if got := string(b.reg.asked[3].Command.(*fsm.Declare).Prefix); got != "\x00" {
+	if got := string(b.reg.Asked[3].Command.(*fsm.Declare).Prefix); got != "\x00" {
 		t.Errorf("declared %q", got)
 	}
 	var r api.Route
@@ -158,7 +158,7 @@ func TestScopeLife(t *testing.T) {
 	b.refused(api.StaleEpoch, "DELETE", "/v1/scope?prefix=app:", "", "If-Match", wrong)
 	contains(t, b.refused(api.Invalid, "DELETE", "/v1/scope?prefix=app:", "", "If-Match", "*").Detail, "If-Match", "*")
 	b.ok(200, nil, "DELETE", "/v1/scope?prefix=app:&source_fenced=a", "", "If-Match", right)
-	if c := b.reg.last().Command.(*fsm.Retire); c.SourceFenced != "a" || c.ExpectedEpoch != s.Epoch {
+	if c := b.reg.Last().Command.(*fsm.Retire); c.SourceFenced != "a" || c.ExpectedEpoch != s.Epoch {
 		t.Errorf("%v", c)
 	}
 	b.refused(api.NotFound, "GET", "/v1/scope?prefix=app:", "")
@@ -182,8 +182,8 @@ func TestDeclareRefusals(t *testing.T) {
 	} {
 		contains(t, b.refused(api.Invalid, "PUT", "/v1/scope?prefix=app:", body).Detail, part)
 	}
-	if len(b.reg.asked) != 3 {
-		t.Errorf("%d commands were proposed, want only the 3 nodes", len(b.reg.asked))
+	if len(b.reg.Asked) != 3 {
+		t.Errorf("%d commands were proposed, want only the 3 nodes", len(b.reg.Asked))
 	}
 }
 
@@ -216,7 +216,7 @@ func TestListScopes(t *testing.T) {
 		if out.Next != "" {
 			got = append(got, "next", out.Next)
 		}
-		if strings.Join(got, " ") != want || out.Index != b.reg.index {
+		if strings.Join(got, " ") != want || out.Index != b.reg.Index {
 			t.Errorf("%s: %v, want %s", query, got, want)
 		}
 	}
@@ -234,14 +234,14 @@ func TestListsOfNothing(t *testing.T) {
 func TestExplain(t *testing.T) {
 	b := newBench(t)
 	b.moving()
-	b.reg.other = b.reg.index - 1
+	b.reg.Reached = b.reg.Index - 1
 	var e api.Explain
 	b.ok(200, &e, "GET", "/v1/explain?key=app:1&as=a", "")
 	if e.Scope == nil || e.Scope.Move != "m1" || e.Move == nil || e.Move.ID != "m1" || e.Verdict != "QUIESCED" || fmt.Sprint(e.Lagging) != "[s2 s3]" {
 		t.Errorf("%+v", e)
 	}
 	contains(t, e.Why, "m1", "from a to b")
-	b.reg.other = b.reg.index
+	b.reg.Reached = b.reg.Index
 	b.ok(200, &e, "GET", "/v1/explain?key=app:1&as=a", "")
 	if fmt.Sprint(e.Lagging) != "[s3]" {
 		t.Errorf("lagging %v", e.Lagging)
@@ -258,11 +258,11 @@ func TestApply(t *testing.T) {
 	batch := `{"nodes":[{"id":"a","addr":"h:1"}],"scopes":[{"prefix":"x:","writer":"a"}]%s}`
 	var out api.Applying
 	b.ok(200, &out, "POST", "/v1/apply", fmt.Sprintf(batch, `,"dry_run":true`))
-	if out.Plan == nil || len(out.Plan.Changes) != 2 || out.Applied != nil || len(b.reg.asked) != 0 || b.reg.read[0].Consistency != "linearizable" {
+	if out.Plan == nil || len(out.Plan.Changes) != 2 || out.Applied != nil || len(b.reg.Asked) != 0 || b.reg.Asks[0].Consistency != "linearizable" {
 		t.Fatalf("%+v", out)
 	}
 	out = api.Applying{}
-	b.ok(200, &out, "POST", "/v1/apply", fmt.Sprintf(batch, fmt.Sprintf(`,"if_index":%d`, b.reg.index)))
+	b.ok(200, &out, "POST", "/v1/apply", fmt.Sprintf(batch, fmt.Sprintf(`,"if_index":%d`, b.reg.Index)))
 	if out.Plan != nil || out.Applied == nil || out.Changed != 2 {
 		t.Fatalf("%+v", out)
 	}
@@ -306,7 +306,7 @@ func TestApplyLimits(t *testing.T) {
 	contains(t, b.refused(api.Limit, "POST", "/v1/apply", many).Detail, "10001", "10000")
 	large := `{"nodes":[{"id":"a","addr":"` + strings.Repeat("h", MaxBody) + `"}]}`
 	contains(t, b.refused(api.TooLarge, "POST", "/v1/apply", large).Detail, fmt.Sprint(MaxBody))
-	if len(b.reg.asked) != 0 {
+	if len(b.reg.Asked) != 0 {
 		t.Error("something was proposed")
 	}
 }

@@ -51,10 +51,10 @@ func TestServeEndsStreamsAndWaits(t *testing.T) {
 	if !lines.Scan() || !strings.Contains(lines.Text(), `"type":"snapshot"`) {
 		t.Fatalf("%q, %v", lines.Text(), lines.Err())
 	}
-	reads := len(b.reg.read)
+	reads := len(b.reg.Asks)
 	waited := make(chan string, 1)
 	go func() {
-		res, err := client.Get(url + "/v1/moves/m1?wait=60")
+		res, err := client.Get(url + "/v1/moves/m1?wait=60&min_index=1")
 		if err != nil {
 			waited <- err.Error()
 			return
@@ -68,9 +68,9 @@ func TestServeEndsStreamsAndWaits(t *testing.T) {
 		waited <- m.Phase
 	}()
 	for {
-		b.reg.mu.Lock()
-		arrived := len(b.reg.read) > reads
-		b.reg.mu.Unlock()
+		b.reg.Mu.Lock()
+		arrived := len(b.reg.Asks) > reads
+		b.reg.Mu.Unlock()
 		if arrived {
 			break
 		}
@@ -134,8 +134,8 @@ func TestServeMutation(t *testing.T) {
 		t.Fatal(err)
 	}
 	res.Body.Close()
-	if res.StatusCode != 200 || b.reg.last().Actor != "anonymous@127.0.0.1" {
-		t.Errorf("%d, actor %q", res.StatusCode, b.reg.last().Actor)
+	if res.StatusCode != 200 || b.reg.Last().Actor != "anonymous@127.0.0.1" {
+		t.Errorf("%d, actor %q", res.StatusCode, b.reg.Last().Actor)
 	}
 	if err := stop(); err != nil {
 		t.Error(err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -49,7 +50,7 @@ func (w *wire) readers(accept string) (quick <-chan api.WatchItem, stalled *bufi
 	}
 }
 
-// A watcher that stops reading is cut off after lineTimeout. Until then it
+// A watcher that stops reading is cut off after writeTimeout. Until then it
 // delays neither changes nor other watchers.
 func TestStalledWatcherIsCutOff(t *testing.T) {
 	for _, accept := range []string{linesType, eventsType} {
@@ -67,7 +68,7 @@ func TestStalledWatcherIsCutOff(t *testing.T) {
 				t.Errorf("%+v after %v", item, time.Since(start))
 			}
 			watchers := &b.h.(*server).watchers
-			for time.Since(start) < lineTimeout-heartbeatEvery {
+			for time.Since(start) < writeTimeout-heartbeatEvery {
 				<-quick // heartbeats
 			}
 			if n := watchers.Load(); n != 2 {
@@ -100,8 +101,8 @@ func TestSlowWatcherIsTold(t *testing.T) {
 			for range fsm.MaxHistory/2 + 2 {
 				for _, addr := range []string{"h:1", "h:2"} {
 					b.propose(&fsm.SetNode{Id: "d", Addr: addr})
-					if item := <-quick; item.Index != b.reg.index {
-						t.Fatalf("%+v, want index %d", item, b.reg.index)
+					if item := <-quick; item.Index != b.reg.Index {
+						t.Fatalf("%+v, want index %d", item, b.reg.Index)
 					}
 				}
 			}
@@ -130,7 +131,58 @@ func TestSlowWatcherIsTold(t *testing.T) {
 // propose applies a command.
 func (b *bench) propose(c fsm.Command) {
 	b.t.Helper()
-	if _, err := b.reg.commit(fsm.Envelope{Command: c}); err != nil {
+	if _, err := b.reg.Commit(fsm.Envelope{Command: c}); err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+// A client that asks and does not read holds a connection, and its reply, for no
+// longer than writeTimeout.
+func TestStalledReplyIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.many(1000)
+		w, stop := wired(t, b.h)
+		for _, target := range []string{"/v1/nodes", "/healthz", "/v1/nodes/none"} {
+			conn := w.dial("GET " + target + " HTTP/1.1\r\nHost: pipe\r\n\r\n")
+			<-time.After(writeTimeout + time.Second)
+			if said, _ := rest(conn, time.Now()); said != "" {
+				t.Errorf("%s: %d bytes could still be read", target, len(said))
+			}
+			_ = conn.Close()
+		}
+		stop()
+	})
+}
+
+// The time for one reply is not that for the next one on the same connection,
+// nor for the word that the body may come.
+func TestEachReplyHasItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, stop := wired(t, newBench(t).h)
+		conn := w.dial("GET /healthz HTTP/1.1\r\nHost: pipe\r\n\r\n")
+		in := bufio.NewReader(conn)
+		for _, want := range []int{200, 100, 200} {
+			res, err := http.ReadResponse(in, nil)
+			if err != nil || res.StatusCode != want {
+				t.Fatalf("%v, %v, want %d", res, err, want)
+			}
+			if _, err := io.Copy(io.Discard, res.Body); err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+			<-time.After(writeTimeout + time.Second)
+			switch {
+			case want == 100:
+				_, err = io.WriteString(conn, `{"addr":"h:1"}`)
+			case res.Request == nil && res.ContentLength == 2: // that of healthz
+				_, err = io.WriteString(conn, "PUT /v1/nodes/a HTTP/1.1\r\nHost: pipe\r\nExpect: 100-continue\r\nContent-Length: 14\r\n\r\n")
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = conn.Close()
+		stop()
+	})
 }

@@ -20,9 +20,6 @@ import (
 const (
 	// heartbeatEvery tells a watcher that the stream lives, and its index.
 	heartbeatEvery = time.Second
-	// lineTimeout ends the stream of a watcher that does not read: it holds a
-	// connection, and its place among MaxWatchers.
-	lineTimeout = 10 * time.Second
 	// snapshotChunk bounds the changes of one snapshot line, so that a reader
 	// needs no large buffer.
 	snapshotChunk = 1000
@@ -132,9 +129,6 @@ type stream struct {
 
 // send writes one item and hands it to the network.
 func (st *stream) send(item api.WatchItem) error {
-	if err := deadline(st.control, lineTimeout); err != nil {
-		return err
-	}
 	var err error
 	if st.events {
 		_, err = io.WriteString(st.w, eventHead(item))

@@ -19,6 +19,7 @@ import (
 type tap struct {
 	header http.Header
 	lines  chan []byte
+	part   []byte // of the line that has not ended
 	broken error
 }
 
@@ -29,7 +30,10 @@ func (w *tap) Write(p []byte) (int, error) {
 	if w.broken != nil {
 		return 0, w.broken
 	}
-	w.lines <- append([]byte(nil), p...)
+	if w.part = append(w.part, p...); p[len(p)-1] == '\n' {
+		w.lines <- w.part
+		w.part = nil
+	}
 	return len(p), nil
 }
 
@@ -72,7 +76,7 @@ func TestWatchSnapshotThenChanges(t *testing.T) {
 		b.moving()
 		w := b.stream(ctx, "")
 		snap := w.next(t)
-		if snap.Type != "snapshot" || snap.More || snap.Index != b.reg.index || len(snap.Changes) != 5 {
+		if snap.Type != "snapshot" || snap.More || snap.Index != b.reg.Index || len(snap.Changes) != 5 {
 			t.Fatalf("%+v", snap)
 		}
 		if got := snap.Changes[3].Scope; got == nil || got.State != view.Quiesced || got.Target != "b" {
@@ -153,7 +157,7 @@ func TestWatchCompacted(t *testing.T) {
 		b.declared()
 		w := b.stream(t.Context(), "?from=4")
 		synctest.Wait()
-		b.reg.restart(t)
+		b.reg.Restart(t)
 		item := w.next(t)
 		if item.Type != "error" || item.Error == nil || item.Error.Code != api.Compacted || item.Error.Floor != 4 {
 			t.Errorf("%+v", item)

@@ -69,6 +69,7 @@ func (c *conn) describe(change func(*profile)) {
 // serve answers commands, one after the other, until the connection ends.
 func (c *conn) serve() {
 	defer c.end()
+	defer c.caught()
 	for first := true; !c.quit && c.srv.down.Err() == nil; first = false {
 		args, err := c.r.Next()
 		if err != nil {
@@ -86,12 +87,17 @@ func (c *conn) serve() {
 	_ = c.flush() // it ends anyway
 }
 
-// end closes the connection. A panic ends this one only: a command that finds a
-// fault must not take the server from everybody else.
-func (c *conn) end() {
+// caught is deferred by both goroutines. A panic ends this connection only: what
+// finds a fault must not take the server from everybody else.
+func (c *conn) caught() {
 	if p := recover(); p != nil {
-		c.srv.log.Error("a command panicked; its connection is closed", "panic", p, "from", c.nc.RemoteAddr(), "stack", string(debug.Stack()))
+		c.srv.log.Error("a command or message panicked; its connection is closed", "panic", p, "from", c.nc.RemoteAddr(), "stack", string(debug.Stack()))
+		_ = c.nc.Close()
 	}
+}
+
+// end closes the connection.
+func (c *conn) end() {
 	_ = c.nc.Close()
 	c.unsubscribe()
 	c.srv.leave(c)

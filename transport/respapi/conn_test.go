@@ -144,7 +144,7 @@ func TestNames(t *testing.T) {
 	b.reg.declared(t)
 	c := b.dial()
 	c.want("SCOPE RETIRE app:", "+OK\r\n")
-	if actor := b.reg.last().Actor; actor != "resp:anonymous@127.0.0.1" {
+	if actor := b.reg.Last().Actor; actor != "resp:anonymous@127.0.0.1" {
 		t.Errorf("actor %q", actor)
 	}
 	name := strings.Repeat("n", MaxName)
@@ -152,7 +152,7 @@ func TestNames(t *testing.T) {
 	contains(t, c.ask("HELLO 2 SETNAME "+name+"n"), "-ERR", "64", "65")
 	c.want("CLIENT SETNAME "+name, "+OK\r\n")
 	c.want("SCOPE NODE DEL c", "+OK\r\n")
-	if actor := b.reg.last().Actor; actor != "resp:"+name+"@127.0.0.1" || len(actor) > fsm.MaxActor {
+	if actor := b.reg.Last().Actor; actor != "resp:"+name+"@127.0.0.1" || len(actor) > fsm.MaxActor {
 		t.Errorf("actor %q", actor)
 	}
 	if n := len(actorStart) + MaxName + 1 + maxHost; n > fsm.MaxActor {
@@ -212,7 +212,7 @@ func TestPanicEndsOneConnection(t *testing.T) {
 // An error without a code is our fault, and says that the outcome is not known.
 func TestPlainError(t *testing.T) {
 	b := onTCP(t)
-	b.reg.fail = errors.New("line one\r\nline two")
+	b.reg.Fail = errors.New("line one\r\nline two")
 	contains(t, b.dial().ask("SCOPE RETIRE x"), "-INTERNAL line one  line two")
 }
 
@@ -220,7 +220,7 @@ func TestPlainError(t *testing.T) {
 func TestCommandsHaveABound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := served(t, newPipes())
-		b.reg.set(func() { b.reg.hold = make(chan struct{}) })
+		b.reg.set(func() { b.reg.Hold = make(chan struct{}) })
 		c := b.dial()
 		start := time.Now()
 		go c.send("PING\r\nSCOPE RETIRE x\r\n")
@@ -237,7 +237,7 @@ func TestLinearizableRoute(t *testing.T) {
 	b := onTCP(t)
 	c := b.dial()
 	c.want("SCOPE ROUTE k AS a LINEARIZABLE", "+UNKNOWN\r\n")
-	if len(b.reg.read) != 1 || b.reg.read[0] != (api.ReadOptions{Consistency: "linearizable"}) {
-		t.Errorf("%v", b.reg.read)
+	if len(b.reg.Asks) != 1 || b.reg.Asks[0] != (api.ReadOptions{Consistency: "linearizable"}) {
+		t.Errorf("%v", b.reg.Asks)
 	}
 }

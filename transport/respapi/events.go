@@ -65,6 +65,7 @@ func (c *conn) subscribe(args [][]byte) error {
 	c.srv.metrics.subscribers.Inc()
 	go func(ended chan struct{}) {
 		defer close(ended)
+		defer c.caught()
 		c.follow(ctx, watcher)
 	}(c.sub.ended)
 	return nil

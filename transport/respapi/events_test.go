@@ -174,3 +174,27 @@ func TestNothingComesAfterUnsubscribe(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// faulty panics where a message is made.
+type faulty struct{ Registry }
+
+func (faulty) State() fsm.State { panic("boom") }
+
+// A fault in a message ends its connection, and nothing else.
+func TestPanicInAMessageEndsOneConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := served(t, newPipes())
+		b.srv.reg = faulty{b.reg}
+		c, other := b.subscribe(), b.dial()
+		other.want("PING", "+PONG\r\n")
+		b.changes(0, 1)
+		if got := c.closed(); got != "" {
+			t.Errorf("%q", got)
+		}
+		synctest.Wait()
+		if n := b.srv.connsLen(); n != 1 || b.srv.subscribers.Load() != 0 {
+			t.Errorf("%d connections", n)
+		}
+		other.want("PING", "+PONG\r\n")
+	})
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/apitest"
 )
 
 // user is a go-redis client with its usual options.
@@ -149,7 +150,7 @@ func TestGoRedisMoves(t *testing.T) {
 		if m := change.Changes[0].Move; m == nil || m.ID != "m1" || m.Actor != "resp:tester@127.0.0.1" {
 			t.Fatalf("%+v", change)
 		}
-		if got := u.record("SCOPE MOVE m1"); got["phase"] != "copying" || asMap(t, got["waiting"])["since_ms"] != int64(entryMS) {
+		if got := u.record("SCOPE MOVE m1"); got["phase"] != "copying" || asMap(t, got["waiting"])["since_ms"] != int64(apitest.EntryMS) {
 			t.Errorf("%v", got)
 		}
 		u.ok("SCOPE QUIESCE m1")

@@ -4,11 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,7 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/scope-registry/scope-registry/fsm"
-	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/apitest"
 	"github.com/scope-registry/scope-registry/internal/registry"
 )
 
@@ -27,125 +25,20 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var _ Registry = (*registry.Registry)(nil)
 
-// memory is a Registry of one server that applies every command at once.
-type memory struct {
-	*fsm.FSM
-	mu    sync.Mutex // guards all below
-	index uint64
-	asked []fsm.Envelope
-	read  []api.ReadOptions
-	hold  chan struct{} // Propose waits until it is closed, or for its context
-	fail  error         // of Propose
-	down  error         // of Read, Ready, Watch and Status
-}
+// memory is the registry with what these tests do to it.
+type memory struct{ *apitest.Memory }
 
-// entryMS is the leader's wall clock in these tests.
-const entryMS = 1_700_000_000_000
-
-func newMemory(t testing.TB) *memory {
-	return &memory{FSM: fsm.New(func(err error) { t.Errorf("fatal: %v", err) })}
-}
-
-// applyLog calls apply with a log entry whose type only the state machine's
-// package may import.
-func applyLog[L any](apply func(*L) any, index uint64, data []byte) any {
-	log := new(L)
-	v := reflect.ValueOf(log).Elem()
-	v.FieldByName("Index").SetUint(index)
-	v.FieldByName("Term").SetUint(1)
-	v.FieldByName("Data").SetBytes(data)
-	return apply(log)
-}
-
-func (m *memory) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		return nil, errors.New("a mutation without a bound")
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.asked = append(m.asked, e)
-	if hold := m.hold; hold != nil {
-		m.mu.Unlock()
-		select {
-		case <-hold:
-		case <-ctx.Done():
-		}
-		m.mu.Lock()
-		if ctx.Err() != nil {
-			return nil, &api.Error{Code: api.OutcomeUnknown, Detail: "nobody knows"}
-		}
-	}
-	if m.fail != nil {
-		return nil, m.fail
-	}
-	data, err := e.Encode()
-	if err != nil {
-		return nil, err
-	}
-	entry, err := fsm.EncodeEntry(entryMS, [][]byte{data})
-	if err != nil {
-		return nil, err
-	}
-	m.index++
-	results, ok := applyLog(m.Apply, m.index, entry).([]*fsm.Result)
-	if !ok || len(results) != 1 {
-		return nil, fmt.Errorf("apply gave %v", results)
-	}
-	return results[0], fsm.ResultError(results[0])
-}
-
-func (m *memory) Read(_ context.Context, o api.ReadOptions) (fsm.State, error) {
-	if o != (api.ReadOptions{}) { // the others are too many to note
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.read = append(m.read, o)
-	}
-	return m.State(), m.down
-}
-
-func (m *memory) WaitIndex(ctx context.Context, index uint64) error {
-	if err := m.FSM.WaitIndex(ctx, index); err != nil {
-		return &api.Error{Code: api.Timeout, Detail: err.Error()}
-	}
-	return nil
-}
-
-func (m *memory) Watch(from uint64) (*fsm.Watcher, error) {
-	if m.down != nil {
-		return nil, m.down
-	}
-	return m.FSM.Watch(from)
-}
-
-func (m *memory) Leader() (string, time.Duration, bool) {
-	return "s1", 7 * time.Millisecond, m.down == nil
-}
-
-func (m *memory) Ready() error { return m.down }
-
-func (m *memory) ID() string { return "s1" }
-
-func (m *memory) Status(context.Context, bool) (api.Cluster, error) {
-	return api.Cluster{ID: "c", Self: "s1", Leader: "s1", Members: []api.Member{
-		{ID: "s1", Role: "leader", Index: m.State().Index()}, {ID: "s2", Role: "follower"}, {ID: "s3", Error: "refused"},
-	}}, m.down
-}
-
-func (m *memory) last() fsm.Envelope {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.asked[len(m.asked)-1]
-}
+func newMemory(t testing.TB) memory { return memory{apitest.New(t)} }
 
 // set changes what the registry answers from now on.
-func (m *memory) set(change func()) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (m memory) set(change func()) {
+	m.Mu.Lock()
+	defer m.Mu.Unlock()
 	change()
 }
 
 // apply applies commands without a connection.
-func (m *memory) apply(t testing.TB, cmds ...fsm.Command) {
+func (m memory) apply(t testing.TB, cmds ...fsm.Command) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -157,7 +50,7 @@ func (m *memory) apply(t testing.TB, cmds ...fsm.Command) {
 }
 
 // declared are nodes a, b and c and the scope app: of a.
-func (m *memory) declared(t testing.TB) {
+func (m memory) declared(t testing.TB) {
 	t.Helper()
 	for i, id := range []string{"a", "b", "c"} {
 		m.apply(t, &fsm.SetNode{Id: id, Addr: fmt.Sprintf("10.0.0.%d:6004", i+1)})
@@ -198,7 +91,7 @@ func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 // bench is a server over a memory registry.
 type bench struct {
 	t     testing.TB
-	reg   *memory
+	reg   memory
 	srv   *Server
 	gauge *prometheus.Registry
 	ln    net.Listener

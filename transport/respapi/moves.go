@@ -12,6 +12,7 @@ import (
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/view"
 	"github.com/scope-registry/scope-registry/migration"
+	"github.com/scope-registry/scope-registry/scope"
 	"github.com/scope-registry/scope-registry/transport/resp"
 )
 
@@ -49,7 +50,7 @@ func (c *conn) moveScope(args [][]byte) error {
 		c.reply(func(w *resp.Writer) { w.BulkString(cmd.Id) })
 		return nil
 	}
-	return c.awaitMove(cmd.Id)
+	return c.awaitMove(cmd.Id, scope.Prefix(cmd.Prefix))
 }
 
 // newMoveID makes the id here, not in the registry: whoever does not learn how
@@ -71,7 +72,7 @@ func (c *conn) startFailed(err error, id string) error {
 }
 
 // awaitMove answers when the move has ended.
-func (c *conn) awaitMove(id string) error {
+func (c *conn) awaitMove(id string, prefix scope.Prefix) error {
 	ctx, stop := c.whileConnected()
 	defer stop()
 	for {
@@ -79,7 +80,8 @@ func (c *conn) awaitMove(id string) error {
 		m, ok := st.Moves().Get(id)
 		switch {
 		case !ok:
-			return &api.Error{Code: api.NotFound, Move: id, Detail: fmt.Sprintf("move %s has started, but is not kept here any more; SCOPE MOVES shows those that are", id)}
+			return &api.Error{Code: api.OutcomeUnknown, Move: id, Detail: fmt.Sprintf(
+				"move %s has started and ended, and is not kept any more; SCOPE EXPLAIN tells who owns %q now", id, prefix)}
 		case m.Phase == migration.Done:
 			keys := uint64(0)
 			if m.Ready != nil {

@@ -131,3 +131,11 @@ func TestMadeIDs(t *testing.T) {
 	}
 	contains(t, c.ask("SCOPE MOVE "+got), got)
 }
+
+// A move that is not kept any more may have been done: nothing may say that it
+// was not.
+func TestWaitForAForgottenMove(t *testing.T) {
+	b := onTCP(t)
+	b.srv.add(&command{name: "AWAIT", min: 1, max: 1, run: func(c *conn, args [][]byte) error { return c.awaitMove(string(args[0]), "app:") }})
+	contains(t, b.dial().ask("AWAIT m0"), "-OUTCOME_UNKNOWN move m0 ", `SCOPE EXPLAIN tells who owns "app:"`)
+}

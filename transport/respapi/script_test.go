@@ -69,7 +69,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		var code, down string
 		d.MaybeScanArgs(t, "code", &code)
 		d.MaybeScanArgs(t, "down", &down)
-		s.reg.set(func() { s.reg.fail, s.reg.down = failing(code), failing(down) })
+		s.reg.set(func() { s.reg.Fail, s.reg.Down = failing(code), failing(down) })
 	default:
 		t.Fatalf("%s is no command of these scripts", d.Cmd)
 	}

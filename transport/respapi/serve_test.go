@@ -108,7 +108,7 @@ func TestStop(t *testing.T) {
 		waits.send("MOVE-SCOPE app: FROM a TO b MODE assisted ID m1\r\nPING\r\n")
 		subscriber.next()
 		synctest.Wait()
-		b.reg.set(func() { b.reg.hold = make(chan struct{}) })
+		b.reg.set(func() { b.reg.Hold = make(chan struct{}) })
 		busy.send("SCOPE NODE DEL c\r\n")
 		synctest.Wait()
 		start := time.Now()
@@ -122,7 +122,7 @@ func TestStop(t *testing.T) {
 			t.Errorf("the wait took %v", took)
 		}
 		time.Sleep(time.Second)
-		close(b.reg.hold)
+		close(b.reg.Hold)
 		if got := busy.closed(); got != "+OK\r\n" {
 			t.Errorf("%q", got)
 		}
@@ -138,7 +138,7 @@ func TestStop(t *testing.T) {
 func TestStopCutsOffWhatDoesNotEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := served(t, newPipes())
-		b.reg.set(func() { b.reg.hold = make(chan struct{}) })
+		b.reg.set(func() { b.reg.Hold = make(chan struct{}) })
 		c := b.dial()
 		c.send("SCOPE NODE DEL c\r\n")
 		synctest.Wait()

@@ -56,14 +56,13 @@ func (c *conn) abort(args [][]byte) error {
 	return c.apply(&fsm.Abort{Move: string(args[0]), Reason: joined(args[1:])})
 }
 
-// cleaned makes the command from the move, not from the cleanup that is
-// pending; its epoch keeps it from ending that of a later move.
+// cleaned makes the command from the move, not from the cleanup that is pending.
 func (c *conn) cleaned(args [][]byte) error {
 	m, err := c.moveAnywhere(args[0])
 	if err != nil {
 		return err
 	}
-	return c.apply(&fsm.Cleaned{Node: string(m.From), Prefix: m.Prefix.Bytes(), Epoch: m.Epoch, Reason: joined(args[1:])})
+	return c.apply(fsm.CleanedAfter(m, joined(args[1:])))
 }
 
 // moveAnywhere is the move, also if this server is behind.
