@@ -34,7 +34,7 @@ error: exit 0.`,
 				if r.Owner == "" && r.Verdict == "" {
 					return c.printf("no declared scope is a prefix of %s (index %d); scope list shows those that are\n", r.Key, r.Index)
 				}
-				return c.facts("reply", r.Reply, "verdict", r.Verdict, "prefix", r.Prefix, "owner", r.Owner, "addr", r.Addr,
+				return c.facts("reply", r.Reply, "verdict", r.Verdict, "prefix", r.Prefix, "owner", r.Owner, addrOf(r), r.Addr,
 					"epoch", num(r.Epoch), "state", r.State, "target", r.Target, "index", num(r.Index))
 			})
 		},
@@ -43,6 +43,14 @@ error: exit 0.`,
 	cmd.Flags().StringVar(&o.Consistency, "consistency", "", "local or linearizable")
 	cmd.Flags().Uint64Var(&o.MinIndex, "min-index", 0, "wait until the server has applied this index")
 	return cmd
+}
+
+// addrOf names the address of a route: while a scope moves it is the target's.
+func addrOf(r api.Route) string {
+	if r.Target != "" {
+		return "target addr"
+	}
+	return "addr"
 }
 
 func (c *cli) explainCmd() *cobra.Command {
@@ -78,6 +86,6 @@ func (c *cli) explain(e api.Explain) error {
 	if len(e.Lagging) > 0 {
 		lagging = strings.Join(e.Lagging, ", ") + " may still answer as before the last change"
 	}
-	return c.facts(append([]string{"why", e.Why, "prefix", e.Prefix, "owner", e.Owner, "addr", e.Addr, "epoch", num(e.Epoch),
+	return c.facts(append([]string{"why", e.Why, "prefix", e.Prefix, "owner", e.Owner, addrOf(e.Route), e.Addr, "epoch", num(e.Epoch),
 		"state", e.State, "target", e.Target, "lagging", lagging, "index", num(e.Index), "move", move}, waiting...)...)
 }
