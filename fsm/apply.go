@@ -210,19 +210,44 @@ func parties(s *scope.Scope) []scope.NodeID {
 	return out
 }
 
-// count adds by to what is counted for the nodes that a scope names.
-func (tx *txn) count(s *scope.Scope, by int) {
-	for _, id := range parties(s) {
-		tx.use(id, func(u *uses) { u.scopes += by })
+// recount corrects what is counted for the nodes of a scope that was old, or nil,
+// and is next, or nil. Most changes of a scope concern none of its nodes, and a
+// takeover is of many scopes: a count that stays is not written.
+func (tx *txn) recount(old, next *scope.Scope) {
+	type change struct{ scopes, owned int }
+	var ids []scope.NodeID
+	changes := make(map[scope.NodeID]change, 4)
+	add := func(s *scope.Scope, by int) {
+		if s == nil {
+			return
+		}
+		for _, id := range parties(s) {
+			c, known := changes[id]
+			if !known {
+				ids = append(ids, id) // maps have no order, and Apply must be one
+			}
+			c.scopes += by
+			if id == s.Owner {
+				c.owned += by
+			}
+			changes[id] = c
+		}
 	}
-	tx.use(s.Owner, func(u *uses) { u.owned += by })
+	add(old, -1)
+	add(next, +1)
+	for _, id := range ids {
+		if c := changes[id]; c != (change{}) {
+			tx.use(id, func(u *uses) { u.scopes, u.owned = u.scopes+c.scopes, u.owned+c.owned })
+		}
+	}
 }
 
 // putScope replaces a declared scope, or adds one that is known not to overlap,
 // and keeps the counts of its nodes and what is looked up by node.
 func (tx *txn) putScope(s scope.Scope, cause string) *api.Error {
-	if old, ok := tx.scopes.Get(s.Prefix); ok {
-		tx.forget(old)
+	old, ok := tx.scopes.Get(s.Prefix)
+	if ok {
+		tx.unindex(old)
 		tx.scopes, _ = tx.scopes.Replace(s)
 	} else {
 		var err error
@@ -230,7 +255,7 @@ func (tx *txn) putScope(s scope.Scope, cause string) *api.Error {
 			return refuse(api.Overlap, "%v", err)
 		}
 	}
-	tx.count(&s, +1)
+	tx.recount(old, &s)
 	if heritable(&s) {
 		tx.heirs = tx.heirs.with(&s)
 		tx.orphans = append(tx.orphans, s.Prefix)
@@ -242,13 +267,14 @@ func (tx *txn) putScope(s scope.Scope, cause string) *api.Error {
 	return nil
 }
 
-// forget takes a scope out of everything but the table of scopes itself.
-func (tx *txn) forget(s *scope.Scope) {
-	tx.count(s, -1)
+// unindex takes a scope out of what is looked up by node.
+func (tx *txn) unindex(s *scope.Scope) {
 	if heritable(s) {
 		tx.heirs = tx.heirs.without(s)
 	}
-	tx.unarmed = tx.unarmed.without(s.Owner, s.Changed, s.Prefix)
+	if s.NeedsLease() && !s.Armed {
+		tx.unarmed = tx.unarmed.without(s.Owner, s.Changed, s.Prefix)
+	}
 }
 
 func (tx *txn) putTombstone(t Tombstone) {

@@ -232,7 +232,8 @@ func (tx *txn) retire(c *Retire) *api.Error {
 	if err := tx.checkStill(p, "retiring it"); err != nil {
 		return err
 	}
-	tx.forget(s)
+	tx.unindex(s)
+	tx.recount(s, nil)
 	tx.scopes = tx.scopes.Without(p)
 	tx.emit(Event{Cause: "retire", Deleted: true, Scope: s})
 	if fenced.node == "" {

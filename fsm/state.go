@@ -11,7 +11,7 @@ import (
 
 // Bounds of the tables.
 const (
-	MaxScopes = 4 << 20  // scopes and tombstones: about 2 GiB of memory
+	MaxScopes = 4 << 20  // scopes and tombstones: 2 GiB of memory, 4 GiB if all have fallbacks
 	MaxNodes  = 16 << 10 // far beyond any fleet that one registry serves
 	MaxBatch  = 10_000   // items of one batch: applying it must not stall heartbeats
 	MaxReason = 1_024    // bytes of a reason or detail that an operator gives
