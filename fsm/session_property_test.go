@@ -36,7 +36,7 @@ func drawOpen(t *rapid.T, s State, n nodeRecord, view uint64) Command {
 	if n.ID == "" {
 		c.Node = "n1"
 	}
-	if c.Identity == "" || evenly(t) < 3 {
+	if c.Identity == "" || evenly(t) < 6 {
 		c.Identity = rapid.SampledFrom([]string{"i1", "i2"}).Draw(t, "identity")
 	}
 	if n.Live() && rapid.Bool().Draw(t, "knows the token") {
@@ -48,7 +48,7 @@ func drawOpen(t *rapid.T, s State, n nodeRecord, view uint64) Command {
 // said is the session of a node, or nothing, or that of a node that is no more.
 func said(t *rapid.T, s State, id scope.NodeID) string {
 	n, _ := s.Node(id)
-	return rapid.SampledFrom([]string{n.Session.ID, n.Session.ID, n.Session.ID, n.Session.ID, "", "s2"}).Draw(t, "session said")
+	return rapid.SampledFrom([]string{n.Session.ID, n.Session.ID, n.Session.ID, "", "s2"}).Draw(t, "session said")
 }
 
 // identityOf is the identity that a word about the node must name, mostly.

@@ -49,9 +49,9 @@ func TestTakeoverCancelsTheCleanupOfTheFallback(t *testing.T) {
 // scopes that a session does not concern, its commands cost a little more, as
 // trees are deeper.
 func TestSessionsCostWhatTheyConcern(t *testing.T) {
-	small, large := bytesPerSession(t, 1_000), bytesPerSession(t, 100_000)
+	small, large := bytesPerSession(t, 300), bytesPerSession(t, 30_000)
 	if large > 4*small {
-		t.Fatalf("a session's life allocates %d bytes beside 1,000 scopes and %d beside 100,000: it looks at all of them", small, large)
+		t.Fatalf("a session's life allocates %d bytes beside 300 scopes and %d beside 30,000: it looks at all of them", small, large)
 	}
 }
 
