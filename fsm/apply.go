@@ -76,8 +76,13 @@ func (s State) Apply(at At, e Envelope) (State, *Result, []Event) {
 	}
 	tx := &txn{State: s, at: at, actor: e.Actor}
 	done, err := tx.run(e.Command)
-	if err != nil && !tx.keep {
+	if err == nil || tx.keep {
+		tx.takeOvers()
+	} else {
 		tx.State, tx.events = s, nil
+	}
+	if done != nil {
+		done.Warnings = append(done.Warnings, tx.warnings...)
 	}
 	result := resultOf(done, err, at.Index)
 	if e.RequestID != "" {
@@ -95,6 +100,10 @@ type txn struct {
 	events []Event
 	keep   bool // keep the changes although the command is refused
 	kept   []string
+	// warnings of the result.
+	warnings []string
+	// orphans are scopes that may be without a live owner since this command.
+	orphans []scope.Prefix
 }
 
 func (tx *txn) run(c Command) (*Result, *api.Error) {
@@ -126,6 +135,22 @@ func (tx *txn) run(c Command) (*Result, *api.Error) {
 	case *Force:
 		return tx.force(c)
 	}
+	return tx.runSession(c)
+}
+
+func (tx *txn) runSession(c Command) (*Result, *api.Error) {
+	switch c := c.(type) {
+	case *OpenSession:
+		return &Result{}, tx.openSession(c)
+	case *CloseSession:
+		return &Result{}, tx.closeSession(c)
+	case *Expire:
+		return &Result{}, tx.expire(c)
+	case *Ack:
+		return &Result{}, tx.ack(c)
+	case *FenceNode:
+		return &Result{}, tx.fenceNode(c)
+	}
 	return nil, refuse(api.Invalid, "%T is not a command", c)
 }
 
@@ -149,6 +174,10 @@ func (tx *txn) takeEpoch() uint64 {
 }
 
 func (tx *txn) emit(e Event) { tx.events = append(tx.events, e) }
+
+func (tx *txn) warn(format string, args ...any) {
+	tx.warnings = append(tx.warnings, fmt.Sprintf(format, args...))
+}
 
 // configChanged notes that nodes or scopes changed at this entry.
 func (tx *txn) configChanged() { tx.configIndex = tx.at.Index }
@@ -181,13 +210,44 @@ func parties(s *scope.Scope) []scope.NodeID {
 	return out
 }
 
-// putScope replaces a declared scope, or adds one that is known not to overlap,
-// and keeps the counts of its nodes.
-func (tx *txn) putScope(s scope.Scope, cause string) *api.Error {
-	if old, ok := tx.scopes.Get(s.Prefix); ok {
-		for _, id := range parties(old) {
-			tx.use(id, func(u *uses) { u.scopes-- })
+// recount corrects what is counted for the nodes of a scope that was old, or nil,
+// and is next, or nil. Most changes of a scope concern none of its nodes, and a
+// takeover is of many scopes: a count that stays is not written.
+func (tx *txn) recount(old, next *scope.Scope) {
+	type change struct{ scopes, owned int }
+	var ids []scope.NodeID
+	changes := make(map[scope.NodeID]change, 4)
+	add := func(s *scope.Scope, by int) {
+		if s == nil {
+			return
 		}
+		for _, id := range parties(s) {
+			c, known := changes[id]
+			if !known {
+				ids = append(ids, id) // maps have no order, and Apply must be one
+			}
+			c.scopes += by
+			if id == s.Owner {
+				c.owned += by
+			}
+			changes[id] = c
+		}
+	}
+	add(old, -1)
+	add(next, +1)
+	for _, id := range ids {
+		if c := changes[id]; c != (change{}) {
+			tx.use(id, func(u *uses) { u.scopes, u.owned = u.scopes+c.scopes, u.owned+c.owned })
+		}
+	}
+}
+
+// putScope replaces a declared scope, or adds one that is known not to overlap,
+// and keeps the counts of its nodes and what is looked up by node.
+func (tx *txn) putScope(s scope.Scope, cause string) *api.Error {
+	old, ok := tx.scopes.Get(s.Prefix)
+	if ok {
+		tx.unindex(old)
 		tx.scopes, _ = tx.scopes.Replace(s)
 	} else {
 		var err error
@@ -195,21 +255,38 @@ func (tx *txn) putScope(s scope.Scope, cause string) *api.Error {
 			return refuse(api.Overlap, "%v", err)
 		}
 	}
-	for _, id := range parties(&s) {
-		tx.use(id, func(u *uses) { u.scopes++ })
+	tx.recount(old, &s)
+	if heritable(&s) {
+		tx.heirs = tx.heirs.with(&s)
+		tx.orphans = append(tx.orphans, s.Prefix)
+	}
+	if s.NeedsLease() && !s.Armed {
+		tx.unarmed = tx.unarmed.with(s.Owner, s.Changed, s.Prefix)
 	}
 	tx.emit(Event{Cause: cause, Scope: &s})
 	return nil
 }
 
+// unindex takes a scope out of what is looked up by node.
+func (tx *txn) unindex(s *scope.Scope) {
+	if heritable(s) {
+		tx.heirs = tx.heirs.without(s)
+	}
+	if s.NeedsLease() && !s.Armed {
+		tx.unarmed = tx.unarmed.without(s.Owner, s.Changed, s.Prefix)
+	}
+}
+
 func (tx *txn) putTombstone(t Tombstone) {
 	tx.tombstones = tx.tombstones.With(t.Prefix, t)
+	tx.retired = tx.retired.with(t.Owner, t.RetiredIndex, t.Prefix)
 	tx.use(t.Owner, func(u *uses) { u.tombstones++ })
 	tx.emit(Event{Cause: "retire", Tombstone: &t})
 }
 
 func (tx *txn) dropTombstone(t Tombstone, cause string) {
 	tx.tombstones = tx.tombstones.Without(t.Prefix)
+	tx.retired = tx.retired.without(t.Owner, t.RetiredIndex, t.Prefix)
 	tx.use(t.Owner, func(u *uses) { u.tombstones-- })
 	tx.emit(Event{Cause: cause, Deleted: true, Tombstone: &t})
 }

@@ -108,8 +108,13 @@ func (tx *txn) pruneNodes(c *Batch, note func(*api.Error)) {
 		if named[n.ID] {
 			continue
 		}
-		if r, _ := tx.node(n.ID); r.uses.tombstones+r.uses.cleanups > 0 && r.uses.scopes+r.uses.moves == 0 {
+		switch r, _ := tx.node(n.ID); {
+		case r.uses.scopes+r.uses.moves > 0: // removeNode says so
+		case r.uses.tombstones+r.uses.cleanups > 0:
 			tx.kept = append(tx.kept, "node "+string(n.ID)+" is kept: it may not know yet that its scopes are retired")
+			continue
+		case r.Live():
+			tx.kept = append(tx.kept, "node "+string(n.ID)+" is kept: it has a live session")
 			continue
 		}
 		note(tx.removeNode(&RemoveNode{Id: string(n.ID)}))

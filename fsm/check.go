@@ -21,11 +21,8 @@ func (s State) Check() error {
 	if err := s.checkMoves(count); err != nil {
 		return err
 	}
-	for _, t := range s.tombstones.All() {
-		count(t.Owner, func(u *uses) { u.tombstones++ })
-		if sc, ok := s.scopes.Get(t.Prefix); ok {
-			return fmt.Errorf("scope %q is declared (epoch %d) and retired (epoch %d)", t.Prefix, sc.Epoch, t.Epoch)
-		}
+	if err := s.checkTombstones(count); err != nil {
+		return err
 	}
 	for c := range s.cleanups.all() {
 		count(c.Node, func(u *uses) { u.cleanups++ })
@@ -33,7 +30,57 @@ func (s State) Check() error {
 			return fmt.Errorf("node %q owes a cleanup of %q and owns it", c.Node, c.Prefix)
 		}
 	}
-	return s.checkUses(counted)
+	if err := s.checkUses(counted); err != nil {
+		return err
+	}
+	return s.checkSessions()
+}
+
+func (s State) checkTombstones(count func(scope.NodeID, func(*uses))) error {
+	for _, t := range s.tombstones.All() {
+		count(t.Owner, func(u *uses) { u.tombstones++ })
+		if sc, ok := s.scopes.Get(t.Prefix); ok {
+			return fmt.Errorf("scope %q is declared (epoch %d) and retired (epoch %d)", t.Prefix, sc.Epoch, t.Epoch)
+		}
+		if _, waits := s.retired.at.Get(awaitKey(t.Owner, t.RetiredIndex, t.Prefix)); !waits {
+			return fmt.Errorf("the tombstone of %q does not wait for its owner %q", t.Prefix, t.Owner)
+		}
+	}
+	if n := s.retired.at.Len(); n != s.tombstones.Len() {
+		return fmt.Errorf("%d tombstones, %d wait for their owners", s.tombstones.Len(), n)
+	}
+	return nil
+}
+
+// checkSessions holds every node's session against the others', and the tables
+// that follow from them against the nodes.
+func (s State) checkSessions() error {
+	live := 0
+	for n := range s.Nodes() {
+		r, _ := s.node(n.ID)
+		holder, held := s.Holder(n.Session.ID)
+		switch {
+		case n.Live() && (!held || holder.ID != n.ID):
+			return fmt.Errorf("session %q of node %q is that of %q", n.Session.ID, n.ID, holder.ID)
+		case n.Live() && (n.Expired || n.Fenced || n.Identity == "" || len(r.token) != TokenHashLen):
+			return fmt.Errorf("node %q has session %q, and is expired (%v), off (%v), of no identity (%q) or without a token", n.ID, n.Session.ID, n.Expired, n.Fenced, n.Identity)
+		case n.Live() && (n.Incarnation != s.cluster.Incarnation || n.Tag != s.cluster.Tag):
+			return fmt.Errorf("session %q of node %q is of incarnation %d (%q)", n.Session.ID, n.ID, n.Incarnation, n.Tag)
+		case n.Live() && (n.Session.Opened > s.index || n.Session.View >= max(1, s.index)):
+			return fmt.Errorf("session %q was opened at %d and has seen %d, the state is at %d", n.Session.ID, n.Session.Opened, n.Session.View, s.index)
+		case !n.Live() && (r.token != "" || n.Session != Session{}):
+			return fmt.Errorf("node %q has no session, but something of one", n.ID)
+		case n.Identity == "" && (n.Expired || n.Fenced || n.Incarnation != 0 || n.Tag != ""):
+			return fmt.Errorf("node %q never had a session, but something of one", n.ID)
+		}
+		if n.Live() {
+			live++
+		}
+	}
+	if s.sessions.byID.Len() != live || s.sessions.byView.Len() != live {
+		return fmt.Errorf("%d nodes hold sessions, counted are %d and %d", live, s.sessions.byID.Len(), s.sessions.byView.Len())
+	}
+	return nil
 }
 
 func (s State) checkUses(counted map[scope.NodeID]uses) error {
@@ -56,6 +103,12 @@ func (s State) checkUses(counted map[scope.NodeID]uses) error {
 
 func (s State) checkScopes(count func(scope.NodeID, func(*uses))) error {
 	epochs, none := make(map[uint64]scope.Prefix, s.scopes.Len()), 0
+	for _, t := range s.tombstones.All() {
+		if other, twice := epochs[t.Epoch]; twice || t.Epoch >= max(1, s.cluster.NextEpoch) {
+			return fmt.Errorf("tombstone %q has epoch %d, as has %q; the next is %d", t.Prefix, t.Epoch, other, s.cluster.NextEpoch)
+		}
+		epochs[t.Epoch] = t.Prefix
+	}
 	var last *scope.Scope
 	for sc := range s.scopes.Scopes() {
 		if last != nil && last.Prefix.Overlaps(sc.Prefix) {
@@ -75,15 +128,66 @@ func (s State) checkScopes(count func(scope.NodeID, func(*uses))) error {
 		if m, moving := s.moves.LookupMigrating(sc.Prefix); sc.Quiesced != "" && (!moving || !m.Quiesced() || m.To != sc.Quiesced) {
 			return fmt.Errorf("scope %q is closed for %q without such a move", sc.Prefix, sc.Quiesced)
 		}
+		if err := s.checkArmed(sc); err != nil {
+			return err
+		}
 		if sc.Fallback == "" {
 			none++
 		}
 		for _, id := range parties(sc) {
 			count(id, func(u *uses) { u.scopes++ })
 		}
+		count(sc.Owner, func(u *uses) { u.owned++ })
+	}
+	if err := s.checkHeirs(); err != nil {
+		return err
 	}
 	if none != s.scopes.NoFallbackLen() {
 		return fmt.Errorf("%d scopes have no fallback, counted are %d", none, s.scopes.NoFallbackLen())
+	}
+	return nil
+}
+
+// checkArmed makes sure that no scope is left to a dead owner which its fallback
+// should have, and that it is found when that may become so.
+func (s State) checkArmed(sc *scope.Scope) error {
+	_, waits := s.unarmed.at.Get(awaitKey(sc.Owner, sc.Changed, sc.Prefix))
+	switch {
+	case sc.Armed && !sc.NeedsLease():
+		return fmt.Errorf("scope %q is armed and needs no lease", sc.Prefix)
+	case waits != (sc.NeedsLease() && !sc.Armed):
+		return fmt.Errorf("scope %q waits to be armed: %v", sc.Prefix, waits)
+	case s.orphaned(sc):
+		return fmt.Errorf("scope %q is owned by %q, which is down, and its fallback %q is live", sc.Prefix, sc.Owner, sc.Fallback)
+	}
+	return nil
+}
+
+// checkHeirs counts what is looked up by node against the scopes.
+func (s State) checkHeirs() error {
+	want, found, pairs, unarmed := 0, 0, 0, 0
+	for sc := range s.scopes.Scopes() {
+		if sc.NeedsLease() && !sc.Armed {
+			unarmed++
+		}
+		if !heritable(sc) {
+			continue
+		}
+		want++
+		prefixes, _ := s.heirs.byOwner.Get(pairKey(sc.Owner, sc.Fallback))
+		_, known := prefixes.Get(sc.Prefix)
+		_, both := s.heirs.byFallback.Get(pairKey(sc.Fallback, sc.Owner))
+		if !known || !both {
+			return fmt.Errorf("scope %q is not found by its owner %q and fallback %q", sc.Prefix, sc.Owner, sc.Fallback)
+		}
+	}
+	for _, prefixes := range s.heirs.byOwner.All() {
+		found += prefixes.Len()
+		pairs++
+	}
+	if found != want || pairs != s.heirs.byFallback.Len() || unarmed != s.unarmed.at.Len() {
+		return fmt.Errorf("%d scopes have heirs, found are %d by %d pairs, of %d; %d are unarmed, waiting are %d",
+			want, found, pairs, s.heirs.byFallback.Len(), unarmed, s.unarmed.at.Len())
 	}
 	return nil
 }

@@ -39,6 +39,16 @@ type (
 	Cleaned = pb.Cleaned
 	// Force gives a scope to another node without its owner.
 	Force = pb.Force
+	// OpenSession is a node's process asking to speak for its node.
+	OpenSession = pb.OpenSession
+	// CloseSession is the holder's word that it admits nothing any more.
+	CloseSession = pb.CloseSession
+	// Expire ends a session whose lease has ended.
+	Expire = pb.Expire
+	// Ack says how far the view of a session's node has come.
+	Ack = pb.Ack
+	// FenceNode is an admin's word that a node is off.
+	FenceNode = pb.FenceNode
 	// Manifest sums up the records of a slice.
 	Manifest = pb.Manifest
 	// Result answers one command.
@@ -163,6 +173,22 @@ func wrap(c Command) (*pb.Command, bool) {
 	case *Force:
 		return &pb.Command{Kind: &pb.Command_Force{Force: c}}, true
 	}
+	return wrapSession(c)
+}
+
+func wrapSession(c Command) (*pb.Command, bool) {
+	switch c := c.(type) {
+	case *OpenSession:
+		return &pb.Command{Kind: &pb.Command_OpenSession{OpenSession: c}}, true
+	case *CloseSession:
+		return &pb.Command{Kind: &pb.Command_CloseSession{CloseSession: c}}, true
+	case *Expire:
+		return &pb.Command{Kind: &pb.Command_Expire{Expire: c}}, true
+	case *Ack:
+		return &pb.Command{Kind: &pb.Command_Ack{Ack: c}}, true
+	case *FenceNode:
+		return &pb.Command{Kind: &pb.Command_FenceNode{FenceNode: c}}, true
+	}
 	return nil, false
 }
 
@@ -197,6 +223,16 @@ func unwrap(c *pb.Command) (Command, bool) {
 		return k.Cleaned, true
 	case *pb.Command_Force:
 		return k.Force, true
+	case *pb.Command_OpenSession:
+		return k.OpenSession, true
+	case *pb.Command_CloseSession:
+		return k.CloseSession, true
+	case *pb.Command_Expire:
+		return k.Expire, true
+	case *pb.Command_Ack:
+		return k.Ack, true
+	case *pb.Command_FenceNode:
+		return k.FenceNode, true
 	}
 	return nil, false
 }

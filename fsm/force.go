@@ -1,8 +1,6 @@
 package fsm
 
 import (
-	"fmt"
-
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/migration"
 	"github.com/scope-registry/scope-registry/scope"
@@ -11,10 +9,10 @@ import (
 // cleaned takes a copy off the list: its node deleted it or, in an admin's word
 // with a reason, the node is off or runs no agent.
 func (tx *txn) cleaned(c *Cleaned) *api.Error {
-	if c.GetReason() == "" {
-		return refuse(api.Invalid, "a reason is needed: it records why the copy of %q on %q counts as gone", scope.Prefix(c.GetPrefix()), c.GetNode())
-	}
 	if err := checkReason(c.GetReason()); err != nil {
+		return err
+	}
+	if err := tx.checkCleaner(c); err != nil {
 		return err
 	}
 	p := scope.Prefix(c.GetPrefix())
@@ -36,6 +34,31 @@ func (tx *txn) cleaned(c *Cleaned) *api.Error {
 	return nil
 }
 
+// checkCleaner refuses a word that is not the node's own, unless it is an
+// admin's about a node that is off or runs no agent.
+func (tx *txn) checkCleaner(c *Cleaned) *api.Error {
+	node, p := scope.NodeID(c.GetNode()), scope.Prefix(c.GetPrefix())
+	if c.GetSession() != "" {
+		n, err := tx.live(c.GetSession())
+		switch {
+		case err != nil:
+			return err
+		case n.ID != node:
+			return refuse(api.Invalid, "session %q is of node %q and cannot say what node %q deleted", c.GetSession(), n.ID, node)
+		case c.GetEpoch() == 0:
+			return refuse(api.Invalid, "node %q must say which cleanup of %q it has done; give its epoch", node, p)
+		}
+		return nil
+	}
+	if c.GetReason() == "" {
+		return refuse(api.Invalid, "a reason is needed: it records why the copy of %q on %q counts as gone", p, c.GetNode())
+	}
+	if n, _ := tx.node(node); n.Live() {
+		return refuse(api.SessionBusy, "node %q has a live session and deletes its copy of %q itself; wait for it, or stop its process", node, p)
+	}
+	return nil
+}
+
 // force gives a scope to another node without its owner. It loses what the
 // owner alone holds, so each thing the admin vouches for is asked for by name.
 func (tx *txn) force(c *Force) (*Result, *api.Error) {
@@ -43,23 +66,17 @@ func (tx *txn) force(c *Force) (*Result, *api.Error) {
 	if refusal != nil {
 		return nil, refusal
 	}
-	var warnings []string
 	for m := range tx.moves.RunningOver(s.Prefix) {
 		if err := tx.endAborted(m, CauseForced, c.GetReason()); err != nil {
 			return nil, err
 		}
-		warnings = append(warnings, "move "+m.ID+" is aborted")
+		tx.warn("move %s is aborted", m.ID)
 	}
 	to := scope.NodeID(c.GetTo())
-	// The new owner must not delete what it is to serve.
-	for owed := range tx.cleanups.overOf(to, s.Prefix) {
-		tx.dropCleanup(owed, "cancelled")
-		warnings = append(warnings, fmt.Sprintf("node %s had been told to delete its copy of %q: it may be gone already", to, owed.Prefix))
-	}
 	from, epoch, fallback := s.Owner, s.Epoch, s.Fallback
 	s = tx.handOver(s, to)
 	if fallback == to {
-		warnings = append(warnings, "the scope has no fallback now: "+string(to)+" was it")
+		tx.warn("the scope has no fallback now: %s was it", to)
 	}
 	m := migration.Move{ID: c.GetId(), Prefix: s.Prefix, From: from, To: to, Mode: migration.Forced, Epoch: epoch, NewEpoch: s.Epoch,
 		Actor: tx.actor, Reason: c.GetReason(), Cause: CauseForced}
@@ -70,7 +87,7 @@ func (tx *txn) force(c *Force) (*Result, *api.Error) {
 	}
 	tx.oweCleanup(s, from, epoch, m.ID)
 	tx.configChanged()
-	return &Result{Move: m.ID, Epoch: s.Epoch, Owner: string(to), Warnings: warnings}, nil
+	return &Result{Move: m.ID, Epoch: s.Epoch, Owner: string(to)}, nil
 }
 
 func (tx *txn) checkForce(c *Force) (s scope.Scope, refusal *api.Error) {
@@ -103,14 +120,56 @@ func (tx *txn) checkForce(c *Force) (s scope.Scope, refusal *api.Error) {
 	if !c.GetAcceptLoss() {
 		return s, refuse(api.Invalid, "writes that only %q holds are lost by this; say so with accept-loss", got.Owner)
 	}
-	// No owner has a session that could show it is fenced, so for every scope
-	// somebody has to vouch that the owner is off.
-	switch fenced := scope.NodeID(c.GetSourceFenced()); fenced {
-	case got.Owner:
-		return *got, nil
-	case "":
-		return s, refuse(api.Invalid, "if %q still runs, two nodes will write %q; make sure that it is off and say so with source-fenced %s", got.Owner, p, got.Owner)
-	default:
-		return s, notOwner(got, fenced, "source-fenced")
+	return *got, tx.checkOwnerOff(got, fencedWord(c))
+}
+
+// checkOwnerOff refuses to take a scope from an owner that may still write. A
+// lease that is known to have ended speaks for itself: that of an armed scope
+// whose owner had a session and has none. A node that never had one runs no
+// agent that would heed a lease, so that somebody must vouch for it.
+func (tx *txn) checkOwnerOff(s *scope.Scope, fenced fencing) *api.Error {
+	owner, _ := tx.node(s.Owner)
+	switch {
+	case fenced.node != "" && fenced.node != s.Owner:
+		return notOwner(s, fenced.node, "source-fenced")
+	case fenced.node != "":
+		return tx.checkFenced(fenced)
+	case owner.Live():
+		return stillLive(owner.Node)
+	case s.Armed && owner.Identity != "":
+		return nil
 	}
+	return refuse(api.Invalid, "if %q still runs, two nodes will write %q; make sure that it is off and say so with source-fenced %s", s.Owner, s.Prefix, s.Owner)
+}
+
+// fencing is an admin's word that a node is off, as it stands in a command, with
+// the identity of the data that the word is about.
+type fencing struct {
+	node     scope.NodeID
+	identity string
+}
+
+func fencedWord(c interface {
+	GetSourceFenced() string
+	GetSourceFencedIdentity() string
+}) fencing {
+	return fencing{scope.NodeID(c.GetSourceFenced()), c.GetSourceFencedIdentity()}
+}
+
+// checkFenced refuses a word about a node that is not off, or about other data
+// than the node last held a session with.
+func (tx *txn) checkFenced(f fencing) *api.Error {
+	n, _ := tx.node(f.node)
+	if n.Live() {
+		return stillLive(n.Node)
+	}
+	if n.Identity != f.identity {
+		return refuse(api.IdentityChanged, "the word that node %q is off names identity %q, its last session was of %q; make sure which data is meant",
+			f.node, f.identity, n.Identity)
+	}
+	return nil
+}
+
+func stillLive(n Node) *api.Error {
+	return refuse(api.SessionBusy, "node %q has a live session, opened at index %d, and so may still write; stop its process first, or move its scopes", n.ID, n.Session.Opened)
 }

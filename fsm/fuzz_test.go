@@ -20,6 +20,12 @@ func samples() []Command {
 		&Quiesce{Move: "m1"}, &Shipped{Move: "m1", Manifest: &Manifest{Keys: 1}}, &Ready{Move: "m1", Manifest: &Manifest{Keys: 1}},
 		&Abort{Move: "m1"}, &Cleaned{Node: "n1", Prefix: []byte("b"), Reason: "off"},
 		&Force{Id: "f1", Prefix: []byte("b"), To: "n3", ExpectedEpoch: 1, AcceptLoss: true, SourceFenced: "n1"},
+		&OpenSession{Node: "n1", Session: "s1", Identity: "i1", TokenHash: tokenHash("t1"), Incarnation: 1, IncarnationTag: "c1", View: 3},
+		&OpenSession{Node: "n2", Session: "s2", Identity: "i2", TokenHash: tokenHash("t2"), Incarnation: 1, IncarnationTag: "c1"},
+		&OpenSession{Node: "n2", Session: "s3", Identity: "i2", TokenHash: tokenHash("t3"), PreviousTokenHash: tokenHash("t2"), Incarnation: 1, IncarnationTag: "c1"},
+		&Declare{Prefix: []byte("s"), Writer: "n1", Fallback: "n2"}, &Ack{Session: "s1", View: 4},
+		&StartMove{Id: "m2", Prefix: []byte("s"), From: "n1", To: "n2"}, &Shipped{Move: "m2", Session: "s1"}, &Abort{Move: "m2", Session: "s3"},
+		&Expire{Session: "s1"}, &CloseSession{Session: "s3"}, &FenceNode{Node: "n1", Identity: "i1"},
 	}
 }
 
@@ -53,7 +59,7 @@ func TestUnknownFieldsStopTheServer(t *testing.T) {
 	s := founded(t)
 	check := func(what string, entry []byte) {
 		t.Helper()
-		if _, _, _, err := s.ApplyEntry(5, 1, entry); err == nil {
+		if _, _, _, err := s.ApplyEntry(6, 1, entry); err == nil {
 			t.Errorf("an unknown field in %s was skipped", what)
 		}
 	}
@@ -95,10 +101,10 @@ func FuzzApplyEntry(f *testing.F) {
 		all = append(all, encoded(f, c))
 	}
 	f.Add(entryOf(f, all...))
-	base := applied(f, founded(f), &Declare{Prefix: []byte("b"), Writer: "n1"})
+	base := applied(f, founded(f), &Declare{Prefix: []byte("b"), Writer: "n1"}) // index 6
 	f.Fuzz(func(t *testing.T, data []byte) {
 		before := base.Hash()
-		next, results, _, err := base.ApplyEntry(6, 1, data)
+		next, results, _, err := base.ApplyEntry(7, 1, data)
 		if base.Hash() != before {
 			t.Fatal("the old state changed")
 		}
@@ -108,7 +114,7 @@ func FuzzApplyEntry(f *testing.F) {
 			}
 			return
 		}
-		if next.Index() != 6 {
+		if next.Index() != 7 {
 			t.Fatalf("index %d", next.Index())
 		}
 		if err := next.Check(); err != nil {

@@ -89,6 +89,19 @@ func TestAddressLimit(t *testing.T) {
 	wantLimit(t, s, &SetNode{Id: "n1", Addr: host + "h:1"}, api.Invalid, MaxAddr)
 }
 
+// What a process makes up is bounded, at exactly the limit.
+func TestSessionLimits(t *testing.T) {
+	s := founded(t)
+	open := func(session, identity string, token int) *OpenSession {
+		return &OpenSession{Node: "n1", Session: session, Identity: identity, TokenHash: make([]byte, token), Incarnation: 1, IncarnationTag: "c1"}
+	}
+	long := strings.Repeat("x", MaxRandom)
+	wantLimit(t, s, open(long+"x", "i", TokenHashLen), api.Invalid, MaxRandom)
+	wantLimit(t, s, open("s", long+"x", TokenHashLen), api.Invalid, MaxRandom)
+	wantLimit(t, s, open("s", "i", TokenHashLen+1), api.Invalid, TokenHashLen)
+	applied(t, s, open(long, long, TokenHashLen))
+}
+
 func TestRunningMovesLimit(t *testing.T) {
 	s := founded(t)
 	for i := range migration.MaxRunning + 1 {
@@ -137,6 +150,11 @@ func TestRefusalsAreBounded(t *testing.T) {
 		&Cleaned{Node: text, Reason: "off"}, &Cleaned{Node: "n1", Prefix: prefix, Reason: "off"}, &Cleaned{Node: "n1", Prefix: prefix},
 		&Force{Id: text}, &Force{Id: "f", Prefix: prefix}, &Force{Id: "f", Prefix: []byte("a:"), ExpectedEpoch: 1, To: text},
 		&Force{Id: "f", Prefix: []byte("a:"), ExpectedEpoch: 1, To: "n2", AcceptLoss: true, SourceFenced: text},
+		&Force{Id: "f", Prefix: []byte("a:"), ExpectedEpoch: 1, To: "n2", AcceptLoss: true, SourceFenced: "n1", SourceFencedIdentity: text},
+		&OpenSession{Node: text}, &OpenSession{Node: "n1", Identity: text}, &OpenSession{Node: "n1", Identity: "i", Session: text},
+		&OpenSession{Node: "n1", Identity: "i", Session: "s", TokenHash: prefix}, &OpenSession{Node: "n1", Identity: "i", Session: "s", TokenHash: tokenHash("t"), Incarnation: 1, IncarnationTag: text},
+		&CloseSession{Session: text}, &Expire{Session: text}, &Expire{Session: text, Term: 1}, &Ack{Session: text}, &FenceNode{Node: text}, &FenceNode{Node: "n1", Identity: text},
+		&Cleaned{Node: "n1", Prefix: []byte("a:"), Session: text},
 	}
 	for i, c := range append(commands, huge...) {
 		results, ok := f.Apply(commandAt(t, uint64(i)+1, c)).([]*Result)

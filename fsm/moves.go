@@ -138,9 +138,13 @@ func (tx *txn) checkStart(s *scope.Scope, m migration.Move, expected uint64) *ap
 		return err
 	}
 	if m.Mode == migration.Agent {
-		// Never a silent change of mode: an operator who believes that agents
-		// close and ship would leave the source open.
-		return refuse(api.NodeDown, "node %q has no live session, which mode agent needs of %q and %q; use mode assisted and give their words yourself", m.From, m.From, m.To)
+		for _, id := range []scope.NodeID{m.From, m.To} {
+			// Never a silent change of mode: an operator who believes that agents
+			// close and ship would leave the source open.
+			if n, _ := tx.node(id); !n.Live() {
+				return refuse(api.NodeDown, "node %q has no live session, which mode agent needs of %q and %q; use mode assisted and give their words yourself", id, m.From, m.To)
+			}
+		}
 	}
 	return nil
 }
@@ -197,6 +201,9 @@ func (tx *txn) shipped(c *Shipped) (*Result, *api.Error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := tx.checkWord(m, "shipped", c.GetSession(), m.From); err != nil {
+		return nil, err
+	}
 	if m.Shipped, err = readManifest(c.GetManifest()); err != nil {
 		return nil, err
 	}
@@ -220,6 +227,9 @@ func readManifest(c *Manifest) (*migration.Manifest, *api.Error) {
 func (tx *txn) ready(c *Ready) (*Result, *api.Error) {
 	m, s, err := tx.step(c.GetMove(), "ready", migration.Shipped)
 	if err != nil {
+		return nil, err
+	}
+	if err := tx.checkWord(m, "ready", c.GetSession(), m.To); err != nil {
 		return nil, err
 	}
 	if m.Ready, err = readManifest(c.GetManifest()); err != nil {
@@ -247,14 +257,46 @@ func (tx *txn) ready(c *Ready) (*Result, *api.Error) {
 	return &Result{Move: m.ID, Epoch: s.Epoch, Owner: string(s.Owner)}, nil
 }
 
-// handOver returns the scope as a new tenure of to. A fallback that becomes the
-// writer leaves the scope without one: a node is no fallback for itself.
+// checkWord refuses a node's word that is not that of its live session. In mode
+// assisted the operator gives every word, and a node none.
+func (tx *txn) checkWord(m migration.Move, word, session string, side scope.NodeID) *api.Error {
+	switch {
+	case m.Mode != migration.Agent && session == "":
+		return nil
+	case m.Mode != migration.Agent:
+		return refuse(api.Invalid, "move %s is in mode %s: %s is the operator's word, without a session", m.ID, m.Mode, word)
+	case session == "":
+		return refuse(api.Invalid, "move %s is in mode agent: %s is the word of node %q, with its session", m.ID, word, side)
+	}
+	n, err := tx.live(session)
+	if err != nil {
+		return err
+	}
+	if n.ID != side {
+		return refuse(api.Invalid, "move %s: %s is the word of node %q, and session %q is of node %q", m.ID, word, side, session, n.ID)
+	}
+	return nil
+}
+
+// handOver returns the scope with to as writer and owner. A fallback that becomes
+// the writer leaves the scope without one: a node is no fallback for itself.
 func (tx *txn) handOver(s scope.Scope, to scope.NodeID) scope.Scope {
-	s.Writer, s.Owner, s.Epoch = to, to, tx.takeEpoch()
-	s.Quiesced, s.Changed = "", tx.at.Index
+	s.Writer = to
 	if s.Fallback == to {
 		s.Fallback = ""
 	}
+	return tx.newTenure(s, to)
+}
+
+// newTenure returns the scope with owner as its owner under a new epoch. What
+// the owner had still to delete of it is cancelled: it is to serve it.
+func (tx *txn) newTenure(s scope.Scope, owner scope.NodeID) scope.Scope {
+	for owed := range tx.cleanups.overOf(owner, s.Prefix) {
+		tx.dropCleanup(owed, "cancelled")
+		tx.warn("node %s had been told to delete its copy of %q: it may be gone already", owner, owed.Prefix)
+	}
+	s.Owner, s.Epoch = owner, tx.takeEpoch()
+	s.Quiesced, s.Changed = "", tx.at.Index
 	s.Armed = s.NeedsLease()
 	return s
 }
@@ -274,6 +316,7 @@ func (tx *txn) oweCleanup(s scope.Scope, old scope.NodeID, epoch uint64, move st
 func (tx *txn) endMove(m migration.Move) {
 	tx.use(m.From, func(u *uses) { u.moves-- })
 	tx.use(m.To, func(u *uses) { u.moves-- })
+	tx.orphans = append(tx.orphans, m.Prefix) // it was not taken over while it moved
 	tx.emit(Event{Cause: m.Phase.String(), Move: &m})
 }
 
@@ -287,13 +330,9 @@ func (tx *txn) abort(c *Abort) (*Result, *api.Error) {
 		err.Move = m.ID
 		return nil, err
 	}
-	cause := c.GetCause()
-	switch cause {
-	case "":
-		cause = CauseOperator
-	case CauseOperator, CauseWindow, CauseTimeout:
-	default:
-		return nil, refuse(api.Invalid, "abort cause %q is not known", cause)
+	cause, err := tx.abortCause(m, c)
+	if err != nil {
+		return nil, err
 	}
 	if err := checkReason(c.GetReason()); err != nil {
 		return nil, err
@@ -301,9 +340,33 @@ func (tx *txn) abort(c *Abort) (*Result, *api.Error) {
 	return &Result{Move: m.ID, Epoch: m.Epoch, Owner: string(m.From)}, tx.endAborted(m, cause, c.GetReason())
 }
 
+// abortCause tells who wants the move to end: a node of it, with its session,
+// or else the operator or the leader.
+func (tx *txn) abortCause(m migration.Move, c *Abort) (string, *api.Error) {
+	cause := c.GetCause()
+	switch {
+	case c.GetSession() != "" && cause != "":
+		return "", refuse(api.Invalid, "move %s: a node's abort has a session and no cause, given was %q", m.ID, cause)
+	case c.GetSession() != "":
+		side, name := m.From, CauseSource
+		if n, err := tx.live(c.GetSession()); err == nil && n.ID == m.To {
+			side, name = m.To, CauseTarget
+		}
+		return name, tx.checkWord(m, "abort", c.GetSession(), side)
+	case cause == "":
+		return CauseOperator, nil
+	case cause == CauseOperator || cause == CauseWindow || cause == CauseTimeout:
+		return cause, nil
+	}
+	return "", refuse(api.Invalid, "abort cause %q is not known", cause)
+}
+
 // Why a move aborted.
 const (
 	CauseOperator = "operator"
+	CauseSource   = "source"   // the source said so
+	CauseTarget   = "target"   // the target said so
+	CauseSession  = "session"  // a session expired that the move needed
 	CauseWindow   = "window"   // quiescing and shipped took longer than the window
 	CauseTimeout  = "timeout"  // the whole move took longer than its timeout
 	CauseForced   = "forced"   // a force took the scope

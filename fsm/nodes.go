@@ -64,6 +64,9 @@ func (tx *txn) removeNode(c *RemoveNode) *api.Error {
 			"move or retire its scopes first, and clear what is retired with source-fenced once the node is off",
 			c.GetId(), n.uses.scopes, n.uses.moves, n.uses.tombstones, n.uses.cleanups)
 	}
+	if n.Live() {
+		return refuse(api.NodeInUse, "node %q has a live session; stop its process first", c.GetId())
+	}
 	tx.nodes, _, _ = tx.nodes.Delete([]byte(n.ID))
 	tx.configChanged()
 	tx.emit(Event{Cause: "remove", Deleted: true, Node: &n.Node})

@@ -28,6 +28,9 @@ func drawCommand(t *rapid.T, s State) Command {
 	if sc, ok := pick(t, s); ok && evenly(t) > 3 {
 		prefix, node = sc.Prefix.Bytes(), string(sc.Owner)
 	}
+	if evenly(t) > 9 {
+		return drawSession(t, s)
+	}
 	move := genMove.Draw(t, "move")
 	switch evenly(t) {
 	case 0:
@@ -35,23 +38,24 @@ func drawCommand(t *rapid.T, s State) Command {
 	case 1:
 		return &RemoveNode{Id: node}
 	case 2, 3:
-		return drawDeclare(t, prefix, node, other)
+		return drawDeclare(t, s, prefix, node, other)
 	case 4:
-		return &Retire{Prefix: prefix, ExpectedEpoch: genEpoch.Draw(t, "epoch"), SourceFenced: fenced(t, node)}
+		return &Retire{Prefix: prefix, ExpectedEpoch: genEpoch.Draw(t, "epoch"), SourceFenced: fenced(t, node), SourceFencedIdentity: identityOf(t, s, node)}
 	case 5:
 		return drawBatch(t, s)
 	case 6, 7:
-		return &StartMove{Id: move, Prefix: prefix, From: node, To: other, Mode: rapid.SampledFrom([]string{"assisted", "assisted", "assisted", "agent"}).Draw(t, "mode"),
+		return &StartMove{Id: move, Prefix: prefix, From: node, To: other, Mode: rapid.SampledFrom([]string{"assisted", "agent", "agent"}).Draw(t, "mode"),
 			Precopy: rapid.Bool().Draw(t, "precopy")}
 	case 8:
 		epoch := genEpoch.Draw(t, "epoch")
 		if sc, ok := s.Scopes().Get(scope.Prefix(prefix)); ok {
 			epoch = sc.Epoch
 		}
-		return &Force{Id: move, Prefix: prefix, To: other, ExpectedEpoch: epoch, AcceptLoss: true, SourceFenced: node}
+		return &Force{Id: move, Prefix: prefix, To: other, ExpectedEpoch: epoch, AcceptLoss: true, SourceFenced: fenced(t, node),
+			SourceFencedIdentity: identityOf(t, s, node)}
 	case 9, 10:
 		for c := range s.CleanupsOver(scope.Prefix(prefix)) {
-			return &Cleaned{Node: string(c.Node), Prefix: c.Prefix.Bytes(), Reason: "off"}
+			return &Cleaned{Node: string(c.Node), Prefix: c.Prefix.Bytes(), Epoch: c.Epoch, Reason: "off", Session: said(t, s, c.Node)}
 		}
 		return &Cleaned{Node: node, Prefix: prefix, Reason: "off"}
 	}
@@ -70,10 +74,10 @@ func evenly(t *rapid.T) (n int) {
 	return n
 }
 
-func drawDeclare(t *rapid.T, prefix []byte, node, other string) *Declare {
+func drawDeclare(t *rapid.T, s State, prefix []byte, node, other string) *Declare {
 	return &Declare{Prefix: prefix, Writer: node, Fallback: rapid.SampledFrom([]string{"", other}).Draw(t, "fallback"),
 		Failover: rapid.SampledFrom([]string{"", "auto", "manual"}).Draw(t, "failover"), Lease: rapid.SampledFrom([]string{"", "always", "never"}).Draw(t, "lease"),
-		ExpectedEpoch: genEpoch.Draw(t, "epoch"), SourceFenced: fenced(t, other)}
+		ExpectedEpoch: genEpoch.Draw(t, "epoch"), SourceFenced: fenced(t, other), SourceFencedIdentity: identityOf(t, s, other)}
 }
 
 func fenced(t *rapid.T, node string) string {
@@ -86,16 +90,24 @@ func drawBatch(t *rapid.T, s State) *Batch {
 		b.Nodes = append(b.Nodes, &SetNode{Id: genNode.Draw(t, "node"), Addr: "h:3"})
 	}
 	for range rapid.IntRange(0, 3).Draw(t, "scopes") {
-		b.Scopes = append(b.Scopes, drawDeclare(t, []byte(genPrefix.Draw(t, "prefix")), genNode.Draw(t, "writer"), genNode.Draw(t, "other")))
+		b.Scopes = append(b.Scopes, drawDeclare(t, s, []byte(genPrefix.Draw(t, "prefix")), genNode.Draw(t, "writer"), genNode.Draw(t, "other")))
 	}
 	return b
 }
 
 // drawStep draws a step of a move, mostly the one that its phase allows.
 func drawStep(t *rapid.T, s State, id string) Command {
+	if sc, ok := pick(t, s); ok && s.Moves().RunningLen() == 0 && evenly(t) > 2 {
+		return &StartMove{Id: fmt.Sprintf("m-%d", s.Index()), Prefix: sc.Prefix.Bytes(), From: string(sc.Owner), To: genNode.Draw(t, "to"),
+			Mode: rapid.SampledFrom([]string{"assisted", "agent"}).Draw(t, "mode"), Precopy: rapid.Bool().Draw(t, "precopy")}
+	}
 	kind := rapid.IntRange(0, 3).Draw(t, "step")
+	source, target := "", ""
 	for m := range s.Moves().Running() {
 		id = m.ID
+		if m.Mode == migration.Agent {
+			source, target = said(t, s, m.From), said(t, s, m.To)
+		}
 		if rapid.Bool().Draw(t, "fitting") {
 			kind = int(m.Phase - migration.Copying)
 		}
@@ -106,9 +118,12 @@ func drawStep(t *rapid.T, s State, id string) Command {
 	case 0:
 		return &Quiesce{Move: id}
 	case 1:
-		return &Shipped{Move: id, Manifest: keys}
+		return &Shipped{Move: id, Manifest: keys, Session: source}
 	case 2:
-		return &Ready{Move: id, Manifest: keys}
+		return &Ready{Move: id, Manifest: keys, Session: target}
+	}
+	if rapid.Bool().Draw(t, "a node's abort") {
+		return &Abort{Move: id, Session: target}
 	}
 	return &Abort{Move: id, Cause: rapid.SampledFrom([]string{"", "window", "timeout", "odd"}).Draw(t, "cause")}
 }
@@ -129,7 +144,7 @@ func pick(t *rapid.T, s State) (*scope.Scope, bool) {
 
 func founded(t testing.TB) State {
 	t.Helper()
-	s := State{}
+	s := applied(t, State{}, &InitCluster{Id: "c1"})
 	for _, id := range []string{"n1", "n2", "n3", "n4"} {
 		s = applied(t, s, &SetNode{Id: id, Addr: "h:1"})
 	}
@@ -200,6 +215,10 @@ func TestAnyLog(t *testing.T) {
 			checkEpochs(t, s, next)
 			checkRefusal(t, s, next, r, events)
 			checkRoutes(t, next)
+			checkSessionRules(t, s, next, e.Command, r)
+			for _, ev := range events {
+				counts[ev.Cause]++
+			}
 			s = checkRetry(t, next, r, e)
 			if i >= cut {
 				twin, _, _ = twin.Apply(At{Index: s.Index()}, e)
@@ -210,7 +229,10 @@ func TestAnyLog(t *testing.T) {
 		}
 	})
 	for _, want := range []string{"*pb.StartMove ", "*pb.StartMove CLEANUP_PENDING", "*pb.Ready ", "*pb.Ready MANIFEST_MISMATCH", "*pb.Force ", "*pb.Retire ",
-		"*pb.Cleaned ", "*pb.Batch ", "*pb.Declare OVERLAP", "*pb.RemoveNode NODE_IN_USE", "*pb.Retire MOVE_IN_FLIGHT", "*pb.Abort "} {
+		"*pb.Cleaned ", "*pb.Batch ", "*pb.Declare OVERLAP", "*pb.RemoveNode NODE_IN_USE", "*pb.Retire MOVE_IN_FLIGHT", "*pb.Abort ",
+		"*pb.OpenSession ", "*pb.OpenSession SESSION_BUSY", "*pb.OpenSession IDENTITY_CHANGED", "*pb.OpenSession STALE_EPOCH", "*pb.CloseSession ", "*pb.Expire ",
+		"*pb.Expire STALE_EPOCH", "*pb.Ack ", "*pb.Ack SESSION_EXPIRED", "*pb.FenceNode ", "*pb.Force SESSION_BUSY",
+		"*pb.StartMove NODE_DOWN", "*pb.Cleaned SESSION_BUSY", "takeover", "armed", "acked"} {
 		if counts[want] == 0 {
 			t.Errorf("no log reached %q; the generator is too weak: %v", want, counts)
 		}

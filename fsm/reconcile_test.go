@@ -142,8 +142,12 @@ func obeyed(t *rapid.T, s State, d Directive) State {
 		t.Fatalf("the leader proposes what is refused: %v", err)
 	}
 	for sc := range s.Scopes().Scopes() {
-		if after, ok := next.Scopes().Get(sc.Prefix); !ok || after.Owner != sc.Owner || after.Epoch != sc.Epoch {
-			t.Fatalf("a directive changed the owner of %q", sc.Prefix.Text())
+		after, ok := next.Scopes().Get(sc.Prefix)
+		if !ok || after.Owner == sc.Owner && after.Epoch != sc.Epoch {
+			t.Fatalf("a directive changed the tenure of %q", sc.Prefix.Text())
+		}
+		if after.Owner != sc.Owner {
+			checkTakeover(t, next, sc, after) // what the move had kept off
 		}
 	}
 	return next

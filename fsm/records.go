@@ -48,7 +48,7 @@ func (s State) clusterRecord() *pb.Record {
 
 func (s State) configRecords(yield func(*pb.Record) bool) bool {
 	for n := range s.Nodes() {
-		if !yield(&pb.Record{Kind: &pb.Record_Node{Node: &pb.NodeRecord{Id: string(n.ID), Addr: n.Addr}}}) {
+		if !yield(s.nodeRecord(n)) {
 			return false
 		}
 	}
@@ -66,6 +66,16 @@ func (s State) configRecords(yield func(*pb.Record) bool) bool {
 		}
 	}
 	return true
+}
+
+func (s State) nodeRecord(n Node) *pb.Record {
+	r := &pb.NodeRecord{Id: string(n.ID), Addr: n.Addr, Identity: n.Identity, Incarnation: n.Incarnation, IncarnationTag: n.Tag,
+		Expired: n.Expired, Fenced: n.Fenced}
+	if n.Live() {
+		held, _ := s.node(n.ID)
+		r.Session = &pb.SessionRecord{Id: n.Session.ID, TokenHash: []byte(held.token), Opened: n.Session.Opened, View: n.Session.View}
+	}
+	return &pb.Record{Kind: &pb.Record_Node{Node: r}}
 }
 
 // moveRecords yields running moves, then finished ones from the oldest on, so
@@ -152,12 +162,12 @@ func (l *Loader) Add(r *pb.Record) error {
 		return fmt.Errorf("the snapshot does not begin with exactly one cluster record")
 	}
 	l.started = true
-	l.tx.events = nil
+	l.tx.events, l.tx.orphans = nil, nil
 	switch k := r.GetKind().(type) {
 	case *pb.Record_Cluster:
 		l.cluster(k.Cluster)
 	case *pb.Record_Node:
-		l.tx.putNode(nodeRecord{Node: Node{scope.NodeID(k.Node.GetId()), k.Node.GetAddr()}})
+		return l.node(k.Node)
 	case *pb.Record_Scope:
 		return l.scope(k.Scope)
 	case *pb.Record_Tombstone:
@@ -179,6 +189,20 @@ func (l *Loader) Add(r *pb.Record) error {
 func (l *Loader) cluster(c *pb.ClusterRecord) {
 	l.tx.cluster = Cluster{c.GetId(), c.GetIncarnation(), c.GetIncarnationTag(), c.GetNextEpoch()}
 	l.tx.index, l.tx.configIndex, l.tx.dedup.floor = c.GetIndex(), c.GetConfigIndex(), c.GetDedupFloor()
+}
+
+func (l *Loader) node(r *pb.NodeRecord) error {
+	n := nodeRecord{Node: Node{ID: scope.NodeID(r.GetId()), Addr: r.GetAddr(), Identity: r.GetIdentity(), Expired: r.GetExpired(), Fenced: r.GetFenced(),
+		Incarnation: r.GetIncarnation(), Tag: r.GetIncarnationTag()}}
+	if h := r.GetSession(); h != nil {
+		n.Session, n.token = Session{ID: h.GetId(), Opened: h.GetOpened(), View: h.GetView()}, string(h.GetTokenHash())
+		if other, twice := l.tx.Holder(h.GetId()); twice || h.GetId() == "" {
+			return fmt.Errorf("nodes %q and %q hold session %q", other.ID, n.ID, h.GetId())
+		}
+		l.tx.sessions = l.tx.sessions.with(n.ID, n.Session)
+	}
+	l.tx.putNode(n)
+	return nil
 }
 
 func (l *Loader) scope(r *pb.ScopeRecord) error {

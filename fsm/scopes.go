@@ -58,15 +58,16 @@ func (tx *txn) declare(c *Declare) (*Result, *api.Error) {
 	if err := tx.checkFree(d); err != nil {
 		return nil, err
 	}
-	uncleared, err := tx.passTombstones(d, scope.NodeID(c.GetSourceFenced()))
+	uncleared, err := tx.passTombstones(d, fencedWord(c))
 	if err != nil {
 		return nil, err
 	}
 	s := scope.Scope{Prefix: d.prefix, Writer: d.writer, Fallback: d.fallback, Owner: d.writer, Epoch: tx.takeEpoch(),
 		Failover: d.failover, Lease: d.lease, Changed: tx.at.Index}
 	// A node without a session learns the policy before it may write. One that
-	// may still hold an older view of these keys has not learnt it.
-	s.Armed = s.NeedsLease() && !uncleared
+	// has a session, or may hold an older view of these keys, has not learnt it.
+	writer, _ := tx.node(d.writer)
+	s.Armed = s.NeedsLease() && !writer.Live() && !uncleared
 	if err := tx.putScope(s, "declare"); err != nil {
 		return nil, err
 	}
@@ -92,6 +93,12 @@ func (tx *txn) redeclare(old scope.Scope, d declared) (*Result, *api.Error) {
 		return nil, err
 	}
 	if err := tx.checkNodes(d); err != nil {
+		return nil, err
+	}
+	if s.Owner != s.Writer && s.Owner != s.Fallback {
+		err := refuse(api.NodeInUse, "scope %q is owned by %q, its fallback until now; move it first: scope-registry move start %q --from %s --to %s",
+			d.prefix, s.Owner, d.prefix, s.Owner, s.Writer)
+		err.Owner, err.Epoch = string(s.Owner), s.Epoch
 		return nil, err
 	}
 	s.Armed = false // the owner does not know the new policy yet
@@ -176,10 +183,13 @@ func (tx *txn) checkStill(p scope.Prefix, what string) *api.Error {
 // tombstones that are cleared that way, or that the new scope of the same owner
 // covers: from now on that scope's record protects those keys. It reports
 // whether the owner itself may still hold an older view.
-func (tx *txn) passTombstones(d declared, fenced scope.NodeID) (uncleared bool, refusal *api.Error) {
+func (tx *txn) passTombstones(d declared, fenced fencing) (uncleared bool, refusal *api.Error) {
 	for t := range tx.TombstonesOver(d.prefix) {
 		switch {
-		case t.Owner == fenced:
+		case t.Owner == fenced.node:
+			if err := tx.checkFenced(fenced); err != nil {
+				return false, err
+			}
 			tx.dropTombstone(t, "fenced")
 		case t.Owner != d.writer:
 			err := refuse(api.Overlap, "prefix %q overlaps the retired scope %q, whose last owner %q may not know yet that it was retired; "+
@@ -201,7 +211,7 @@ func (tx *txn) retire(c *Retire) *api.Error {
 	if err := checkPrefix(c.GetPrefix()); err != nil {
 		return err
 	}
-	p, fenced := scope.Prefix(c.GetPrefix()), scope.NodeID(c.GetSourceFenced())
+	p, fenced := scope.Prefix(c.GetPrefix()), fencedWord(c)
 	s, ok := tx.scopes.Get(p)
 	if !ok {
 		return tx.clearTombstone(p, fenced, c.GetExpectedEpoch())
@@ -211,18 +221,22 @@ func (tx *txn) retire(c *Retire) *api.Error {
 			return err
 		}
 	}
-	if fenced != "" && fenced != s.Owner {
-		return notOwner(s, fenced, "source-fenced")
+	if fenced.node != "" {
+		if fenced.node != s.Owner {
+			return notOwner(s, fenced.node, "source-fenced")
+		}
+		if err := tx.checkFenced(fenced); err != nil {
+			return err
+		}
 	}
 	if err := tx.checkStill(p, "retiring it"); err != nil {
 		return err
 	}
+	tx.unindex(s)
+	tx.recount(s, nil)
 	tx.scopes = tx.scopes.Without(p)
-	for _, id := range parties(s) {
-		tx.use(id, func(u *uses) { u.scopes-- })
-	}
 	tx.emit(Event{Cause: "retire", Deleted: true, Scope: s})
-	if fenced == "" {
+	if fenced.node == "" {
 		tx.putTombstone(Tombstone{p, s.Owner, s.Epoch, tx.at.Index})
 	}
 	tx.configChanged()
@@ -235,23 +249,26 @@ func notOwner(s *scope.Scope, named scope.NodeID, field string) *api.Error {
 	return err
 }
 
-func (tx *txn) clearTombstone(p scope.Prefix, fenced scope.NodeID, want uint64) *api.Error {
+func (tx *txn) clearTombstone(p scope.Prefix, fenced fencing, want uint64) *api.Error {
 	t, ok := tx.tombstones.Get(p)
 	switch {
 	case !ok:
 		return refuse(api.NotFound, "scope %q is not declared", p)
-	case fenced == "":
+	case fenced.node == "":
 		err := refuse(api.NotFound, "scope %q is retired already; to clear what its last owner %q left, once that node is off, add --source-fenced %s",
 			p, t.Owner, t.Owner)
 		err.Owner, err.Epoch = string(t.Owner), t.Epoch
 		return err
-	case fenced != t.Owner:
-		err := refuse(api.NotOwner, "source-fenced names %q, but the last owner of the retired scope %q was %q", fenced, p, t.Owner)
+	case fenced.node != t.Owner:
+		err := refuse(api.NotOwner, "source-fenced names %q, but the last owner of the retired scope %q was %q", fenced.node, p, t.Owner)
 		err.Owner, err.Epoch = string(t.Owner), t.Epoch
 		return err
 	case want != 0 && want != t.Epoch:
 		err := refuse(api.StaleEpoch, "the retired scope %q had epoch %d (owner %q), expected was %d; look at it again and decide anew", p, t.Epoch, t.Owner, want)
 		err.Owner, err.Epoch = string(t.Owner), t.Epoch
+		return err
+	}
+	if err := tx.checkFenced(fenced); err != nil {
 		return err
 	}
 	tx.dropTombstone(t, "fenced")

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"iter"
 	"path/filepath"
@@ -39,6 +40,7 @@ type script struct {
 	t     *testing.T
 	state State
 	last  Envelope
+	term  uint64 // of the next entry
 	out   strings.Builder
 }
 
@@ -46,6 +48,9 @@ func (s *script) perform(d *datadriven.TestData) {
 	lines := strings.Split(d.Input, "\n")
 	switch d.Cmd {
 	case "run":
+		if d.HasArg("fresh") {
+			s.found()
+		}
 		for _, line := range lines {
 			fmt.Fprintf(&s.out, "> %s\n", line)
 			s.line(line)
@@ -61,9 +66,26 @@ func (s *script) perform(d *datadriven.TestData) {
 	}
 }
 
+// found begins anew with a founded cluster of four nodes, at index 5.
+func (s *script) found() {
+	s.state = State{}
+	for _, line := range []string{"init c1", "node n1 h1:1", "node n2 h2:1", "node n3 h3:1", "node n4 h4:1"} {
+		s.line(line)
+	}
+	s.out.Reset()
+}
+
 func (s *script) line(line string) {
 	a := parseArgs(s.t, line)
+	s.term = max(1, a.num(s.t, "at-term"))
 	switch a.cmd {
+	case "settled":
+		sc, ok := s.state.Scopes().Get(scope.Prefix(a.prefix(s.t, 0)))
+		fmt.Fprintf(&s.out, "  %v\n", ok && s.state.Settled(sc))
+	case "sessions":
+		for id, held := range s.state.Sessions() {
+			fmt.Fprintf(&s.out, "  %s %s opened=%d view=%d\n", held.ID, id, held.Opened, held.View)
+		}
 	case "show":
 		s.show()
 	case "route":
@@ -131,7 +153,7 @@ func (s *script) apply(e Envelope) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	next, results, events, err := s.state.ApplyEntry(index, 1, entry)
+	next, results, events, err := s.state.ApplyEntry(index, max(1, s.term), entry)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -189,7 +211,7 @@ func eventText(e Event) string {
 	set, body := 0, ""
 	add := func(text string) { set, body = set+1, text }
 	if e.Node != nil {
-		add("node " + string(e.Node.ID) + " " + e.Node.Addr)
+		add(nodeText(*e.Node))
 	}
 	if e.Scope != nil {
 		add(scopeText(e.Scope))
@@ -207,6 +229,20 @@ func eventText(e Event) string {
 		return fmt.Sprintf("BAD EVENT with %d records", set)
 	}
 	return sign + " " + e.Cause + ": " + body
+}
+
+func nodeText(n Node) string {
+	text := fmt.Sprintf("node %s %s%s", n.ID, n.Addr, field("identity", n.Identity))
+	if n.Live() {
+		text += fmt.Sprintf(" session=%s opened=%d view=%d", n.Session.ID, n.Session.Opened, n.Session.View)
+	}
+	if n.Expired {
+		text += " expired"
+	}
+	if n.Fenced {
+		text += " fenced"
+	}
+	return text
 }
 
 func scopeText(s *scope.Scope) string {
@@ -230,7 +266,7 @@ func (s *script) show() {
 	c := s.state.Cluster()
 	fmt.Fprintf(&s.out, "  cluster %s index=%d config=%d next=%d\n", c.ID, s.state.Index(), s.state.ConfigIndex(), c.NextEpoch)
 	for n := range s.state.Nodes() {
-		fmt.Fprintf(&s.out, "  node %s %s\n", n.ID, n.Addr)
+		fmt.Fprintf(&s.out, "  %s\n", nodeText(n))
 	}
 	for sc := range s.state.Scopes().Scopes() {
 		fmt.Fprintf(&s.out, "  %s\n", scopeText(sc))
@@ -340,14 +376,16 @@ func (a args) command(t *testing.T) Command {
 		return &RemoveNode{Id: a.pos(0)}
 	case "declare":
 		return &Declare{Prefix: a.prefix(t, 0), Writer: a.text("writer"), Fallback: a.text("fallback"), Failover: a.text("failover"),
-			Lease: a.text("lease"), ExpectedEpoch: a.num(t, "epoch"), SourceFenced: a.text("fenced")}
+			Lease: a.text("lease"), ExpectedEpoch: a.num(t, "epoch"), SourceFenced: a.text("fenced"),
+			SourceFencedIdentity: a.text("identity")}
 	case "retire":
-		return &Retire{Prefix: a.prefix(t, 0), ExpectedEpoch: a.num(t, "epoch"), SourceFenced: a.text("fenced")}
+		return &Retire{Prefix: a.prefix(t, 0), ExpectedEpoch: a.num(t, "epoch"), SourceFenced: a.text("fenced"), SourceFencedIdentity: a.text("identity")}
 	case "cleaned":
-		return &Cleaned{Node: a.pos(0), Prefix: a.prefix(t, 1), Epoch: a.num(t, "epoch"), Reason: a.text("reason"), Move: a.text("move")}
+		return &Cleaned{Node: a.pos(0), Prefix: a.prefix(t, 1), Epoch: a.num(t, "epoch"), Reason: a.text("reason"),
+			Session: a.text("session"), Move: a.text("move")}
 	case "force":
 		return &Force{Id: a.pos(0), Prefix: a.prefix(t, 1), To: a.text("to"), ExpectedEpoch: a.num(t, "epoch"),
-			AcceptLoss: a.has("accept-loss"), SourceFenced: a.text("fenced"), Reason: a.text("reason")}
+			AcceptLoss: a.has("accept-loss"), SourceFenced: a.text("fenced"), SourceFencedIdentity: a.text("identity"), Reason: a.text("reason")}
 	}
 	return a.moveCommand(t)
 }
@@ -362,12 +400,58 @@ func (a args) moveCommand(t *testing.T) Command {
 	case "quiesce":
 		return &Quiesce{Move: a.pos(0)}
 	case "shipped":
-		return &Shipped{Move: a.pos(0), Manifest: a.manifest(t)}
+		return &Shipped{Move: a.pos(0), Manifest: a.manifest(t), Session: a.text("session")}
 	case "ready":
-		return &Ready{Move: a.pos(0), Manifest: a.manifest(t)}
+		return &Ready{Move: a.pos(0), Manifest: a.manifest(t), Session: a.text("session")}
 	case "abort":
-		return &Abort{Move: a.pos(0), Cause: a.text("cause"), Reason: a.text("reason")}
+		return &Abort{Move: a.pos(0), Cause: a.text("cause"), Reason: a.text("reason"), Session: a.text("session")}
+	}
+	return a.sessionCommand(t)
+}
+
+// sessionCommand reads "open" with the cluster's incarnation, the identity
+// "<node>-disk" and the token "<session>-token", unless the line gives others.
+func (a args) sessionCommand(t *testing.T) Command {
+	t.Helper()
+	or := func(name, otherwise string) string {
+		if text, ok := a.named[name]; ok {
+			return repeated(text)
+		}
+		return otherwise
+	}
+	switch a.cmd {
+	case "open":
+		incarnation := uint64(1)
+		if a.named["inc"] != "" {
+			incarnation = a.num(t, "inc")
+		}
+		return &OpenSession{Node: a.pos(0), Session: repeated(a.pos(1)), Identity: or("identity", a.pos(0)+"-disk"), TokenHash: tokenHash(or("token", a.pos(1)+"-token")),
+			PreviousTokenHash: tokenHash(or("prev", "")), Incarnation: incarnation, IncarnationTag: or("tag", "c1"), View: a.num(t, "view")}
+	case "close":
+		return &CloseSession{Session: a.pos(0)}
+	case "expire":
+		term := uint64(1)
+		if a.named["term"] != "" {
+			term = a.num(t, "term")
+		}
+		return &Expire{Session: a.pos(0), Term: term}
+	case "ack":
+		return &Ack{Session: a.pos(0), View: a.num(t, "view")}
+	case "fence":
+		return &FenceNode{Node: a.pos(0), Identity: a.text("identity")}
 	}
 	t.Fatalf("unknown command %q", a.cmd)
 	return nil
+}
+
+// tokenHash is nothing for no token, and too short for the token "short".
+func tokenHash(token string) []byte {
+	sum := sha256.Sum256([]byte(token))
+	switch token {
+	case "":
+		return nil
+	case "short":
+		return sum[:TokenHashLen-1]
+	}
+	return sum[:]
 }

@@ -11,12 +11,17 @@ import (
 
 // Bounds of the tables.
 const (
-	MaxScopes = 4 << 20  // scopes and tombstones: about 2 GiB of memory
+	MaxScopes = 4 << 20  // scopes and tombstones: 2 GiB of memory, 4 GiB if all have fallbacks
 	MaxNodes  = 16 << 10 // far beyond any fleet that one registry serves
 	MaxBatch  = 10_000   // items of one batch: applying it must not stall heartbeats
 	MaxReason = 1_024    // bytes of a reason or detail that an operator gives
 	MaxDigest = 128      // bytes of a manifest's digest
 	MaxAddr   = 261      // bytes of host:port: a DNS name of 255 and a port
+	// MaxRandom bounds a session id and an identity in bytes: 256 random bits in
+	// hex; they stand in records and log lines.
+	MaxRandom = 64
+	// TokenHashLen is the length of a token's hash in bytes, that of SHA-256.
+	TokenHashLen = 32
 )
 
 // Cluster is what the log holds about the cluster itself.
@@ -29,8 +34,27 @@ type Cluster struct {
 
 // Node is a declared data node.
 type Node struct {
-	ID   scope.NodeID
-	Addr string // host:port that MISDIRECTED names
+	ID       scope.NodeID
+	Addr     string  // host:port that MISDIRECTED names
+	Identity string  // of the data that last held a session; "" if none ever did
+	Session  Session // the live one, or the zero Session
+	Expired  bool    // its last session ended by expiry, and none was opened since
+	Fenced   bool    // an admin's word that the node with this Identity is off; void after its next session
+	// The incarnation of the cluster that the node has met, 0 if none: that in
+	// which it last opened a session.
+	Incarnation uint64
+	Tag         string
+}
+
+// Live reports whether the node has a session.
+func (n Node) Live() bool { return n.Session.ID != "" }
+
+// Session is the right of one process to speak for its node. The token that its
+// successor takes it over with is not in it, as records are shown to everybody.
+type Session struct {
+	ID     string // random
+	Opened uint64 // log index
+	View   uint64 // index that the node's view is known to have reached
 }
 
 // Tombstone is what a retired scope leaves: until its last owner is known to
@@ -52,12 +76,14 @@ type Cleanup struct {
 	Since  uint64 // log index
 }
 
-// uses counts what keeps a node from being removed.
-type uses struct{ scopes, moves, tombstones, cleanups int }
+// uses counts the records that name a node, which keep it from being removed.
+// The scopes that it owns are among its scopes.
+type uses struct{ scopes, owned, moves, tombstones, cleanups int }
 
 type nodeRecord struct {
 	Node
-	uses uses
+	token string // SHA-256 of the live session's token; "" without one
+	uses  uses
 }
 
 // State is everything the log has built. It is an immutable value; the zero
@@ -71,6 +97,10 @@ type State struct {
 	tombstones  scope.Index[Tombstone]
 	moves       migration.Table
 	cleanups    cleanupTable
+	sessions    sessionTable
+	heirs       heirTable
+	unarmed     awaiting // scopes that need a lease, until their owner knows it
+	retired     awaiting // tombstones, until their owner knows it
 	dedup       ring
 }
 

@@ -25,6 +25,9 @@ const (
 	NodeDown         Code = "NODE_DOWN"
 	NodeUnknown      Code = "NODE_UNKNOWN"
 	NodeInUse        Code = "NODE_IN_USE"
+	SessionBusy      Code = "SESSION_BUSY"
+	SessionExpired   Code = "SESSION_EXPIRED"
+	IdentityChanged  Code = "IDENTITY_CHANGED"
 	ManifestMismatch Code = "MANIFEST_MISMATCH"
 	RequestExpired   Code = "REQUEST_EXPIRED"
 	IndexChanged     Code = "INDEX_CHANGED"
@@ -71,6 +74,9 @@ var table = map[Code]row{
 	NodeDown:         {http.StatusConflict, 4},
 	NodeUnknown:      {http.StatusConflict, 4},
 	NodeInUse:        {http.StatusConflict, 4},
+	SessionBusy:      {http.StatusConflict, 4},
+	SessionExpired:   {http.StatusConflict, 4},
+	IdentityChanged:  {http.StatusConflict, 4},
 	ManifestMismatch: {http.StatusConflict, 4},
 	RequestExpired:   {http.StatusConflict, 4},
 	IndexChanged:     {http.StatusConflict, 4},

@@ -15,6 +15,11 @@ func TestEveryCodeHasARow(t *testing.T) {
 			t.Errorf("%s: status %d, exit %d", c, c.HTTPStatus(), c.ExitCode())
 		}
 	}
+	for _, c := range []api.Code{api.SessionBusy, api.SessionExpired, api.IdentityChanged} {
+		if c.HTTPStatus() != http.StatusConflict || c.ExitCode() != 4 || c.Outcome() != api.NotApplied || c.RESP() != string(c) {
+			t.Errorf("%s: status %d, exit %d, %s, -%s", c, c.HTTPStatus(), c.ExitCode(), c.Outcome(), c.RESP())
+		}
+	}
 	if api.Overlap.HTTPStatus() != http.StatusConflict || api.OutcomeUnknown.ExitCode() != 8 || api.Corrupt.ExitCode() != 9 {
 		t.Error("the table differs from the documented one")
 	}

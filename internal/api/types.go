@@ -156,7 +156,7 @@ type Move struct {
 	Shipped    *Manifest `json:"shipped,omitempty"`
 	Ready      *Manifest `json:"ready,omitempty"`
 	Stamps     []Stamp   `json:"stamps"`
-	Cause      string    `json:"cause,omitempty"`   // why it aborted: operator, window, timeout, forced, mismatch
+	Cause      string    `json:"cause,omitempty"`   // why it aborted: operator, source, target, session, window, timeout, forced, mismatch
 	Detail     string    `json:"detail,omitempty"`  // the reason that was given
 	QuiescedMS int64     `json:"quiesced_ms"`       // how long the scope took no writes
 	Cleanup    string    `json:"cleanup,omitempty"` // "pending" while the source still has its copy

@@ -160,6 +160,11 @@ type Command struct {
 	//	*Command_Abort
 	//	*Command_Cleaned
 	//	*Command_Force
+	//	*Command_OpenSession
+	//	*Command_CloseSession
+	//	*Command_Expire
+	//	*Command_Ack
+	//	*Command_FenceNode
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -319,6 +324,51 @@ func (x *Command) GetForce() *Force {
 	return nil
 }
 
+func (x *Command) GetOpenSession() *OpenSession {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_OpenSession); ok {
+			return x.OpenSession
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCloseSession() *CloseSession {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_CloseSession); ok {
+			return x.CloseSession
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetExpire() *Expire {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Expire); ok {
+			return x.Expire
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAck() *Ack {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Ack); ok {
+			return x.Ack
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetFenceNode() *FenceNode {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_FenceNode); ok {
+			return x.FenceNode
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -375,6 +425,26 @@ type Command_Force struct {
 	Force *Force `protobuf:"bytes,13,opt,name=force,proto3,oneof"`
 }
 
+type Command_OpenSession struct {
+	OpenSession *OpenSession `protobuf:"bytes,14,opt,name=open_session,json=openSession,proto3,oneof"`
+}
+
+type Command_CloseSession struct {
+	CloseSession *CloseSession `protobuf:"bytes,15,opt,name=close_session,json=closeSession,proto3,oneof"`
+}
+
+type Command_Expire struct {
+	Expire *Expire `protobuf:"bytes,16,opt,name=expire,proto3,oneof"`
+}
+
+type Command_Ack struct {
+	Ack *Ack `protobuf:"bytes,17,opt,name=ack,proto3,oneof"`
+}
+
+type Command_FenceNode struct {
+	FenceNode *FenceNode `protobuf:"bytes,18,opt,name=fence_node,json=fenceNode,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_SetNode) isCommand_Kind() {}
@@ -400,6 +470,16 @@ func (*Command_Abort) isCommand_Kind() {}
 func (*Command_Cleaned) isCommand_Kind() {}
 
 func (*Command_Force) isCommand_Kind() {}
+
+func (*Command_OpenSession) isCommand_Kind() {}
+
+func (*Command_CloseSession) isCommand_Kind() {}
+
+func (*Command_Expire) isCommand_Kind() {}
+
+func (*Command_Ack) isCommand_Kind() {}
+
+func (*Command_FenceNode) isCommand_Kind() {}
 
 // InitCluster names the cluster; the first one applied wins.
 type InitCluster struct {
@@ -551,9 +631,11 @@ type Declare struct {
 	Lease         string                 `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`                                       // "auto" (or empty), "always", "never"
 	ExpectedEpoch uint64                 `protobuf:"varint,6,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"` // 0: not compared
 	// Admin's word that this node, the owner named by every tombstone in the way, is off.
-	SourceFenced  string `protobuf:"bytes,7,opt,name=source_fenced,json=sourceFenced,proto3" json:"source_fenced,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SourceFenced string `protobuf:"bytes,7,opt,name=source_fenced,json=sourceFenced,proto3" json:"source_fenced,omitempty"`
+	// Identity of the data that the word speaks of; empty if the node never held a session.
+	SourceFencedIdentity string `protobuf:"bytes,8,opt,name=source_fenced_identity,json=sourceFencedIdentity,proto3" json:"source_fenced_identity,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *Declare) Reset() {
@@ -635,13 +717,21 @@ func (x *Declare) GetSourceFenced() string {
 	return ""
 }
 
+func (x *Declare) GetSourceFencedIdentity() string {
+	if x != nil {
+		return x.SourceFencedIdentity
+	}
+	return ""
+}
+
 type Retire struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Prefix        []byte                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
-	ExpectedEpoch uint64                 `protobuf:"varint,2,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
-	SourceFenced  string                 `protobuf:"bytes,3,opt,name=source_fenced,json=sourceFenced,proto3" json:"source_fenced,omitempty"` // as in Declare; then no tombstone stays
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	Prefix               []byte                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	ExpectedEpoch        uint64                 `protobuf:"varint,2,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
+	SourceFenced         string                 `protobuf:"bytes,3,opt,name=source_fenced,json=sourceFenced,proto3" json:"source_fenced,omitempty"`                           // as in Declare; then no tombstone stays
+	SourceFencedIdentity string                 `protobuf:"bytes,4,opt,name=source_fenced_identity,json=sourceFencedIdentity,proto3" json:"source_fenced_identity,omitempty"` // as in Declare
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *Retire) Reset() {
@@ -691,6 +781,13 @@ func (x *Retire) GetExpectedEpoch() uint64 {
 func (x *Retire) GetSourceFenced() string {
 	if x != nil {
 		return x.SourceFenced
+	}
+	return ""
+}
+
+func (x *Retire) GetSourceFencedIdentity() string {
+	if x != nil {
+		return x.SourceFencedIdentity
 	}
 	return ""
 }
@@ -996,6 +1093,7 @@ type Shipped struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Move          string                 `protobuf:"bytes,1,opt,name=move,proto3" json:"move,omitempty"`
 	Manifest      *Manifest              `protobuf:"bytes,2,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	Session       string                 `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"` // of the source, in mode agent; empty: the operator's word
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1044,10 +1142,18 @@ func (x *Shipped) GetManifest() *Manifest {
 	return nil
 }
 
+func (x *Shipped) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
 type Ready struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Move          string                 `protobuf:"bytes,1,opt,name=move,proto3" json:"move,omitempty"`
 	Manifest      *Manifest              `protobuf:"bytes,2,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	Session       string                 `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"` // of the target, in mode agent; empty: the operator's word
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1096,11 +1202,19 @@ func (x *Ready) GetManifest() *Manifest {
 	return nil
 }
 
+func (x *Ready) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
 type Abort struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Move          string                 `protobuf:"bytes,1,opt,name=move,proto3" json:"move,omitempty"`
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	Cause         string                 `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"` // "operator" (or empty), "window", "timeout"
+	Cause         string                 `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`     // "operator" (or empty), "window", "timeout"
+	Session       string                 `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"` // of source or target, in mode agent, with no cause; empty: operator or leader
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1156,13 +1270,21 @@ func (x *Abort) GetCause() string {
 	return ""
 }
 
+func (x *Abort) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
 type Cleaned struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Prefix        []byte                 `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"` // 0: not compared
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	Move          string                 `protobuf:"bytes,6,opt,name=move,proto3" json:"move,omitempty"` // id of the move or force that left the copy; empty: not compared
+	Session       string                 `protobuf:"bytes,5,opt,name=session,proto3" json:"session,omitempty"` // of the node, which names the epoch; empty: an admin's word, with a reason
+	Move          string                 `protobuf:"bytes,6,opt,name=move,proto3" json:"move,omitempty"`       // id of the move or force that left the copy; empty: not compared
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1225,6 +1347,13 @@ func (x *Cleaned) GetReason() string {
 	return ""
 }
 
+func (x *Cleaned) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
 func (x *Cleaned) GetMove() string {
 	if x != nil {
 		return x.Move
@@ -1233,16 +1362,17 @@ func (x *Cleaned) GetMove() string {
 }
 
 type Force struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Prefix        []byte                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
-	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
-	ExpectedEpoch uint64                 `protobuf:"varint,3,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
-	AcceptLoss    bool                   `protobuf:"varint,4,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`
-	SourceFenced  string                 `protobuf:"bytes,5,opt,name=source_fenced,json=sourceFenced,proto3" json:"source_fenced,omitempty"`
-	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
-	Id            string                 `protobuf:"bytes,7,opt,name=id,proto3" json:"id,omitempty"` // id of the finished move that records it
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	Prefix               []byte                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	To                   string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	ExpectedEpoch        uint64                 `protobuf:"varint,3,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
+	AcceptLoss           bool                   `protobuf:"varint,4,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`
+	SourceFenced         string                 `protobuf:"bytes,5,opt,name=source_fenced,json=sourceFenced,proto3" json:"source_fenced,omitempty"`
+	Reason               string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	Id                   string                 `protobuf:"bytes,7,opt,name=id,proto3" json:"id,omitempty"`                                                                   // id of the finished move that records it
+	SourceFencedIdentity string                 `protobuf:"bytes,8,opt,name=source_fenced_identity,json=sourceFencedIdentity,proto3" json:"source_fenced_identity,omitempty"` // as in Declare
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *Force) Reset() {
@@ -1324,6 +1454,321 @@ func (x *Force) GetId() string {
 	return ""
 }
 
+func (x *Force) GetSourceFencedIdentity() string {
+	if x != nil {
+		return x.SourceFencedIdentity
+	}
+	return ""
+}
+
+// OpenSession is a node's process asking to speak for the node. It carries the
+// hash of its token, and that of the token it had before if it takes over the
+// session of the process before it.
+type OpenSession struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Node              string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Identity          string                 `protobuf:"bytes,2,opt,name=identity,proto3" json:"identity,omitempty"` // of the node's data
+	Session           string                 `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`   // random, never used before
+	TokenHash         []byte                 `protobuf:"bytes,4,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"`
+	PreviousTokenHash []byte                 `protobuf:"bytes,5,opt,name=previous_token_hash,json=previousTokenHash,proto3" json:"previous_token_hash,omitempty"`
+	Incarnation       uint64                 `protobuf:"varint,6,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	IncarnationTag    string                 `protobuf:"bytes,7,opt,name=incarnation_tag,json=incarnationTag,proto3" json:"incarnation_tag,omitempty"`
+	View              uint64                 `protobuf:"varint,8,opt,name=view,proto3" json:"view,omitempty"` // index that the node's view has reached
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *OpenSession) Reset() {
+	*x = OpenSession{}
+	mi := &file_internal_pb_registry_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenSession) ProtoMessage() {}
+
+func (x *OpenSession) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenSession.ProtoReflect.Descriptor instead.
+func (*OpenSession) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *OpenSession) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *OpenSession) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *OpenSession) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *OpenSession) GetTokenHash() []byte {
+	if x != nil {
+		return x.TokenHash
+	}
+	return nil
+}
+
+func (x *OpenSession) GetPreviousTokenHash() []byte {
+	if x != nil {
+		return x.PreviousTokenHash
+	}
+	return nil
+}
+
+func (x *OpenSession) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *OpenSession) GetIncarnationTag() string {
+	if x != nil {
+		return x.IncarnationTag
+	}
+	return ""
+}
+
+func (x *OpenSession) GetView() uint64 {
+	if x != nil {
+		return x.View
+	}
+	return 0
+}
+
+type CloseSession struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseSession) Reset() {
+	*x = CloseSession{}
+	mi := &file_internal_pb_registry_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseSession) ProtoMessage() {}
+
+func (x *CloseSession) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseSession.ProtoReflect.Descriptor instead.
+func (*CloseSession) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CloseSession) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+// Expire is the leader's: the session's lease ended without a renewal. It counts
+// only in the term in which that leader counted the lease.
+type Expire struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Expire) Reset() {
+	*x = Expire{}
+	mi := &file_internal_pb_registry_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Expire) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Expire) ProtoMessage() {}
+
+func (x *Expire) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Expire.ProtoReflect.Descriptor instead.
+func (*Expire) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Expire) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *Expire) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+// Ack says how far the view of the session's node has come.
+type Ack struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	View          uint64                 `protobuf:"varint,2,opt,name=view,proto3" json:"view,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ack) Reset() {
+	*x = Ack{}
+	mi := &file_internal_pb_registry_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ack) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ack) ProtoMessage() {}
+
+func (x *Ack) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ack.ProtoReflect.Descriptor instead.
+func (*Ack) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Ack) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *Ack) GetView() uint64 {
+	if x != nil {
+		return x.View
+	}
+	return 0
+}
+
+// FenceNode is an admin's word that the node with this identity is off. It lets
+// another identity open a session, and is void after the node's next one.
+type FenceNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Identity      string                 `protobuf:"bytes,2,opt,name=identity,proto3" json:"identity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FenceNode) Reset() {
+	*x = FenceNode{}
+	mi := &file_internal_pb_registry_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FenceNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FenceNode) ProtoMessage() {}
+
+func (x *FenceNode) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FenceNode.ProtoReflect.Descriptor instead.
+func (*FenceNode) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *FenceNode) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *FenceNode) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
 // Result answers one command. It is kept in the dedup ring, so that a retry
 // gets the same answer.
 type Result struct {
@@ -1344,7 +1789,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_internal_pb_registry_proto_msgTypes[17]
+	mi := &file_internal_pb_registry_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1801,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[17]
+	mi := &file_internal_pb_registry_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1814,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{17}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Result) GetCode() string {
@@ -1461,7 +1906,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_internal_pb_registry_proto_msgTypes[18]
+	mi := &file_internal_pb_registry_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1918,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[18]
+	mi := &file_internal_pb_registry_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1931,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{18}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Record) GetKind() isRecord_Kind {
@@ -1620,7 +2065,7 @@ type ClusterRecord struct {
 
 func (x *ClusterRecord) Reset() {
 	*x = ClusterRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[19]
+	mi := &file_internal_pb_registry_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1632,7 +2077,7 @@ func (x *ClusterRecord) String() string {
 func (*ClusterRecord) ProtoMessage() {}
 
 func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[19]
+	mi := &file_internal_pb_registry_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +2090,7 @@ func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRecord.ProtoReflect.Descriptor instead.
 func (*ClusterRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{19}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ClusterRecord) GetId() string {
@@ -1698,16 +2143,22 @@ func (x *ClusterRecord) GetDedupFloor() uint64 {
 }
 
 type NodeRecord struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Addr          string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Addr           string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
+	Identity       string                 `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
+	Incarnation    uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // that it has met
+	IncarnationTag string                 `protobuf:"bytes,5,opt,name=incarnation_tag,json=incarnationTag,proto3" json:"incarnation_tag,omitempty"`
+	Expired        bool                   `protobuf:"varint,6,opt,name=expired,proto3" json:"expired,omitempty"`
+	Fenced         bool                   `protobuf:"varint,7,opt,name=fenced,proto3" json:"fenced,omitempty"`
+	Session        *SessionRecord         `protobuf:"bytes,8,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *NodeRecord) Reset() {
 	*x = NodeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[20]
+	mi := &file_internal_pb_registry_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1719,7 +2170,7 @@ func (x *NodeRecord) String() string {
 func (*NodeRecord) ProtoMessage() {}
 
 func (x *NodeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[20]
+	mi := &file_internal_pb_registry_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1732,7 +2183,7 @@ func (x *NodeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRecord.ProtoReflect.Descriptor instead.
 func (*NodeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{20}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *NodeRecord) GetId() string {
@@ -1747,6 +2198,116 @@ func (x *NodeRecord) GetAddr() string {
 		return x.Addr
 	}
 	return ""
+}
+
+func (x *NodeRecord) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *NodeRecord) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *NodeRecord) GetIncarnationTag() string {
+	if x != nil {
+		return x.IncarnationTag
+	}
+	return ""
+}
+
+func (x *NodeRecord) GetExpired() bool {
+	if x != nil {
+		return x.Expired
+	}
+	return false
+}
+
+func (x *NodeRecord) GetFenced() bool {
+	if x != nil {
+		return x.Fenced
+	}
+	return false
+}
+
+func (x *NodeRecord) GetSession() *SessionRecord {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+type SessionRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	TokenHash     []byte                 `protobuf:"bytes,2,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"`
+	Opened        uint64                 `protobuf:"varint,3,opt,name=opened,proto3" json:"opened,omitempty"`
+	View          uint64                 `protobuf:"varint,4,opt,name=view,proto3" json:"view,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionRecord) Reset() {
+	*x = SessionRecord{}
+	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionRecord) ProtoMessage() {}
+
+func (x *SessionRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
+func (*SessionRecord) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *SessionRecord) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SessionRecord) GetTokenHash() []byte {
+	if x != nil {
+		return x.TokenHash
+	}
+	return nil
+}
+
+func (x *SessionRecord) GetOpened() uint64 {
+	if x != nil {
+		return x.Opened
+	}
+	return 0
+}
+
+func (x *SessionRecord) GetView() uint64 {
+	if x != nil {
+		return x.View
+	}
+	return 0
 }
 
 type ScopeRecord struct {
@@ -1767,7 +2328,7 @@ type ScopeRecord struct {
 
 func (x *ScopeRecord) Reset() {
 	*x = ScopeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[21]
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +2340,7 @@ func (x *ScopeRecord) String() string {
 func (*ScopeRecord) ProtoMessage() {}
 
 func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[21]
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +2353,7 @@ func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeRecord.ProtoReflect.Descriptor instead.
 func (*ScopeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{21}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ScopeRecord) GetPrefix() []byte {
@@ -1877,7 +2438,7 @@ type TombstoneRecord struct {
 
 func (x *TombstoneRecord) Reset() {
 	*x = TombstoneRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[22]
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +2450,7 @@ func (x *TombstoneRecord) String() string {
 func (*TombstoneRecord) ProtoMessage() {}
 
 func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[22]
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +2463,7 @@ func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TombstoneRecord.ProtoReflect.Descriptor instead.
 func (*TombstoneRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{22}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TombstoneRecord) GetPrefix() []byte {
@@ -1944,7 +2505,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1956,7 +2517,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1969,7 +2530,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{23}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Stamp) GetPhase() string {
@@ -2020,7 +2581,7 @@ type MoveRecord struct {
 
 func (x *MoveRecord) Reset() {
 	*x = MoveRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2032,7 +2593,7 @@ func (x *MoveRecord) String() string {
 func (*MoveRecord) ProtoMessage() {}
 
 func (x *MoveRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2045,7 +2606,7 @@ func (x *MoveRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRecord.ProtoReflect.Descriptor instead.
 func (*MoveRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{24}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *MoveRecord) GetId() string {
@@ -2194,7 +2755,7 @@ type CleanupRecord struct {
 
 func (x *CleanupRecord) Reset() {
 	*x = CleanupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2767,7 @@ func (x *CleanupRecord) String() string {
 func (*CleanupRecord) ProtoMessage() {}
 
 func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2780,7 @@ func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupRecord.ProtoReflect.Descriptor instead.
 func (*CleanupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{25}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CleanupRecord) GetNode() string {
@@ -2269,7 +2830,7 @@ type DedupRecord struct {
 
 func (x *DedupRecord) Reset() {
 	*x = DedupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2281,7 +2842,7 @@ func (x *DedupRecord) String() string {
 func (*DedupRecord) ProtoMessage() {}
 
 func (x *DedupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2294,7 +2855,7 @@ func (x *DedupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DedupRecord.ProtoReflect.Descriptor instead.
 func (*DedupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{26}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DedupRecord) GetChunk() uint64 {
@@ -2337,7 +2898,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x123\n" +
-	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\"\xe0\x05\n" +
+	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\"\x88\b\n" +
 	"\aCommand\x12B\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1d.scoperegistry.v1.InitClusterH\x00R\vinitCluster\x126\n" +
 	"\bset_node\x18\x02 \x01(\v2\x19.scoperegistry.v1.SetNodeH\x00R\asetNode\x12?\n" +
@@ -2354,7 +2915,13 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	" \x01(\v2\x17.scoperegistry.v1.ReadyH\x00R\x05ready\x12/\n" +
 	"\x05abort\x18\v \x01(\v2\x17.scoperegistry.v1.AbortH\x00R\x05abort\x125\n" +
 	"\acleaned\x18\f \x01(\v2\x19.scoperegistry.v1.CleanedH\x00R\acleaned\x12/\n" +
-	"\x05force\x18\r \x01(\v2\x17.scoperegistry.v1.ForceH\x00R\x05forceB\x06\n" +
+	"\x05force\x18\r \x01(\v2\x17.scoperegistry.v1.ForceH\x00R\x05force\x12B\n" +
+	"\fopen_session\x18\x0e \x01(\v2\x1d.scoperegistry.v1.OpenSessionH\x00R\vopenSession\x12E\n" +
+	"\rclose_session\x18\x0f \x01(\v2\x1e.scoperegistry.v1.CloseSessionH\x00R\fcloseSession\x122\n" +
+	"\x06expire\x18\x10 \x01(\v2\x18.scoperegistry.v1.ExpireH\x00R\x06expire\x12)\n" +
+	"\x03ack\x18\x11 \x01(\v2\x15.scoperegistry.v1.AckH\x00R\x03ack\x12<\n" +
+	"\n" +
+	"fence_node\x18\x12 \x01(\v2\x1b.scoperegistry.v1.FenceNodeH\x00R\tfenceNodeB\x06\n" +
 	"\x04kind\"\x1d\n" +
 	"\vInitCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"-\n" +
@@ -2363,7 +2930,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\"\x1c\n" +
 	"\n" +
 	"RemoveNode\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xd3\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x89\x02\n" +
 	"\aDeclare\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x16\n" +
 	"\x06writer\x18\x02 \x01(\tR\x06writer\x12\x1a\n" +
@@ -2371,11 +2938,13 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\bfailover\x18\x04 \x01(\tR\bfailover\x12\x14\n" +
 	"\x05lease\x18\x05 \x01(\tR\x05lease\x12%\n" +
 	"\x0eexpected_epoch\x18\x06 \x01(\x04R\rexpectedEpoch\x12#\n" +
-	"\rsource_fenced\x18\a \x01(\tR\fsourceFenced\"l\n" +
+	"\rsource_fenced\x18\a \x01(\tR\fsourceFenced\x124\n" +
+	"\x16source_fenced_identity\x18\b \x01(\tR\x14sourceFencedIdentity\"\xa2\x01\n" +
 	"\x06Retire\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12%\n" +
 	"\x0eexpected_epoch\x18\x02 \x01(\x04R\rexpectedEpoch\x12#\n" +
-	"\rsource_fenced\x18\x03 \x01(\tR\fsourceFenced\"\xbd\x01\n" +
+	"\rsource_fenced\x18\x03 \x01(\tR\fsourceFenced\x124\n" +
+	"\x16source_fenced_identity\x18\x04 \x01(\tR\x14sourceFencedIdentity\"\xbd\x01\n" +
 	"\x05Batch\x12/\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x19.scoperegistry.v1.SetNodeR\x05nodes\x121\n" +
 	"\x06scopes\x18\x02 \x03(\v2\x19.scoperegistry.v1.DeclareR\x06scopes\x12\x14\n" +
@@ -2401,23 +2970,27 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\bManifest\x12\x12\n" +
 	"\x04keys\x18\x01 \x01(\x04R\x04keys\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x16\n" +
-	"\x06digest\x18\x03 \x01(\tR\x06digest\"U\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\"o\n" +
 	"\aShipped\x12\x12\n" +
 	"\x04move\x18\x01 \x01(\tR\x04move\x126\n" +
-	"\bmanifest\x18\x02 \x01(\v2\x1a.scoperegistry.v1.ManifestR\bmanifest\"S\n" +
+	"\bmanifest\x18\x02 \x01(\v2\x1a.scoperegistry.v1.ManifestR\bmanifest\x12\x18\n" +
+	"\asession\x18\x03 \x01(\tR\asession\"m\n" +
 	"\x05Ready\x12\x12\n" +
 	"\x04move\x18\x01 \x01(\tR\x04move\x126\n" +
-	"\bmanifest\x18\x02 \x01(\v2\x1a.scoperegistry.v1.ManifestR\bmanifest\"I\n" +
+	"\bmanifest\x18\x02 \x01(\v2\x1a.scoperegistry.v1.ManifestR\bmanifest\x12\x18\n" +
+	"\asession\x18\x03 \x01(\tR\asession\"c\n" +
 	"\x05Abort\x12\x12\n" +
 	"\x04move\x18\x01 \x01(\tR\x04move\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05cause\x18\x03 \x01(\tR\x05cause\"w\n" +
+	"\x05cause\x18\x03 \x01(\tR\x05cause\x12\x18\n" +
+	"\asession\x18\x04 \x01(\tR\asession\"\x91\x01\n" +
 	"\aCleaned\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\fR\x06prefix\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x12\n" +
-	"\x04move\x18\x06 \x01(\tR\x04move\"\xc4\x01\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
+	"\asession\x18\x05 \x01(\tR\asession\x12\x12\n" +
+	"\x04move\x18\x06 \x01(\tR\x04move\"\xfa\x01\n" +
 	"\x05Force\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12%\n" +
@@ -2426,7 +2999,29 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"acceptLoss\x12#\n" +
 	"\rsource_fenced\x18\x05 \x01(\tR\fsourceFenced\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x0e\n" +
-	"\x02id\x18\a \x01(\tR\x02id\"\xfd\x01\n" +
+	"\x02id\x18\a \x01(\tR\x02id\x124\n" +
+	"\x16source_fenced_identity\x18\b \x01(\tR\x14sourceFencedIdentity\"\x85\x02\n" +
+	"\vOpenSession\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
+	"\bidentity\x18\x02 \x01(\tR\bidentity\x12\x18\n" +
+	"\asession\x18\x03 \x01(\tR\asession\x12\x1d\n" +
+	"\n" +
+	"token_hash\x18\x04 \x01(\fR\ttokenHash\x12.\n" +
+	"\x13previous_token_hash\x18\x05 \x01(\fR\x11previousTokenHash\x12 \n" +
+	"\vincarnation\x18\x06 \x01(\x04R\vincarnation\x12'\n" +
+	"\x0fincarnation_tag\x18\a \x01(\tR\x0eincarnationTag\x12\x12\n" +
+	"\x04view\x18\b \x01(\x04R\x04view\"(\n" +
+	"\fCloseSession\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\"6\n" +
+	"\x06Expire\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\"3\n" +
+	"\x03Ack\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\x12\x12\n" +
+	"\x04view\x18\x02 \x01(\x04R\x04view\";\n" +
+	"\tFenceNode\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
+	"\bidentity\x18\x02 \x01(\tR\bidentity\"\xfd\x01\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x14\n" +
@@ -2457,11 +3052,23 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\n" +
 	"next_epoch\x18\x06 \x01(\x04R\tnextEpoch\x12\x1f\n" +
 	"\vdedup_floor\x18\a \x01(\x04R\n" +
-	"dedupFloor\"0\n" +
+	"dedupFloor\"\x84\x02\n" +
 	"\n" +
 	"NodeRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04addr\x18\x02 \x01(\tR\x04addr\"\x83\x02\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x1a\n" +
+	"\bidentity\x18\x03 \x01(\tR\bidentity\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12'\n" +
+	"\x0fincarnation_tag\x18\x05 \x01(\tR\x0eincarnationTag\x12\x18\n" +
+	"\aexpired\x18\x06 \x01(\bR\aexpired\x12\x16\n" +
+	"\x06fenced\x18\a \x01(\bR\x06fenced\x129\n" +
+	"\asession\x18\b \x01(\v2\x1f.scoperegistry.v1.SessionRecordR\asession\"j\n" +
+	"\rSessionRecord\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"token_hash\x18\x02 \x01(\fR\ttokenHash\x12\x16\n" +
+	"\x06opened\x18\x03 \x01(\x04R\x06opened\x12\x12\n" +
+	"\x04view\x18\x04 \x01(\x04R\x04view\"\x83\x02\n" +
 	"\vScopeRecord\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x16\n" +
 	"\x06writer\x18\x02 \x01(\tR\x06writer\x12\x1a\n" +
@@ -2532,7 +3139,7 @@ func file_internal_pb_registry_proto_rawDescGZIP() []byte {
 	return file_internal_pb_registry_proto_rawDescData
 }
 
-var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_internal_pb_registry_proto_goTypes = []any{
 	(*Entry)(nil),           // 0: scoperegistry.v1.Entry
 	(*Envelope)(nil),        // 1: scoperegistry.v1.Envelope
@@ -2551,16 +3158,22 @@ var file_internal_pb_registry_proto_goTypes = []any{
 	(*Abort)(nil),           // 14: scoperegistry.v1.Abort
 	(*Cleaned)(nil),         // 15: scoperegistry.v1.Cleaned
 	(*Force)(nil),           // 16: scoperegistry.v1.Force
-	(*Result)(nil),          // 17: scoperegistry.v1.Result
-	(*Record)(nil),          // 18: scoperegistry.v1.Record
-	(*ClusterRecord)(nil),   // 19: scoperegistry.v1.ClusterRecord
-	(*NodeRecord)(nil),      // 20: scoperegistry.v1.NodeRecord
-	(*ScopeRecord)(nil),     // 21: scoperegistry.v1.ScopeRecord
-	(*TombstoneRecord)(nil), // 22: scoperegistry.v1.TombstoneRecord
-	(*Stamp)(nil),           // 23: scoperegistry.v1.Stamp
-	(*MoveRecord)(nil),      // 24: scoperegistry.v1.MoveRecord
-	(*CleanupRecord)(nil),   // 25: scoperegistry.v1.CleanupRecord
-	(*DedupRecord)(nil),     // 26: scoperegistry.v1.DedupRecord
+	(*OpenSession)(nil),     // 17: scoperegistry.v1.OpenSession
+	(*CloseSession)(nil),    // 18: scoperegistry.v1.CloseSession
+	(*Expire)(nil),          // 19: scoperegistry.v1.Expire
+	(*Ack)(nil),             // 20: scoperegistry.v1.Ack
+	(*FenceNode)(nil),       // 21: scoperegistry.v1.FenceNode
+	(*Result)(nil),          // 22: scoperegistry.v1.Result
+	(*Record)(nil),          // 23: scoperegistry.v1.Record
+	(*ClusterRecord)(nil),   // 24: scoperegistry.v1.ClusterRecord
+	(*NodeRecord)(nil),      // 25: scoperegistry.v1.NodeRecord
+	(*SessionRecord)(nil),   // 26: scoperegistry.v1.SessionRecord
+	(*ScopeRecord)(nil),     // 27: scoperegistry.v1.ScopeRecord
+	(*TombstoneRecord)(nil), // 28: scoperegistry.v1.TombstoneRecord
+	(*Stamp)(nil),           // 29: scoperegistry.v1.Stamp
+	(*MoveRecord)(nil),      // 30: scoperegistry.v1.MoveRecord
+	(*CleanupRecord)(nil),   // 31: scoperegistry.v1.CleanupRecord
+	(*DedupRecord)(nil),     // 32: scoperegistry.v1.DedupRecord
 }
 var file_internal_pb_registry_proto_depIdxs = []int32{
 	2,  // 0: scoperegistry.v1.Envelope.command:type_name -> scoperegistry.v1.Command
@@ -2577,26 +3190,32 @@ var file_internal_pb_registry_proto_depIdxs = []int32{
 	14, // 11: scoperegistry.v1.Command.abort:type_name -> scoperegistry.v1.Abort
 	15, // 12: scoperegistry.v1.Command.cleaned:type_name -> scoperegistry.v1.Cleaned
 	16, // 13: scoperegistry.v1.Command.force:type_name -> scoperegistry.v1.Force
-	4,  // 14: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
-	6,  // 15: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
-	11, // 16: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
-	11, // 17: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
-	19, // 18: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
-	20, // 19: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
-	21, // 20: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
-	22, // 21: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
-	24, // 22: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
-	25, // 23: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
-	26, // 24: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
-	11, // 25: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
-	11, // 26: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
-	23, // 27: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
-	17, // 28: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	17, // 14: scoperegistry.v1.Command.open_session:type_name -> scoperegistry.v1.OpenSession
+	18, // 15: scoperegistry.v1.Command.close_session:type_name -> scoperegistry.v1.CloseSession
+	19, // 16: scoperegistry.v1.Command.expire:type_name -> scoperegistry.v1.Expire
+	20, // 17: scoperegistry.v1.Command.ack:type_name -> scoperegistry.v1.Ack
+	21, // 18: scoperegistry.v1.Command.fence_node:type_name -> scoperegistry.v1.FenceNode
+	4,  // 19: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
+	6,  // 20: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
+	11, // 21: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
+	11, // 22: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
+	24, // 23: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
+	25, // 24: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
+	27, // 25: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
+	28, // 26: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
+	30, // 27: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
+	31, // 28: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
+	32, // 29: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
+	26, // 30: scoperegistry.v1.NodeRecord.session:type_name -> scoperegistry.v1.SessionRecord
+	11, // 31: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
+	11, // 32: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
+	29, // 33: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
+	22, // 34: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_internal_pb_registry_proto_init() }
@@ -2618,8 +3237,13 @@ func file_internal_pb_registry_proto_init() {
 		(*Command_Abort)(nil),
 		(*Command_Cleaned)(nil),
 		(*Command_Force)(nil),
+		(*Command_OpenSession)(nil),
+		(*Command_CloseSession)(nil),
+		(*Command_Expire)(nil),
+		(*Command_Ack)(nil),
+		(*Command_FenceNode)(nil),
 	}
-	file_internal_pb_registry_proto_msgTypes[18].OneofWrappers = []any{
+	file_internal_pb_registry_proto_msgTypes[23].OneofWrappers = []any{
 		(*Record_Cluster)(nil),
 		(*Record_Node)(nil),
 		(*Record_Scope)(nil),
@@ -2634,7 +3258,7 @@ func file_internal_pb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_pb_registry_proto_rawDesc), len(file_internal_pb_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
