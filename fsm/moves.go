@@ -23,7 +23,7 @@ func (tx *txn) startMove(c *StartMove) (*Result, *api.Error) {
 		return nil, refusal
 	}
 	if old, ok := tx.moves.Get(m.ID); ok {
-		return sameMove(old, m)
+		return sameMove(old, m, c.GetExpectedEpoch())
 	}
 	s, ok := tx.scopes.Get(m.Prefix)
 	if !ok {
@@ -58,10 +58,13 @@ func inFlight(met migration.Move) *api.Error {
 	return err
 }
 
-func sameMove(old, m migration.Move) (*Result, *api.Error) {
-	if old.Prefix != m.Prefix || old.From != m.From || old.To != m.To {
-		err := refuse(api.Exists, "move %s exists: %q from %q to %q (%s); use another id", old.ID, old.Prefix, old.From, old.To, old.Phase)
-		err.Move = old.ID
+// sameMove answers a start that was made before. One of another kind is another
+// move: who asked for it would give words, or wait for agents, in vain.
+func sameMove(old, m migration.Move, epoch uint64) (*Result, *api.Error) {
+	if old.Prefix != m.Prefix || old.From != m.From || old.To != m.To || old.Mode != m.Mode || epoch != 0 && old.Epoch != epoch {
+		err := refuse(api.Exists, "move %s exists: %q from %q to %q, mode %s, epoch %d (%s); use another id",
+			old.ID, old.Prefix, old.From, old.To, old.Mode, old.Epoch, old.Phase)
+		err.Move, err.Epoch = old.ID, old.Epoch
 		return nil, err
 	}
 	return &Result{Move: old.ID, Epoch: old.Epoch}, nil
