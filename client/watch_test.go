@@ -195,7 +195,7 @@ func TestWatchSilence(t *testing.T) {
 		if got := follow(t, w, 1); got != "change 10" {
 			t.Error(got)
 		}
-		time.Sleep(10 * silence)
+		<-time.After(10 * silence)
 		if got := follow(t, w, 1); got != "change 11" || hosts != "a" {
 			t.Errorf("%s from %s", got, hosts)
 		}
