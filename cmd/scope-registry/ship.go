@@ -238,7 +238,7 @@ func (s *shipping) abort(ctx context.Context, why error) error {
 	ctx = context.WithoutCancel(ctx)
 	s.tracker.do("aborting")
 	reason := why.Error()
-	m, err := s.cl.Abort(ctx, s.move.ID, reason[:min(len(reason), fsm.MaxReason)])
+	m, err := s.cl.Abort(ctx, s.move.ID, abortReason(reason))
 	if s.step(m, err) == nil {
 		return aborted(s.move, "")
 	}
@@ -255,6 +255,14 @@ func (s *shipping) abort(ctx context.Context, why error) error {
 	}
 	return &api.Error{Code: api.CodeOf(err), Move: s.move.ID, Owner: s.move.From, Detail: fmt.Sprintf(
 		"%s; and move %s could not be aborted (%v): %s. Look at: move status %s", reason, s.move.ID, err, state, s.move.ID)}
+}
+
+// abortReason is text as a reason may be. It can hold whatever the command
+// printed; bytes that are no UTF-8, or a character cut in two, would grow on
+// their way as JSON, and the abort be refused for its length.
+func abortReason(text string) string {
+	text = strings.ToValidUTF8(text, "?")
+	return strings.ToValidUTF8(text[:min(len(text), fsm.MaxReason)], "")
 }
 
 // aborted is the error of a move that was aborted.

@@ -188,6 +188,10 @@ func TestMoveRunFails(t *testing.T) {
 		`printf '{"keys":1,"by'`:               "looks like a manifest and is none",
 		`echo '{'; head -c 100000 /dev/zero | tr '\0' '{'`:    "looks like a manifest and is none",
 		`printf '{"keys":1,"bytes":1,"digest":"%0200d"}\n' 1`: "digest has 200 bytes",
+		// Reasons that are cut off, within a character in one of the two, and one of bytes that are none.
+		"echo '{\"" + strings.Repeat("é", 2000) + "\":1}'":                  "looks like a manifest and is none",
+		"echo '{\"x" + strings.Repeat("é", 2000) + "\":1}'":                 "looks like a manifest and is none",
+		`printf '{"'; head -c 3000 /dev/zero | tr '\0' '\377'; echo '":1}'`: "looks like a manifest and is none",
 	} {
 		r := launch(t, at, "move", "run", "app:", "--from", "a", "--to", "b", "--exec", command)
 		r.end(t, 4, `WRONG_PHASE: move mv-[0-9a-f]{16} was aborted \(operator: (?s).*`+want+`.*\); a still owns app: and takes its writes`)
