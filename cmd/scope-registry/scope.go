@@ -23,8 +23,8 @@ func (c *cli) scopeDeclareCmd() *cobra.Command {
 		Use: "declare PREFIX --writer NODE", Short: "Declare a scope, or change its options",
 		Long: `Declare a scope, or change the options of one. The writer is the node that owns
 it. Another writer for a declared scope is refused (EXISTS, exit 4): an owner
-changes only by a move. --source-fenced is needed after a retire whose old
-owner has not said that it deleted its copy.`,
+changes only by a move. --source-fenced is needed for keys of a retired scope
+whose last owner may not know of the retire, unless that owner is the writer.`,
 		Example: "  scope-registry scope declare app:billing: --writer embed-billing-1 --fallback server-eu-1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := parsePrefix(args[0])

@@ -31,47 +31,35 @@ type routeInput struct {
 	As  string `query:"as" doc:"Node that asks; without it there is no verdict"`
 }
 
+// asked checks what is asked about a key and reads the state that answers.
+func (s *server) asked(ctx context.Context, in *routeInput) (st fsm.State, key []byte, err error) {
+	if !given(ctx, "key") {
+		return st, nil, invalid("the query names no key; add ?key=, also for the empty one")
+	}
+	if key, err = parseKey(in.Key); err != nil {
+		return st, nil, err
+	}
+	if err := checkNodes("as", in.As); err != nil {
+		return st, nil, err
+	}
+	st, err = s.read(ctx, in.ReadParams)
+	return st, key, err
+}
+
 type routeOutput struct{ Body api.Route }
 
 func (s *server) route(ctx context.Context, in *routeInput) (*routeOutput, error) {
-	key, err := s.routedKey(ctx, in.Key)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkNodes("as", in.As); err != nil {
-		return nil, err
-	}
-	st, err := s.read(ctx, in.ReadParams)
+	st, key, err := s.asked(ctx, in)
 	if err != nil {
 		return nil, err
 	}
 	return &routeOutput{view.Route(st, key, scope.NodeID(in.As))}, nil
 }
 
-func (s *server) routedKey(ctx context.Context, text string) ([]byte, error) {
-	if !given(ctx, "key") {
-		return nil, invalid("the query names no key; add ?key=, also for the empty one")
-	}
-	return parseKey(text)
-}
-
-type explainInput struct {
-	ReadParams
-	Key string `query:"key" doc:"Text form of bytes"`
-	As  string `query:"as" doc:"Node that asks"`
-}
-
 type explainOutput struct{ Body api.Explain }
 
-func (s *server) explain(ctx context.Context, in *explainInput) (*explainOutput, error) {
-	key, err := s.routedKey(ctx, in.Key)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkNodes("as", in.As); err != nil {
-		return nil, err
-	}
-	st, err := s.read(ctx, in.ReadParams)
+func (s *server) explain(ctx context.Context, in *routeInput) (*explainOutput, error) {
+	st, key, err := s.asked(ctx, in)
 	if err != nil {
 		return nil, err
 	}
