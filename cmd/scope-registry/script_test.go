@@ -197,7 +197,7 @@ func (b *bench) pretend(ts *testscript.TestScript, args []string) {
 	e := api.Error{Code: api.Code(args[0]), Detail: "as this server pretends"}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(api.HeaderIndex, "7")
-		if r.Method == http.MethodGet && r.URL.Path == "/v1/nodes" { // asked for the index, before a change
+		if r.Method == http.MethodGet && r.URL.RequestURI() == "/v1/moves?limit=1" { // asked for the index, before a change
 			return
 		}
 		w.WriteHeader(e.Code.HTTPStatus())
