@@ -21,7 +21,9 @@ func program(ctx context.Context, t *testing.T, stdin []byte, name string, args 
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Fatalf("%s is missing; on Debian: apt-get install %s (promtool is in the package prometheus)", name, name)
+		debian := map[string]string{"curl": "curl", "promtool": "prometheus", "redis-cli": "redis-tools", "redis-benchmark": "redis-tools",
+			"script": "bsdutils", "/usr/bin/python3": "python3"}
+		t.Fatalf("%s is missing; on Debian: apt-get install %s", name, debian[name])
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdin = bytes.NewReader(stdin)

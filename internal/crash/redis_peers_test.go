@@ -262,7 +262,11 @@ func TestPeerGoRedis(t *testing.T) {
 }
 
 const pythonScript = `
-import redis, sys
+import sys
+try:
+    import redis
+except ImportError:
+    sys.exit("the module redis is missing; on Debian: apt-get install python3-redis")
 db = redis.Redis(port=int(sys.argv[1]), decode_responses=True)
 assert db.ping()
 assert db.execute_command("SCOPE", "DECLARE", "app:", "WRITER", "a") in ("OK", True)
