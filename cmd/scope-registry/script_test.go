@@ -181,7 +181,15 @@ func (b *bench) settle(ts *testscript.TestScript, _ []string) {
 	t := time.NewTicker(readyEvery)
 	defer t.Stop()
 	late := time.After(patience)
-	for !settled() {
+	// No leader is known for a moment also in the middle of an election, which a vote given before may still win.
+	looks := 1
+	if !majority {
+		looks = 20
+	}
+	for seen := 0; seen < looks; {
+		if seen++; !settled() {
+			seen = 0
+		}
 		select {
 		case <-late:
 			ts.Fatalf("the servers have not settled within %v", patience)
