@@ -68,6 +68,7 @@ type Scope struct {
 	Armed    bool   // the owner is known to know that it needs a lease
 	Changed  uint64 // log index of the last change of options or ownership
 	Quiesced NodeID // target of the move that holds the scope closed for writes; "" is none
+	Released bool   // served although the cluster holds: an admin vouched for it after a restore
 }
 
 // New returns the scope that gives prefix to writer, without a fallback.

@@ -29,9 +29,10 @@ type Scope struct {
 	Failover    string `json:"failover"`
 	Lease       string `json:"lease"`
 	Armed       bool   `json:"armed"`
-	State       string `json:"state"`            // "owned" or "quiesced"
-	Target      string `json:"target,omitempty"` // node the scope moves to, while quiesced
-	Move        string `json:"move,omitempty"`   // id of the running move
+	State       string `json:"state"`              // "owned" or "quiesced"
+	Released    bool   `json:"released,omitempty"` // served although the cluster holds since a restore
+	Target      string `json:"target,omitempty"`   // node the scope moves to, while quiesced
+	Move        string `json:"move,omitempty"`     // id of the running move
 	Changed     uint64 `json:"changed_index"`
 	// Cleanups are the nodes that still have to delete an old copy.
 	Cleanups []Cleanup `json:"cleanups,omitempty"`
@@ -156,11 +157,12 @@ type Move struct {
 	Shipped    *Manifest `json:"shipped,omitempty"`
 	Ready      *Manifest `json:"ready,omitempty"`
 	Stamps     []Stamp   `json:"stamps"`
-	Cause      string    `json:"cause,omitempty"`   // why it aborted: operator, source, target, session, window, timeout, forced, mismatch
-	Detail     string    `json:"detail,omitempty"`  // the reason that was given
-	QuiescedMS int64     `json:"quiesced_ms"`       // how long the scope took no writes
-	Cleanup    string    `json:"cleanup,omitempty"` // "pending" while the source still has its copy
-	Waiting    *Waiting  `json:"waiting,omitempty"` // absent when nothing is left to do
+	Cause      string    `json:"cause,omitempty"`    // why it aborted: operator, source, target, session, window, timeout, forced, mismatch
+	Detail     string    `json:"detail,omitempty"`   // the reason that was given
+	QuiescedMS int64     `json:"quiesced_ms"`        // how long the scope took no writes
+	Progress   *Progress `json:"progress,omitempty"` // of the source's shipping, as the leader last heard it
+	Cleanup    string    `json:"cleanup,omitempty"`  // "pending" while the source still has its copy
+	Waiting    *Waiting  `json:"waiting,omitempty"`  // absent when nothing is left to do
 }
 
 // Waiting is what has to happen before nothing is left to do.
@@ -234,13 +236,14 @@ type Cluster struct {
 // Change is one change of one record in a watch item. Exactly one record field
 // is set; Op is "put" or "delete".
 type Change struct {
-	Cause     string     `json:"cause"` // declare, retire, start, quiesce, shipped, flip, abort, force, …
-	Op        string     `json:"op"`
-	Node      *Node      `json:"node,omitempty"`
-	Scope     *Scope     `json:"scope,omitempty"`
-	Move      *Move      `json:"move,omitempty"`
-	Cleanup   *Cleanup   `json:"cleanup,omitempty"`
-	Tombstone *Tombstone `json:"tombstone,omitempty"`
+	Cause     string         `json:"cause"` // declare, retire, start, quiesce, shipped, flip, abort, force, …
+	Op        string         `json:"op"`
+	Node      *NodeState     `json:"node,omitempty"`
+	Cluster   *ClusterRecord `json:"cluster,omitempty"`
+	Scope     *Scope         `json:"scope,omitempty"`
+	Move      *Move          `json:"move,omitempty"`
+	Cleanup   *Cleanup       `json:"cleanup,omitempty"`
+	Tombstone *Tombstone     `json:"tombstone,omitempty"`
 }
 
 // Tombstone is what a retired scope leaves until its last owner is known to

@@ -21,12 +21,21 @@ const (
 // Node is a declared node.
 func Node(n fsm.Node) api.Node { return api.Node{ID: string(n.ID), Addr: n.Addr} }
 
+// NodeState is a declared node with its session.
+func NodeState(n fsm.Node) api.NodeState {
+	out := api.NodeState{Node: Node(n), Identity: n.Identity, Expired: n.Expired, Fenced: n.Fenced, Incarnation: n.Incarnation, Tag: n.Tag}
+	if n.Live() {
+		out.Session = &api.Session{ID: n.Session.ID, Opened: n.Session.Opened, View: n.Session.View}
+	}
+	return out
+}
+
 // scopeRecord is the scope as its record has it, without what other records say.
 func scopeRecord(sc *scope.Scope, incarnation uint64) api.Scope {
 	out := api.Scope{
 		Prefix: sc.Prefix.Text(), Writer: string(sc.Writer), Fallback: string(sc.Fallback), Owner: string(sc.Owner),
 		Epoch: sc.Epoch, Incarnation: incarnation, Failover: sc.Failover.String(), Lease: sc.Lease.String(),
-		Armed: sc.Armed, State: Owned, Changed: sc.Changed,
+		Armed: sc.Armed, Released: sc.Released, State: Owned, Changed: sc.Changed,
 	}
 	if sc.Quiesced != "" {
 		out.State, out.Target = Quiesced, string(sc.Quiesced)
@@ -88,7 +97,7 @@ func Change(e fsm.Event, incarnation uint64, nowMS int64) api.Change {
 	}
 	switch {
 	case e.Node != nil:
-		n := Node(*e.Node)
+		n := NodeState(*e.Node)
 		out.Node = &n
 	case e.Scope != nil:
 		sc := scopeRecord(e.Scope, incarnation)

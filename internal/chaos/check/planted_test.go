@@ -196,7 +196,7 @@ var planted = []struct {
 	{"watch differs", []string{"watch"}, "in that of", func(_ *testing.T, r *rig) {
 		for i, s := range r.run.Seen {
 			if s.Server == "s3" && s.Item.Type == "change" {
-				r.run.Seen[i].Item.Changes = []api.Change{{Cause: "set", Op: "put", Node: &api.Node{ID: "a", Addr: "h:2"}}}
+				r.run.Seen[i].Item.Changes = []api.Change{{Cause: "set", Op: "put", Node: &api.NodeState{Node: api.Node{ID: "a", Addr: "h:2"}}}}
 				return
 			}
 		}
