@@ -31,6 +31,10 @@ const (
 	ManifestMismatch Code = "MANIFEST_MISMATCH"
 	RequestExpired   Code = "REQUEST_EXPIRED"
 	IndexChanged     Code = "INDEX_CHANGED"
+	CrossScope       Code = "CROSS_SCOPE"
+	Misdirected      Code = "MISDIRECTED"
+	Quiesced         Code = "QUIESCED"
+	LeaseLost        Code = "LEASE_LOST"
 	Compacted        Code = "COMPACTED"
 	Slow             Code = "SLOW"
 	TooLarge         Code = "TOO_LARGE"
@@ -72,6 +76,10 @@ var table = map[Code]row{
 	StaleEpoch:       {http.StatusConflict, 4},
 	CleanupPending:   {http.StatusConflict, 4},
 	NodeDown:         {http.StatusConflict, 4},
+	CrossScope:       {http.StatusConflict, 4},
+	Misdirected:      {http.StatusConflict, 4},
+	Quiesced:         {http.StatusConflict, 4},
+	LeaseLost:        {http.StatusConflict, 4},
 	NodeUnknown:      {http.StatusConflict, 4},
 	NodeInUse:        {http.StatusConflict, 4},
 	SessionBusy:      {http.StatusConflict, 4},

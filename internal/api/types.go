@@ -258,9 +258,13 @@ type Tombstone struct {
 // WatchItem is one line of the watch stream: all changes of one index, a
 // heartbeat, a snapshot, or the error that ends the stream.
 type WatchItem struct {
-	Type    string   `json:"type"` // snapshot, change, heartbeat, error
-	Index   uint64   `json:"index"`
-	Changes []Change `json:"changes,omitempty"`
-	More    bool     `json:"more,omitempty"` // a snapshot goes on in the next line
-	Error   *Error   `json:"error,omitempty"`
+	Type  string `json:"type"` // snapshot, change, heartbeat, error
+	Index uint64 `json:"index"`
+	// Incarnation and Tag are those of the cluster at Index: an index says nothing
+	// about another history of it.
+	Incarnation uint64   `json:"incarnation,omitempty"`
+	Tag         string   `json:"incarnation_tag,omitempty"`
+	Changes     []Change `json:"changes,omitempty"`
+	More        bool     `json:"more,omitempty"` // a snapshot goes on in the next line
+	Error       *Error   `json:"error,omitempty"`
 }

@@ -1,0 +1,201 @@
+package agent
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/scope"
+)
+
+// Admission counts the writes between the router and the store, and is where
+// they meet what Step decides: a writer counts itself and then looks at the rules
+// again, while who closes a scope publishes the rules and then looks at the
+// count. One of the two sees the other. All methods may be called from any
+// goroutine; none takes a lock.
+type Admission struct {
+	rules atomic.Pointer[Rules]
+	// deleting is the prefix of which old records are being deleted; nil is none.
+	deleting atomic.Pointer[scope.Prefix]
+}
+
+// NewAdmission returns one in which the first rules of a state are in force:
+// nothing is admitted.
+func NewAdmission(s State) *Admission {
+	a := &Admission{}
+	a.rules.Store(s.rules)
+	return a
+}
+
+// Publish puts the rules of an [Effect] in force.
+func (a *Admission) Publish(r *Rules) { a.rules.Store(r) }
+
+// Rules are those in force.
+func (a *Admission) Rules() *Rules { return a.rules.Load() }
+
+// Ticket is one admitted write, or several of one scope.
+type Ticket struct {
+	rules   *Rules
+	token   Token
+	session string
+	gate    *gate
+	stripe  uint32
+	leased  bool
+}
+
+// Token is the fencing token that the write was admitted under; a store may keep
+// it beside the value.
+func (t *Ticket) Token() Token { return t.token }
+
+// Enter admits a write of key and counts it, or says why not: MISDIRECTED with
+// the owner, QUIESCED with where the scope goes, or LEASE_LOST. now is the node's
+// CLOCK_BOOTTIME. Stripe may be any number; goroutines that use different ones do
+// not share a counter. After Enter the write is executed, then comes
+// [Admission.Check], then [Admission.Leave].
+func (a *Admission) Enter(key []byte, now time.Duration, stripe uint32) (Ticket, error) {
+	for {
+		r := a.rules.Load()
+		p, g, err := r.judge(key, now)
+		if err != nil {
+			return Ticket{}, err
+		}
+		g.enter(stripe)
+		// Counted; now look again. Rules that came in between may have closed the
+		// scope, and who made them has perhaps found the count to be 0 already.
+		if a.rules.Load() != r {
+			g.leave(stripe)
+			continue
+		}
+		if d := a.deleting.Load(); d != nil && d.Matches(key) {
+			g.leave(stripe)
+			return Ticket{}, &api.Error{Code: api.Quiesced, Owner: string(r.node), Detail: fmt.Sprintf(
+				"node %q is still deleting an old copy of %q; try again", r.node, *d)}
+		}
+		t := Ticket{rules: r, token: Token{Incarnation: r.view.incarnation}, session: r.session, gate: g, stripe: stripe}
+		if p != nil {
+			t.token, t.leased = p.token, p.needsLease
+		}
+		return t, nil
+	}
+}
+
+// EnterKeys admits one write of several keys, which must all be in one scope, or
+// in none: CROSS_SCOPE otherwise.
+func (a *Admission) EnterKeys(keys [][]byte, now time.Duration, stripe uint32) (Ticket, error) {
+	if len(keys) == 0 {
+		return Ticket{}, &api.Error{Code: api.Invalid, Detail: "a write of no keys; name at least one"}
+	}
+	t, err := a.Enter(keys[0], now, stripe)
+	if err != nil {
+		return Ticket{}, err
+	}
+	for _, key := range keys[1:] {
+		_, g, refusal := t.rules.judge(key, now)
+		if refusal == nil && g == t.gate {
+			continue
+		}
+		t.gate.leave(stripe)
+		return Ticket{}, &api.Error{Code: api.CrossScope, Detail: fmt.Sprintf(
+			"keys %q and %q are not in one scope; split the write", scope.BytesText(string(keys[0])), scope.BytesText(string(key)))}
+	}
+	return t, nil
+}
+
+// Check says whether the write may be acknowledged: its scope is of the same
+// tenure, the session is the one it was admitted under, and the lease holds. If
+// not, the answer to the client is OUTCOME_UNKNOWN: the write has executed, and
+// may be lost.
+func (a *Admission) Check(t *Ticket, key []byte, now time.Duration) error {
+	r := a.rules.Load()
+	if r == t.rules && (!t.leased || now < r.until) || r != t.rules && r.still(t, key, now) {
+		return nil
+	}
+	return &api.Error{Code: api.OutcomeUnknown, Epoch: t.token.Epoch, Detail: fmt.Sprintf(
+		"the write executed, but meanwhile node %q lost its lease, its session or the scope of key %q; read it from the owner before writing again", r.node, scope.BytesText(string(key)))}
+}
+
+// Leave takes the write out of the count. It is called once the store has
+// answered, or it is certain that the write cannot execute any more; never
+// because a client left or a timeout passed.
+func (a *Admission) Leave(t *Ticket) { t.gate.leave(t.stripe) }
+
+// Drained reports whether no write counts under the prefix and no delete runs
+// there. It stays true while the rules in force admit none there.
+func (a *Admission) Drained(p scope.Prefix) bool {
+	r := a.rules.Load()
+	if d := a.deleting.Load(); d != nil && d.Overlaps(p) {
+		return false
+	}
+	for _, g := range r.gates.Overlapping(p) {
+		if !g.idle() {
+			return false
+		}
+	}
+	for _, g := range r.older {
+		if !g.idle() {
+			return false
+		}
+	}
+	return true
+}
+
+// Idle reports whether no write counts anywhere.
+func (a *Admission) Idle() bool { return a.Drained("") && a.rules.Load().unknown.idle() }
+
+// BeginDelete asks to delete a batch of the records that a cleanup is about, and
+// keeps writes out of the prefix until [Admission.EndDelete]. It is false if the
+// rules in force do not allow it, writes still count there, or another batch runs.
+func (a *Admission) BeginDelete(p scope.Prefix, epoch uint64) bool {
+	if !a.Drained(p) || !a.deleting.CompareAndSwap(nil, &p) {
+		return false
+	}
+	// Only now are the rules looked at: a writer admitted by later ones sees the
+	// latch.
+	if !a.rules.Load().deletable(p, epoch) {
+		a.deleting.Store(nil)
+		return false
+	}
+	return true
+}
+
+// EndDelete ends what BeginDelete allowed, once none of its deletes can execute
+// any more.
+func (a *Admission) EndDelete() { a.deleting.Store(nil) }
+
+// gate counts the writes of one scope, in stripes so that cores do not share a
+// cache line.
+type gate struct{ stripes []stripe }
+
+type stripe struct {
+	n atomic.Int64
+	_ [56]byte // a cache line of its own
+}
+
+func newGate(stripes int) *gate { return &gate{make([]stripe, stripes)} }
+
+func (g *gate) enter(i uint32) { g.stripes[int(i)%len(g.stripes)].n.Add(1) }
+func (g *gate) leave(i uint32) { g.stripes[int(i)%len(g.stripes)].n.Add(-1) }
+
+// idle reports whether every stripe was seen at 0. A write leaves the stripe that
+// it entered, so that a stripe seen at 0 after the rules closed the scope gets no
+// write that stays.
+func (g *gate) idle() bool {
+	for i := range g.stripes {
+		if g.stripes[i].n.Load() != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// busy are the gates in which writes count.
+func busy(gates []*gate) []*gate {
+	var out []*gate
+	for _, g := range gates {
+		if !g.idle() {
+			out = append(out, g)
+		}
+	}
+	return out
+}

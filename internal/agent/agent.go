@@ -1,0 +1,250 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/scope"
+)
+
+const (
+	// DefaultGrace passes between a flip and the deletion of the source's copy, so
+	// that an operator who finds the move was a mistake still has it.
+	DefaultGrace = time.Hour
+
+	// again is how long an unanswered or refused step is left alone before it is
+	// tried again.
+	again = time.Second
+)
+
+// Config is what a node is.
+type Config struct {
+	Node     scope.NodeID
+	Identity string // of its data dir, random, as old as the data
+	Times    api.Leases
+	Grace    time.Duration // between a flip and the deletion of the old copy
+	Stripes  int           // of each count of writes; about the number of cores
+	// RefuseUnknown refuses keys that no scope holds, which are accepted otherwise.
+	RefuseUnknown bool
+}
+
+// State is the node's side at one time. It is an immutable value; [New] makes the
+// first one, [Step] every other.
+type State struct {
+	cfg     Config
+	now     time.Duration
+	view    View
+	partial *View // a snapshot of which more lines follow
+	stream  uint64
+	watchAt time.Duration // when to watch again; 0 while a stream is on
+	fresh   bool          // watch from a snapshot
+	session session
+	lease   lease
+	marks   marks
+	staging []string // moves that have unsealed records here, sorted
+	targets []target
+	sources []source
+	chores  []chore
+	closing closing
+	fault   string
+	rules   *Rules
+	// published is the stamp of what rules were made from.
+	published stamp
+}
+
+// stamp is what the rules were last made from, where it is cheap to compare.
+type stamp struct {
+	index   uint64
+	session string
+	until   time.Duration
+}
+
+// Event is something that happened to the node: one of the types below.
+type Event interface{ event() }
+
+// Effect is something to be done, by whoever runs the node. Effects of one step
+// are begun in their order; but for [Publish], which is done at once, they take
+// their time and report back by an [Event].
+type Effect interface{ effect() }
+
+// Tick says that time has passed, see [State.Due].
+type Tick struct{}
+
+// Step returns the state after an event and what is to be done. now is the node's
+// CLOCK_BOOTTIME, from any origin that stays the same for the process.
+func Step(s State, now time.Duration, e Event) (State, []Effect) {
+	t := &step{State: s}
+	t.now = now
+	switch e := e.(type) {
+	case Watched:
+		t.watched(e)
+	case Opened:
+		t.opened(e)
+	case OpenFailed:
+		t.openFailed(e)
+	case Renewed:
+		t.renewed(e)
+	case RenewFailed:
+		t.renewFailed(e)
+	case Shutdown:
+		t.closing.asked = true
+	case Closed:
+		t.closed(e)
+	case Tick:
+	default:
+		t.moveEvent(e)
+	}
+	t.decide()
+	return t.State, t.effects
+}
+
+func (Tick) event() {}
+
+// step builds the next state.
+type step struct {
+	State
+	effects  []Effect
+	touched  []scope.Prefix // scopes of which the record, or a mark, changed in this step
+	replaced bool           // all scopes did: another view was installed
+}
+
+func (t *step) do(e Effect) { t.effects = append(t.effects, e) }
+
+// decide looks at everything the node has to do. The rules are made first, and
+// published before anything else begins: who asks for a drain must have closed the
+// scope.
+func (t *step) decide() {
+	t.checkSession()
+	t.publish()
+	t.watch()
+	t.open()
+	t.renew()
+	t.settleMarks()
+	t.serveSources()
+	t.serveTargets()
+	t.serveChores()
+	t.close()
+}
+
+// New returns the state of a process that has just started, with what its data
+// dir holds of earlier moves. Unsealed staging of an earlier process is deleted
+// before: its streams are gone. The first Step, of any event, begins to watch.
+func New(cfg Config, now time.Duration, held []Mark) State {
+	cfg.Stripes = max(1, cfg.Stripes)
+	s := State{cfg: cfg, now: now, watchAt: 1, fresh: true}
+	for _, m := range held {
+		s.marks = s.marks.with(m)
+	}
+	s.rules = &Rules{node: cfg.Node, marks: s.marks, unknown: newGate(cfg.Stripes), refuseUnknown: cfg.RefuseUnknown}
+	return s
+}
+
+// View is what the node knows of the registry.
+func (s State) View() View { return s.view }
+
+// Session is the id of the open session, "" if there is none.
+func (s State) Session() string { return s.session.id }
+
+// Ready reports whether the node may admit writes, leases aside: its session is
+// open, its own view shows it, and the node is not closing.
+func (s State) Ready() bool {
+	return s.session.id != "" && s.session.seen && !s.closing.asked && s.fault == ""
+}
+
+// LeaseUntil is when the lease ends on the node's clock; 0 if it has none.
+func (s State) LeaseUntil() time.Duration { return s.lease.valid(s.view.index) }
+
+// Fault says what keeps the node from serving although it could, "" if nothing
+// does.
+func (s State) Fault() string { return s.fault }
+
+// Stopped reports whether a shutdown is complete.
+func (s State) Stopped() bool { return s.closing.done }
+
+// Due is when the next [Tick] has something to do, on the node's clock; 0 is not
+// before the next event.
+func (s State) Due() time.Duration {
+	due := time.Duration(0)
+	at := func(d time.Duration) {
+		if d > 0 && (due == 0 || d < due) {
+			due = d
+		}
+	}
+	at(s.watchAt)
+	at(s.session.tryAt)
+	at(s.lease.renewAt)
+	at(s.closing.sayAt)
+	for _, x := range s.sources {
+		at(x.sayAt)
+	}
+	for _, x := range s.targets {
+		at(x.sayAt)
+	}
+	for _, x := range s.chores {
+		at(x.at)
+	}
+	return due
+}
+
+// publish makes new rules when something that they rest on has changed.
+func (t *step) publish() {
+	now := stamp{index: t.view.index, until: t.lease.valid(t.view.index)}
+	if t.Ready() {
+		now.session = t.session.id
+	}
+	if now == t.published && len(t.touched) == 0 && !t.replaced {
+		return
+	}
+	t.published = now
+	r := *t.rules
+	if t.replaced {
+		t.placeAll(&r)
+	}
+	for _, p := range t.touched {
+		t.place(&r, p)
+	}
+	r.view, r.marks, r.session, r.until = t.view, t.marks, now.session, now.until
+	t.rules = &r
+	t.do(Publish{&r})
+}
+
+// placeAll begins anew with another view. Writes that entered before count on: a
+// scope keeps its gate for the life of the process.
+func (t *step) placeAll(r *Rules) {
+	r.places = scope.Index[*place]{}
+	t.renewUnknown(r)
+	for s := range t.view.scopes.Scopes() {
+		if s.Owner == t.cfg.Node {
+			t.place(r, s.Prefix)
+		}
+	}
+}
+
+// place notes whether and how the node owns a scope.
+func (t *step) place(r *Rules, p scope.Prefix) {
+	if _, known := r.view.scopes.Get(p); !known {
+		t.renewUnknown(r)
+	}
+	s, declared := t.view.scopes.Get(p)
+	if !declared || s.Owner != t.cfg.Node {
+		r.places = r.places.Without(p)
+		return
+	}
+	g, known := r.gates.Get(p)
+	if !known {
+		g = newGate(t.cfg.Stripes)
+		r.gates = r.gates.With(p, g)
+	}
+	_, waits := t.marks.awaited(p)
+	r.places = r.places.With(p, &place{scope: s, token: Token{t.view.incarnation, s.Epoch}, gate: g,
+		needsLease: s.NeedsLease(), closed: t.view.Closed(s) || waits})
+}
+
+// renewUnknown counts writes of keys that no scope holds in another gate: those
+// under way may be of keys that a scope holds now, which then waits for them.
+func (t *step) renewUnknown(r *Rules) {
+	if r.view.index > 0 && !t.cfg.RefuseUnknown {
+		r.older = append(busy(r.older), r.unknown)
+		r.unknown = newGate(t.cfg.Stripes)
+	}
+}

@@ -1,0 +1,144 @@
+package agent
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/migration"
+	"github.com/scope-registry/scope-registry/scope"
+)
+
+// Rules is everything that decides about a write at one time, as one immutable
+// value. [Step] makes them, [Admission.Publish] puts them in force.
+type Rules struct {
+	node    scope.NodeID
+	view    View
+	marks   marks
+	session string // that this process may admit under; "" is none
+	// until is when the lease ends, on the node's clock; 0 is none.
+	until  time.Duration
+	places scope.Index[*place] // of the scopes that the node owns
+	gates  scope.Index[*gate]  // of all scopes that it ever owned
+	// unknown counts writes of keys that no scope holds; older are those of times
+	// when other prefixes were declared.
+	unknown       *gate
+	older         []*gate
+	refuseUnknown bool
+}
+
+// place is a scope that the node owns.
+type place struct {
+	scope      *scope.Scope
+	token      Token
+	gate       *gate
+	needsLease bool
+	// closed: nobody may write here, although the node owns it. A move or the
+	// cluster holds it closed, or its slice is not in the store yet.
+	closed bool
+}
+
+// View is what the rules were made from.
+func (r *Rules) View() View { return r.view }
+
+// judge says whether a write of key may be admitted now, and where it counts.
+// The place is nil if no scope holds the key.
+func (r *Rules) judge(key []byte, now time.Duration) (*place, *gate, *api.Error) {
+	p, owned := r.places.Match(key)
+	if !owned {
+		return r.judgeForeign(key)
+	}
+	switch {
+	case p.closed:
+		return nil, nil, r.quiesced(p)
+	case r.session == "":
+		return nil, nil, r.noSession()
+	case p.needsLease && now >= r.until:
+		return nil, nil, &api.Error{Code: api.LeaseLost, Owner: string(r.node), Epoch: p.scope.Epoch, Detail: fmt.Sprintf(
+			"scope %q needs a lease and that of node %q has ended; it takes no writes until the lease is renewed, or the scope has gone to %q", p.scope.Prefix, r.node, p.scope.Fallback)}
+	}
+	return p, p.gate, nil
+}
+
+// judgeForeign is about a key of no scope, or of another node's.
+func (r *Rules) judgeForeign(key []byte) (*place, *gate, *api.Error) {
+	s, declared := r.view.scopes.Lookup(key)
+	switch {
+	case declared && r.view.Closed(s):
+		return nil, nil, r.quiesced(&place{scope: s})
+	case declared:
+		return nil, nil, &api.Error{Code: api.Misdirected, Owner: string(s.Owner), Epoch: s.Epoch, Detail: "writer is " + r.view.Addr(s.Owner)}
+	case r.session == "":
+		return nil, nil, r.noSession()
+	case r.refuseUnknown:
+		return nil, nil, &api.Error{Code: api.Misdirected, Detail: fmt.Sprintf("no scope holds the key, and node %q takes only keys of declared scopes; declare one", r.node)}
+	}
+	return nil, r.unknown, nil
+}
+
+func (r *Rules) quiesced(p *place) *api.Error {
+	to := p.scope.Quiesced
+	if to == "" {
+		to = p.scope.Owner
+	}
+	err := &api.Error{Code: api.Quiesced, Owner: string(to), Epoch: p.scope.Epoch, Detail: "migrating to " + r.view.Addr(to)}
+	return err
+}
+
+func (r *Rules) noSession() *api.Error {
+	return &api.Error{Code: api.LeaseLost, Owner: string(r.node), Detail: fmt.Sprintf(
+		"node %q has no session in which it may admit writes; it takes none until it has opened one and its view has reached that", r.node)}
+}
+
+// token is the fencing token of the key's scope as the rules have it.
+func (r *Rules) token(key []byte) Token {
+	t := Token{Incarnation: r.view.incarnation}
+	if s, ok := r.view.scopes.Lookup(key); ok {
+		t.Epoch = s.Epoch
+	}
+	return t
+}
+
+// still says whether what was admitted under t may be acknowledged now.
+func (r *Rules) still(t *Ticket, key []byte, now time.Duration) bool {
+	if r.session == "" || r.session != t.session || r.token(key) != t.token {
+		return false
+	}
+	p, owned := r.places.Match(key)
+	return !owned || !p.needsLease || now < r.until
+}
+
+// deletable says whether a copy may be deleted now: its cleanup is pending, and
+// the node neither owns nor receives any key of it.
+func (r *Rules) deletable(p scope.Prefix, epoch uint64) bool {
+	c, pending := r.view.Cleanup(r.node, p)
+	if r.session == "" || !pending || c.Epoch != epoch {
+		return false
+	}
+	for range r.places.Overlapping(p) {
+		return false
+	}
+	for m := range r.view.Moves() {
+		if m.To == r.node && m.Prefix.Overlaps(p) {
+			return false
+		}
+	}
+	return true
+}
+
+// Stages says whether the node takes records of this move now: its own view shows
+// that the move runs, with it as the target, and nothing was sealed for that id.
+// Who takes a stream asks for every batch.
+func (r *Rules) Stages(move string) error {
+	m, running := r.view.Move(move)
+	mark, marked := r.marks.of(move)
+	switch {
+	case marked && mark.Promoted:
+		return fmt.Errorf("move %s: its slice is in the store of node %q already", move, r.node)
+	case marked:
+		return fmt.Errorf("move %s: its slice is sealed on node %q already and takes no more records", move, r.node)
+	case !running || m.To != r.node || m.Mode != migration.Agent:
+		return fmt.Errorf("move %s: node %q knows of no such move to it that is running (its view is at index %d)", move, r.node, r.view.index)
+	}
+	return nil
+}

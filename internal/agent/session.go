@@ -1,0 +1,317 @@
+package agent
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+)
+
+// Watched is one item of the watch stream.
+type Watched struct {
+	Stream uint64 // of the [Watch] that began it
+	Item   api.WatchItem
+}
+
+// WatchEnded says that a stream broke, or could not begin.
+type WatchEnded struct {
+	Stream uint64
+	Code   api.Code // of the error, if the server gave one
+}
+
+// Opened says that a session was opened for this process.
+type Opened struct {
+	Session     string
+	Index       uint64      // of the opening
+	Incarnation Incarnation // that was asked for
+}
+
+// OpenFailed says that a session was definitely not opened.
+type OpenFailed struct{ Code api.Code }
+
+// Renewed says that the leader granted a renewal.
+type Renewed struct {
+	Session string
+	SentAt  time.Duration // the node's clock just before the request was sent
+	Lease   time.Duration // that was granted, from SentAt
+	Index   uint64        // of the leader's state when it granted it
+}
+
+// RenewFailed says that a renewal was refused, or not answered.
+type RenewFailed struct {
+	Session string
+	Code    api.Code
+}
+
+// Shutdown asks the node to stop: it admits nothing more, drains, and closes its
+// session.
+type Shutdown struct{}
+
+// Closed says that the session was closed, or does not exist any more.
+type Closed struct{ Session string }
+
+func (Watched) event()     {}
+func (WatchEnded) event()  {}
+func (Opened) event()      {}
+func (OpenFailed) event()  {}
+func (Renewed) event()     {}
+func (RenewFailed) event() {}
+func (Shutdown) event()    {}
+func (Closed) event()      {}
+
+// Publish puts rules in force, before anything else is begun.
+type Publish struct{ Rules *Rules }
+
+// Watch begins a watch stream; the one before has ended, or is to be ended.
+type Watch struct {
+	Stream uint64
+	From   uint64 // 0 is a snapshot
+}
+
+// OpenSession asks for a session. Whoever carries it out draws session id and
+// token, keeps both on disk first, and repeats the same request until it knows the
+// outcome.
+type OpenSession struct {
+	Incarnation Incarnation
+	View        uint64
+}
+
+// Renew renews the lease. Its answer carries the clock from just before sending.
+type Renew struct{ Renewal api.Renewal }
+
+func (Publish) effect()     {}
+func (Watch) effect()       {}
+func (OpenSession) effect() {}
+func (Renew) effect()       {}
+
+// session is the right of this process to speak for its node.
+type session struct {
+	id          string
+	opened      uint64
+	incarnation Incarnation
+	seen        bool // the view has reached opened, and shows it
+	opening     bool
+	tryAt       time.Duration // when to open the next one
+}
+
+// lease is what the session's renewals have brought.
+type lease struct {
+	renewAt time.Duration
+	until   time.Duration
+	floor   uint64 // the view must have reached it: the lease had been lost
+}
+
+// valid is when the lease ends for a node whose view is at index; 0 is no lease.
+func (l lease) valid(index uint64) time.Duration {
+	if index < l.floor {
+		return 0
+	}
+	return l.until
+}
+
+func (t *step) watched(e Watched) {
+	if e.Stream != t.stream || t.watchAt != 0 {
+		return // of a stream that was given up
+	}
+	item := e.Item
+	its := Incarnation{item.Incarnation, item.Tag}
+	switch item.Type {
+	case "snapshot":
+		t.takeSnapshot(item)
+	case "change", "heartbeat":
+		if its != t.view.incarnation {
+			t.rewatch(true) // another history: its indexes say nothing about this view
+			return
+		}
+		if item.Index > t.view.index {
+			t.takeChanges(item)
+		}
+	case "error":
+		t.rewatch(true)
+	}
+}
+
+func (t *step) takeChanges(item api.WatchItem) {
+	v, touched, err := t.view.with(item.Index, item.Changes)
+	if err != nil {
+		t.rewatch(true)
+		return
+	}
+	t.replaced = t.replaced || v.hold != t.view.hold
+	t.view, t.touched = v, append(t.touched, touched...)
+}
+
+func (t *step) takeSnapshot(item api.WatchItem) {
+	var v View
+	if t.partial != nil {
+		v = *t.partial
+	}
+	v, _, err := v.with(item.Index, item.Changes)
+	switch {
+	case err != nil:
+		t.rewatch(true)
+	case item.More:
+		t.partial = &v
+	default:
+		t.partial = nil
+		t.install(v)
+	}
+}
+
+// install puts a whole view in place of the one before. Within an incarnation a
+// view never goes back, and never before the opening of the session: what the
+// node knew, and acted on, must stay known.
+func (t *step) install(v View) {
+	was := t.view.incarnation
+	switch {
+	case v.incarnation.Number < was.Number,
+		v.incarnation == was && (v.index < t.view.index || v.index < t.session.opened):
+		t.rewatch(true) // of a server that lags; another one, or the same later
+		return
+	case v.incarnation.Number == was.Number && v.incarnation.Tag != was.Tag && t.view.index > 0:
+		t.fault = fmt.Sprintf("incarnation %d of the cluster has the tag %q, and this node met it with the tag %q: it was used for two restores, and nothing of this node's view holds in both; "+
+			"restore again under a number never used before", was.Number, v.incarnation.Tag, was.Tag)
+		t.rewatch(true)
+		return
+	}
+	t.view, t.fault, t.replaced = v, "", true
+}
+
+func (t *step) watchEnded(e WatchEnded) {
+	if e.Stream == t.stream && t.watchAt == 0 {
+		t.rewatch(e.Code == api.Compacted || e.Code == api.Slow)
+	}
+}
+
+// rewatch begins another stream in a while; from a snapshot, or where the view is.
+func (t *step) rewatch(fresh bool) {
+	t.partial = nil
+	t.fresh = t.fresh || fresh
+	t.watchAt = t.now + again
+}
+
+func (t *step) watch() {
+	if t.watchAt == 0 || t.now < t.watchAt {
+		return
+	}
+	t.stream++
+	from := t.view.index
+	if t.fresh {
+		from = 0
+	}
+	t.watchAt, t.fresh = 0, false
+	t.do(Watch{t.stream, from})
+}
+
+// checkSession looks whether the view shows this process's session and no other.
+func (t *step) checkSession() {
+	s := &t.session
+	if s.id == "" {
+		return
+	}
+	me, _ := t.view.Peer(t.cfg.Node)
+	switch {
+	case t.view.incarnation != s.incarnation:
+		t.lose()
+	case t.view.index < s.opened:
+		s.seen = false
+	case me.Session == s.id:
+		s.seen = true
+	default:
+		t.lose()
+	}
+}
+
+// lose ends the session: it has expired, or another process has taken it over.
+func (t *step) lose() {
+	t.session = session{tryAt: t.now}
+	t.lease = lease{}
+	if t.closing.asked {
+		t.closing.done = true
+	}
+}
+
+// open asks for a session once there is a view.
+func (t *step) open() {
+	s := &t.session
+	if s.id != "" || s.opening || t.closing.asked || t.fault != "" || t.view.index == 0 || t.now < s.tryAt {
+		return
+	}
+	s.opening, s.tryAt = true, 0
+	t.do(OpenSession{t.view.incarnation, t.view.index})
+}
+
+func (t *step) opened(e Opened) {
+	if !t.session.opening {
+		return
+	}
+	t.session = session{id: e.Session, opened: e.Index, incarnation: e.Incarnation}
+	t.lease = lease{renewAt: t.now}
+}
+
+func (t *step) openFailed(e OpenFailed) {
+	if !t.session.opening {
+		return
+	}
+	t.session = session{tryAt: t.now + again}
+	if e.Code == api.StaleEpoch {
+		t.rewatch(true) // the cluster is in another incarnation than the view
+	}
+}
+
+// renew asks for the lease. The view that it tells of is in force already.
+func (t *step) renew() {
+	if t.session.id == "" || t.closing.said || t.now < t.lease.renewAt {
+		return
+	}
+	t.lease.renewAt = t.now + t.cfg.Times.Renew
+	t.do(Renew{api.Renewal{Session: t.session.id, View: t.view.index}})
+}
+
+func (t *step) renewed(e Renewed) {
+	if e.Session != t.session.id {
+		return
+	}
+	if t.lease.until > 0 && t.now >= t.lease.until {
+		t.lease.floor = max(t.lease.floor, e.Index)
+	}
+	// From when it was sent: the leader counts from later, whatever the way back
+	// of the answer takes.
+	t.lease.until = max(t.lease.until, e.SentAt+e.Lease)
+}
+
+func (t *step) renewFailed(e RenewFailed) {
+	if e.Session == t.session.id && e.Code == api.SessionExpired {
+		t.lose()
+	}
+}
+
+// closing is a shutdown.
+type closing struct {
+	asked    bool
+	draining bool
+	said     bool // the close was sent: nothing is admitted any more
+	done     bool
+	sayAt    time.Duration
+}
+
+func (t *step) close() {
+	c := &t.closing
+	switch {
+	case !c.asked || c.done:
+	case t.session.id == "" && !t.session.opening:
+		c.done = true
+	case !c.draining:
+		c.draining = true
+		t.do(AwaitDrain{})
+	case c.said && t.session.id != "" && t.now >= c.sayAt:
+		c.sayAt = t.now + again
+		t.do(Say{Word{Kind: SayClose, Session: t.session.id}})
+	}
+}
+
+func (t *step) closed(e Closed) {
+	if e.Session == t.session.id {
+		t.lose()
+	}
+}
