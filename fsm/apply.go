@@ -198,6 +198,19 @@ func (tx *txn) use(id scope.NodeID, change func(*uses)) {
 	}
 }
 
+// concern notes that this entry changes what the nodes must know: a scope that
+// they may write or might take over, a move, what they retired or have to delete.
+// It emits nothing: a node learns of the change itself. A takeover is of many
+// scopes, so that a node's record is written once per entry.
+func (tx *txn) concern(nodes ...scope.NodeID) {
+	for _, id := range nodes {
+		if n, ok := tx.node(id); ok && n.Live() && n.Session.Concern < tx.at.Index {
+			n.Session.Concern = tx.at.Index
+			tx.putNode(n)
+		}
+	}
+}
+
 // parties are the distinct nodes that a scope names.
 func parties(s *scope.Scope) []scope.NodeID {
 	out := []scope.NodeID{s.Writer}
@@ -256,6 +269,10 @@ func (tx *txn) putScope(s scope.Scope, cause string) *api.Error {
 		}
 	}
 	tx.recount(old, &s)
+	if ok {
+		tx.concern(parties(old)...)
+	}
+	tx.concern(parties(&s)...)
 	if heritable(&s) {
 		tx.heirs = tx.heirs.with(&s)
 		tx.orphans = append(tx.orphans, s.Prefix)
@@ -281,6 +298,7 @@ func (tx *txn) putTombstone(t Tombstone) {
 	tx.tombstones = tx.tombstones.With(t.Prefix, t)
 	tx.retired = tx.retired.with(t.Owner, t.RetiredIndex, t.Prefix)
 	tx.use(t.Owner, func(u *uses) { u.tombstones++ })
+	tx.concern(t.Owner)
 	tx.emit(Event{Cause: "retire", Tombstone: &t})
 }
 
@@ -288,17 +306,20 @@ func (tx *txn) dropTombstone(t Tombstone, cause string) {
 	tx.tombstones = tx.tombstones.Without(t.Prefix)
 	tx.retired = tx.retired.without(t.Owner, t.RetiredIndex, t.Prefix)
 	tx.use(t.Owner, func(u *uses) { u.tombstones-- })
+	tx.concern(t.Owner)
 	tx.emit(Event{Cause: cause, Deleted: true, Tombstone: &t})
 }
 
 func (tx *txn) putCleanup(c Cleanup) {
 	tx.cleanups = tx.cleanups.with(c)
 	tx.use(c.Node, func(u *uses) { u.cleanups++ })
+	tx.concern(c.Node)
 	tx.emit(Event{Cause: "cleanup", Cleanup: &c})
 }
 
 func (tx *txn) dropCleanup(c Cleanup, cause string) {
 	tx.cleanups = tx.cleanups.without(c)
 	tx.use(c.Node, func(u *uses) { u.cleanups-- })
+	tx.concern(c.Node)
 	tx.emit(Event{Cause: cause, Deleted: true, Cleanup: &c})
 }

@@ -68,6 +68,8 @@ func (s State) checkSessions() error {
 			return fmt.Errorf("session %q of node %q is of incarnation %d (%q)", n.Session.ID, n.ID, n.Incarnation, n.Tag)
 		case n.Live() && (n.Session.Opened > s.index || n.Session.View >= max(1, s.index)):
 			return fmt.Errorf("session %q was opened at %d and has seen %d, the state is at %d", n.Session.ID, n.Session.Opened, n.Session.View, s.index)
+		case n.Session.Concern != 0 && (n.Session.Concern < n.Session.Opened || n.Session.Concern > s.index):
+			return fmt.Errorf("session %q was opened at %d and is concerned by %d, the state is at %d", n.Session.ID, n.Session.Opened, n.Session.Concern, s.index)
 		case !n.Live() && (r.token != "" || n.Session != Session{}):
 			return fmt.Errorf("node %q has no session, but something of one", n.ID)
 		case n.Identity == "" && (n.Expired || n.Fenced || n.Incarnation != 0 || n.Tag != ""):

@@ -12,7 +12,8 @@ import (
 // records and are in no snapshot. A node id holds no NUL byte, so that one may
 // end it in a key.
 
-// sessionTable holds the live sessions.
+// sessionTable holds the live sessions. byID changes only when one opens or ends,
+// so that a ledger sees by its identity that none did.
 type sessionTable struct {
 	byID   scope.Index[scope.NodeID]
 	byView scope.Index[struct{}] // view, session id
@@ -31,6 +32,12 @@ func (t sessionTable) with(node scope.NodeID, s Session) sessionTable {
 func (t sessionTable) without(s Session) sessionTable {
 	t.byID = t.byID.Without(scope.Prefix(s.ID))
 	t.byView = t.byView.Without(viewKey(s))
+	return t
+}
+
+// acked replaces a session by the same one with a further view.
+func (t sessionTable) acked(old, next Session) sessionTable {
+	t.byView = t.byView.Without(viewKey(old)).With(viewKey(next), struct{}{})
 	return t
 }
 

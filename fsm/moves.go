@@ -47,6 +47,7 @@ func (tx *txn) startMove(c *StartMove) (*Result, *api.Error) {
 	}
 	tx.use(m.From, func(u *uses) { u.moves++ })
 	tx.use(m.To, func(u *uses) { u.moves++ })
+	tx.concern(m.From, m.To)
 	tx.emit(Event{Cause: "start", Move: &m})
 	return &Result{Move: m.ID, Epoch: m.Epoch}, tx.markQuiesced(m)
 }
@@ -215,6 +216,7 @@ func (tx *txn) shipped(c *Shipped) (*Result, *api.Error) {
 
 func (tx *txn) advance(m migration.Move) (*Result, *api.Error) {
 	tx.moves = tx.moves.Update(m)
+	tx.concern(m.From, m.To)
 	tx.emit(Event{Cause: m.Phase.String(), Move: &m})
 	return &Result{Move: m.ID, Epoch: m.Epoch}, tx.markQuiesced(m)
 }
@@ -319,6 +321,7 @@ func (tx *txn) oweCleanup(s scope.Scope, old scope.NodeID, epoch uint64, move st
 func (tx *txn) endMove(m migration.Move) {
 	tx.use(m.From, func(u *uses) { u.moves-- })
 	tx.use(m.To, func(u *uses) { u.moves-- })
+	tx.concern(m.From, m.To)
 	tx.orphans = append(tx.orphans, m.Prefix) // it was not taken over while it moved
 	tx.emit(Event{Cause: m.Phase.String(), Move: &m})
 }

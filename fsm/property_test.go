@@ -216,6 +216,7 @@ func TestAnyLog(t *testing.T) {
 			checkRefusal(t, s, next, r, events)
 			checkRoutes(t, next)
 			checkSessionRules(t, s, next, e.Command, r)
+			checkConcern(t, s, next, events)
 			for _, ev := range events {
 				counts[ev.Cause]++
 			}

@@ -5,66 +5,153 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/migration"
+	"github.com/scope-registry/scope-registry/scope"
 )
 
-// Directive is what the leader may propose by itself: to give a move up. The
-// interface is sealed, so that no leader can ever start a move or change an
-// owner of its own accord; a test allows only Quiesce, Abort and Expire in it.
+// Directive is what the leader may propose by itself: to close a move whose
+// source has little left to ship, to give a move up, to end a session whose
+// lease has ended, and to note how far a node's view has come. The interface is
+// sealed, so that no leader can ever start a move or change an owner of its own
+// accord; a test allows only Quiesce, Abort, Expire and Ack in it.
 type Directive interface {
 	// Command is the command to propose.
 	Command() Command
 	directive()
 }
 
-type abortDirective struct{ c *Abort }
+type (
+	quiesceDirective struct{ c *Quiesce }
+	abortDirective   struct{ c *Abort }
+	expireDirective  struct{ c *Expire }
+	ackDirective     struct{ c *Ack }
+)
 
-func (d abortDirective) Command() Command { return d.c }
-func (abortDirective) directive()         {}
+func (d quiesceDirective) Command() Command { return d.c }
+func (quiesceDirective) directive()         {}
+func (d abortDirective) Command() Command   { return d.c }
+func (abortDirective) directive()           {}
+func (d expireDirective) Command() Command  { return d.c }
+func (expireDirective) directive()          {}
+func (d ackDirective) Command() Command     { return d.c }
+func (ackDirective) directive()             {}
 
-// Ledger is when this leader first saw each running move, and first saw it
-// closed. A new leader begins with an empty one, so every budget starts anew
-// with it: a move ends within budget × (1 + leader changes). The zero value is
-// empty; it is never changed in place.
-type Ledger struct {
-	seen []sighting // in the order of the moves' prefixes
-}
-
+// sighting is when a leader first saw a running move, when it first saw it
+// closed, and what the move's source reported. A new ledger has none, so every
+// budget starts anew with it: a move ends within budget × (1 + leader changes).
 type sighting struct {
-	id       string
 	since    time.Duration
 	closedAt time.Duration
 	closed   bool
+	said     progress
 }
 
 // Reconcile says what the leader should propose now. It is pure: now is the
-// leader's monotonic clock, from any origin that stays the same. It returns the
-// ledger to call it with next time, and when to call it again at the latest,
-// counted from the same origin; 0 if nothing is due until the state changes.
+// leader's clock, see [Ledger]. It returns the ledger to go on with, and when to
+// call again at the latest; 0 if nothing is due until the state changes. While
+// sessions are live that is soon, so that [Ledger.Late] can tell a pause.
+//
+// What was proposed and did not come about is proposed again by the next call,
+// so who could not write a directive pauses first.
 func Reconcile(s State, l Ledger, now time.Duration) (Ledger, []Directive, time.Duration) {
-	known := make(map[string]sighting, len(l.seen))
-	for _, g := range l.seen {
-		known[g.id] = g
+	l = l.meet(s, now)
+	l.urgent = false
+	// In this order none of them makes a later one fail: an expiry ends moves and
+	// what the session may say.
+	l, out, due := l.drive(s, now)
+	l, out = l.acknowledge(s, out)
+	l, out = l.expire(now, out)
+	if s.SessionsLen() > 0 {
+		due = sooner(due, now+l.times.Late)
+		due = sooner(due, l.firstExpiry())
 	}
-	next := Ledger{seen: make([]sighting, 0, s.moves.RunningLen())}
-	var out []Directive
-	var due time.Duration
+	l.due = due
+	return l, out, due
+}
+
+// firstExpiry is the earliest deadline of a lease; 0 if there is none.
+func (l Ledger) firstExpiry() time.Duration {
+	for key := range l.expiries.All() {
+		return deadlineOf(key)
+	}
+	return 0
+}
+
+// sooner is the earlier of two times of which 0 is never.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 {
+		return b
+	}
+	return min(a, b)
+}
+
+// expire proposes to end every session whose lease has ended, also one that was
+// proposed before and lives still. From now on its renewals are refused.
+func (l Ledger) expire(now time.Duration, out []Directive) (Ledger, []Directive) {
+	for key, session := range l.expiries.All() {
+		if deadlineOf(key) > now {
+			break
+		}
+		l.expiries = l.expiries.Without(key)
+		l.proposed = l.proposed.With(scope.Prefix(session), struct{}{})
+	}
+	for id := range l.proposed.All() {
+		out = append(out, expireDirective{&Expire{Session: string(id), Term: l.term}})
+	}
+	return l, out
+}
+
+// acknowledge proposes what renewals have brought, each once: if it does not come
+// about the next renewal brings it again.
+func (l Ledger) acknowledge(s State, out []Directive) (Ledger, []Directive) {
+	for id, view := range l.acks.All() {
+		if n, live := s.Holder(string(id)); live && view > n.Session.View && s.AwaitsAck(n.ID, view) {
+			out = append(out, ackDirective{&Ack{Session: string(id), View: view}})
+		}
+	}
+	l.acks = scope.Index[uint64]{}
+	return l, out
+}
+
+// drive gives up moves that are over their budgets and closes those that are
+// ready for it.
+func (l Ledger) drive(s State, now time.Duration) (next Ledger, out []Directive, due time.Duration) {
 	for m := range s.moves.Running() {
-		g, ok := known[m.ID]
-		if !ok {
-			g = sighting{id: m.ID, since: now}
+		g, changed := l.sight(m, now)
+		if changed {
+			l.moves = l.moves.With(scope.Prefix(m.ID), g)
 		}
-		if m.Quiesced() && !g.closed {
-			g.closed, g.closedAt = true, now
-		}
-		next.seen = append(next.seen, g)
 		deadline, cause := budget(m, g)
 		if now >= deadline {
 			out = append(out, abortDirective{&Abort{Move: m.ID, Cause: cause, Reason: overdue(m, cause)}})
-		} else if due == 0 || deadline < due {
-			due = deadline
+			continue
+		}
+		due = sooner(due, deadline)
+		if g.mayClose(s, m) {
+			out = append(out, quiesceDirective{&Quiesce{Move: m.ID}})
 		}
 	}
-	return next, out, due
+	if l.moves.Len() > s.moves.RunningLen() {
+		for id := range l.moves.All() {
+			if m, ok := s.moves.Get(string(id)); !ok || !m.Running() {
+				l.moves = l.moves.Without(id)
+			}
+		}
+	}
+	return l, out, due
+}
+
+// sight is what the ledger knows of a running move once it has looked at it, and
+// whether that is news.
+func (l Ledger) sight(m migration.Move, now time.Duration) (g sighting, changed bool) {
+	g, known := l.moves.Get(scope.Prefix(m.ID))
+	if !known {
+		g.since = now
+	}
+	closes := m.Quiesced() && !g.closed
+	if closes {
+		g.closed, g.closedAt = true, now
+	}
+	return g, !known || closes
 }
 
 // budget is the first deadline of a move and why it is one.

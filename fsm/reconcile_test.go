@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -10,7 +11,12 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/scope-registry/scope-registry/internal/api"
 )
+
+// firstLedger is that of the leader in term 1.
+func firstLedger() Ledger { return NewLedger(api.DefaultLeases(), 1) }
 
 // moving is a state in which m1 moves scope "a", in copying.
 func moving(t testing.TB, windowMS, timeoutMS uint64) State {
@@ -44,14 +50,14 @@ func expectAbort(t *testing.T, s State, l Ledger, now time.Duration, cause strin
 func TestTimeoutAtExactlyItsDeadline(t *testing.T) {
 	s := moving(t, 1_000, 60_000)
 	const origin = 7 * time.Hour
-	l := expectAbort(t, s, Ledger{}, origin, "", origin+time.Minute)
+	l := expectAbort(t, s, firstLedger(), origin, "", origin+time.Minute)
 	l = expectAbort(t, s, l, origin+time.Minute-1, "", origin+time.Minute)
 	expectAbort(t, s, l, origin+time.Minute, CauseTimeout, 0)
 }
 
 func TestWindowCountsFromTheClosing(t *testing.T) {
 	s := moving(t, 1_000, 60_000)
-	l := expectAbort(t, s, Ledger{}, 0, "", time.Minute)
+	l := expectAbort(t, s, firstLedger(), 0, "", time.Minute)
 	s = applied(t, s, &Quiesce{Move: "m1"})
 	l = expectAbort(t, s, l, 30*time.Second, "", 31*time.Second)
 	s = applied(t, s, &Shipped{Move: "m1"}) // the window does not start anew
@@ -61,15 +67,15 @@ func TestWindowCountsFromTheClosing(t *testing.T) {
 
 func TestTimeoutInsideTheWindow(t *testing.T) {
 	s := applied(t, moving(t, 60_000, 1_000), &Quiesce{Move: "m1"})
-	l := expectAbort(t, s, Ledger{}, 0, "", time.Second)
+	l := expectAbort(t, s, firstLedger(), 0, "", time.Second)
 	expectAbort(t, s, l, time.Second, CauseTimeout, 0)
 }
 
 func TestNewLeaderRestartsBudgets(t *testing.T) {
 	s := applied(t, moving(t, 1_000, 60_000), &Quiesce{Move: "m1"})
-	l := expectAbort(t, s, Ledger{}, 0, "", time.Second)
+	l := expectAbort(t, s, firstLedger(), 0, "", time.Second)
 	expectAbort(t, s, l, time.Second, CauseWindow, 0)
-	fresh := expectAbort(t, s, Ledger{}, time.Second, "", 2*time.Second)
+	fresh := expectAbort(t, s, firstLedger(), time.Second, "", 2*time.Second)
 	expectAbort(t, s, fresh, 2*time.Second, CauseWindow, 0)
 }
 
@@ -77,7 +83,7 @@ func TestNewLeaderRestartsBudgets(t *testing.T) {
 // state, so only the next call can repeat it.
 func TestOverdueAbortIsRepeated(t *testing.T) {
 	s := moving(t, 1_000, 60_000)
-	l := expectAbort(t, s, Ledger{}, 0, "", time.Minute)
+	l := expectAbort(t, s, firstLedger(), 0, "", time.Minute)
 	l = expectAbort(t, s, l, time.Minute, CauseTimeout, 0)
 	expectAbort(t, s, l, time.Minute+time.Second, CauseTimeout, 0)
 }
@@ -88,7 +94,7 @@ func TestNextIsTheEarliestDeadline(t *testing.T) {
 	s := moving(t, 1_000, 60_000)
 	s = applied(t, s, &Declare{Prefix: []byte("b"), Writer: "n1"})
 	s = applied(t, s, &StartMove{Id: "m2", Prefix: []byte("b"), From: "n1", To: "n3", Mode: "assisted", WindowMs: 5_000})
-	l, out, next := Reconcile(s, Ledger{}, 0)
+	l, out, next := Reconcile(s, firstLedger(), 0)
 	if len(out) != 0 || next != 5*time.Second {
 		t.Fatalf("%d directives, next at %s", len(out), next)
 	}
@@ -99,21 +105,23 @@ func TestNextIsTheEarliestDeadline(t *testing.T) {
 	s = applied(t, s, &Abort{Move: "m2"})
 	s = applied(t, s, &Abort{Move: "m1"})
 	l, out, next = Reconcile(s, l, 6*time.Second)
-	if len(out) != 0 || next != 0 || len(l.seen) != 0 {
-		t.Fatalf("%d directives, next at %s, %d remembered, though nothing runs", len(out), next, len(l.seen))
+	if len(out) != 0 || next != 0 || l.moves.Len() != 0 {
+		t.Fatalf("%d directives, next at %s, %d remembered, though nothing runs", len(out), next, l.moves.Len())
 	}
 }
 
 // TestReconcileNeverMoves: over any state and clock, the leader by itself gives
 // up moves and closes them, and changes no owner.
 func TestReconcileNeverMoves(t *testing.T) {
-	nodes := applied(t, founded(t), &Declare{Prefix: []byte("a:x"), Writer: "n1"})
-	directives := 0
+	nodes := applied(t, opened(t, founded(t), "n1", "n2"), &Declare{Prefix: []byte("a:x"), Writer: "n1", Fallback: "n3"})
+	nodes = applied(t, nodes, &StartMove{Id: "m0", Prefix: []byte("a:x"), From: "n1", To: "n2", Mode: "agent", Precopy: true})
+	directives := map[string]int{}
 	rapid.Check(t, func(t *rapid.T) {
-		s, l, now := nodes, Ledger{}, time.Duration(0)
+		s, l, now := nodes, firstLedger(), time.Duration(0)
 		for i := range rapid.IntRange(40, 60).Draw(t, "steps") {
-			s, _, _ = s.Apply(At{Index: s.Index() + 1, TimeMS: int64(i)}, Envelope{Command: drawCommand(t, s)})
-			now += time.Duration(rapid.IntRange(0, 400).Draw(t, "seconds")) * time.Second
+			s, _, _ = s.Apply(At{Index: s.Index() + 1, Term: 1, TimeMS: int64(i)}, Envelope{Command: drawCommand(t, s)})
+			l = drawWord(t, s, l, now)
+			now += time.Duration(rapid.SampledFrom([]int{0, 0, 1, 1, 2, 3, 9, 400}).Draw(t, "seconds")) * time.Second
 			var out []Directive
 			var next time.Duration
 			l, out, next = Reconcile(s, l, now)
@@ -121,23 +129,38 @@ func TestReconcileNeverMoves(t *testing.T) {
 				t.Fatalf("next call at %s, before now, %s", next, now)
 			}
 			for _, d := range out {
-				directives++
+				directives[fmt.Sprintf("%T", d.Command())]++
 				s = obeyed(t, s, d)
 			}
 		}
 	})
-	if directives == 0 {
-		t.Error("no state ever gave a directive")
+	if len(directives) != 4 {
+		t.Errorf("not every directive was given: %v", directives)
 	}
+}
+
+// drawWord draws what a node says to the leader, or nothing.
+func drawWord(t *rapid.T, s State, l Ledger, now time.Duration) Ledger {
+	for m := range s.Moves().Running() {
+		if n, _ := s.Node(m.From); n.Live() && rapid.Bool().Draw(t, "reports") {
+			l, _ = l.Report(s, api.Report{Move: m.ID, Session: n.Session.ID}, now)
+		}
+	}
+	for _, held := range s.Sessions() {
+		if rapid.Bool().Draw(t, "renews") {
+			l, _ = l.Renew(s, api.Renewal{Session: held.ID, View: rapid.SampledFrom([]uint64{held.View, s.Index()}).Draw(t, "view")}, now)
+		}
+	}
+	return l
 }
 
 func obeyed(t *rapid.T, s State, d Directive) State {
 	switch d.Command().(type) {
-	case *Quiesce, *Abort:
+	case *Quiesce, *Abort, *Expire, *Ack:
 	default:
 		t.Fatalf("the leader proposes a %T by itself", d.Command())
 	}
-	next, r, _ := s.Apply(At{Index: s.Index() + 1}, Envelope{Command: d.Command()})
+	next, r, _ := s.Apply(At{Index: s.Index() + 1, Term: 1}, Envelope{Command: d.Command()})
 	if err := ResultError(r); err != nil {
 		t.Fatalf("the leader proposes what is refused: %v", err)
 	}
@@ -234,7 +257,7 @@ func checkWraps(t *testing.T, name string, st *ast.StructType) {
 		return
 	}
 	of, ok := ptr.X.(*ast.Ident)
-	if allowed := []string{"Quiesce", "Abort", "Expire"}; !ok || !slices.Contains(allowed, of.Name) {
+	if allowed := []string{"Quiesce", "Abort", "Expire", "Ack"}; !ok || !slices.Contains(allowed, of.Name) {
 		t.Errorf("directive %s does not wrap one of %v, which alone the leader may propose by itself", name, allowed)
 	}
 }

@@ -73,7 +73,8 @@ func (s State) nodeRecord(n Node) *pb.Record {
 		Expired: n.Expired, Fenced: n.Fenced}
 	if n.Live() {
 		held, _ := s.node(n.ID)
-		r.Session = &pb.SessionRecord{Id: n.Session.ID, TokenHash: []byte(held.token), Opened: n.Session.Opened, View: n.Session.View}
+		r.Session = &pb.SessionRecord{Id: n.Session.ID, TokenHash: []byte(held.token), Opened: n.Session.Opened, View: n.Session.View,
+			Concern: n.Session.Concern}
 	}
 	return &pb.Record{Kind: &pb.Record_Node{Node: r}}
 }
@@ -195,7 +196,7 @@ func (l *Loader) node(r *pb.NodeRecord) error {
 	n := nodeRecord{Node: Node{ID: scope.NodeID(r.GetId()), Addr: r.GetAddr(), Identity: r.GetIdentity(), Expired: r.GetExpired(), Fenced: r.GetFenced(),
 		Incarnation: r.GetIncarnation(), Tag: r.GetIncarnationTag()}}
 	if h := r.GetSession(); h != nil {
-		n.Session, n.token = Session{ID: h.GetId(), Opened: h.GetOpened(), View: h.GetView()}, string(h.GetTokenHash())
+		n.Session, n.token = Session{h.GetId(), h.GetOpened(), h.GetView(), h.GetConcern()}, string(h.GetTokenHash())
 		if other, twice := l.tx.Holder(h.GetId()); twice || h.GetId() == "" {
 			return fmt.Errorf("nodes %q and %q hold session %q", other.ID, n.ID, h.GetId())
 		}

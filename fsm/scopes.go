@@ -234,6 +234,7 @@ func (tx *txn) retire(c *Retire) *api.Error {
 	}
 	tx.unindex(s)
 	tx.recount(s, nil)
+	tx.concern(parties(s)...)
 	tx.scopes = tx.scopes.Without(p)
 	tx.emit(Event{Cause: "retire", Deleted: true, Scope: s})
 	if fenced.node == "" {

@@ -138,6 +138,8 @@ func TestLoaderRefusesContradictingSessions(t *testing.T) {
 		"another tag":              func(n, _ *pb.NodeRecord) { n.IncarnationTag = "x" },
 		"opened later":             func(n, _ *pb.NodeRecord) { n.Session.Opened = 10 },
 		"has seen what is to come": func(n, _ *pb.NodeRecord) { n.Session.View = 9 },
+		"concerned by the future":  func(n, _ *pb.NodeRecord) { n.Session.Concern = 10 },
+		"concerned by the past":    func(n, _ *pb.NodeRecord) { n.Session.Concern = 3 },
 		"one session of two nodes": func(n, f *pb.NodeRecord) { f.Session.Id = n.Session.Id },
 		"expired without identity": func(n, _ *pb.NodeRecord) {
 			n.Identity, n.Session, n.Incarnation, n.IncarnationTag, n.Expired = "", nil, 0, "", true

@@ -21,6 +21,21 @@ func (s State) Sessions() iter.Seq2[scope.NodeID, Session] {
 	}
 }
 
+// SessionsLen is the number of live sessions.
+func (s State) SessionsLen() int { return s.sessions.byID.Len() }
+
+// AwaitsAck reports whether the log should know that the node's view has reached
+// view: a scope of it can be armed then, or a tombstone be cleared.
+func (s State) AwaitsAck(node scope.NodeID, view uint64) bool {
+	for range s.unarmed.reached(node, view) {
+		return true
+	}
+	for range s.retired.reached(node, view) {
+		return true
+	}
+	return false
+}
+
 // Holder returns the node that holds this session, while it is live.
 func (s State) Holder(session string) (Node, bool) {
 	id, ok := s.sessions.byID.Get(scope.Prefix(session))
@@ -210,9 +225,10 @@ func (tx *txn) ack(c *Ack) *api.Error {
 	if c.GetView() <= n.Session.View {
 		return nil
 	}
-	tx.sessions = tx.sessions.without(n.Session)
-	n.Session.View = c.GetView()
-	tx.sessions = tx.sessions.with(n.ID, n.Session)
+	seen := n.Session
+	seen.View = c.GetView()
+	tx.sessions = tx.sessions.acked(n.Session, seen)
+	n.Session = seen
 	tx.putNode(n)
 	tx.emit(Event{Cause: "ack", Node: &n.Node})
 	return tx.viewReached(n.ID, c.GetView())

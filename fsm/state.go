@@ -55,6 +55,10 @@ type Session struct {
 	ID     string // random
 	Opened uint64 // log index
 	View   uint64 // index that the node's view is known to have reached
+	// Concern is the index of the last change that concerns the node since the
+	// session was opened, 0 if there was none. It is the leader's, which tells by
+	// it a node that does not follow; it changes without an event.
+	Concern uint64
 }
 
 // Tombstone is what a retired scope leaves: until its last owner is known to

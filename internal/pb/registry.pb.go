@@ -2248,6 +2248,7 @@ type SessionRecord struct {
 	TokenHash     []byte                 `protobuf:"bytes,2,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"`
 	Opened        uint64                 `protobuf:"varint,3,opt,name=opened,proto3" json:"opened,omitempty"`
 	View          uint64                 `protobuf:"varint,4,opt,name=view,proto3" json:"view,omitempty"`
+	Concern       uint64                 `protobuf:"varint,5,opt,name=concern,proto3" json:"concern,omitempty"` // index of the last change that concerns the node
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2306,6 +2307,13 @@ func (x *SessionRecord) GetOpened() uint64 {
 func (x *SessionRecord) GetView() uint64 {
 	if x != nil {
 		return x.View
+	}
+	return 0
+}
+
+func (x *SessionRecord) GetConcern() uint64 {
+	if x != nil {
+		return x.Concern
 	}
 	return 0
 }
@@ -3062,13 +3070,14 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x0fincarnation_tag\x18\x05 \x01(\tR\x0eincarnationTag\x12\x18\n" +
 	"\aexpired\x18\x06 \x01(\bR\aexpired\x12\x16\n" +
 	"\x06fenced\x18\a \x01(\bR\x06fenced\x129\n" +
-	"\asession\x18\b \x01(\v2\x1f.scoperegistry.v1.SessionRecordR\asession\"j\n" +
+	"\asession\x18\b \x01(\v2\x1f.scoperegistry.v1.SessionRecordR\asession\"\x84\x01\n" +
 	"\rSessionRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
 	"token_hash\x18\x02 \x01(\fR\ttokenHash\x12\x16\n" +
 	"\x06opened\x18\x03 \x01(\x04R\x06opened\x12\x12\n" +
-	"\x04view\x18\x04 \x01(\x04R\x04view\"\x83\x02\n" +
+	"\x04view\x18\x04 \x01(\x04R\x04view\x12\x18\n" +
+	"\aconcern\x18\x05 \x01(\x04R\aconcern\"\x83\x02\n" +
 	"\vScopeRecord\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x16\n" +
 	"\x06writer\x18\x02 \x01(\tR\x06writer\x12\x1a\n" +

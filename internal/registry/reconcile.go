@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/api"
 )
 
 const (
@@ -63,12 +64,13 @@ func (r *Registry) lead() {
 		case <-ctx.Done():
 		}
 	}()
+	term := r.raft.CurrentTerm() // read first: what is counted from now on counts in this term only
 	// The state of a new leader may lack entries that were committed before.
 	if _, err := r.confirms.confirm(ctx); err != nil {
 		wait(ctx, reconcilePause)
 		return
 	}
-	var ledger fsm.Ledger
+	ledger := fsm.NewLedger(api.DefaultLeases(), term)
 	var next time.Duration
 	origin := time.Now()
 	for ctx.Err() == nil && r.leads.Load() {
