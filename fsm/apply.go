@@ -17,6 +17,7 @@ import (
 type Event struct {
 	Cause     string
 	Deleted   bool
+	Cluster   *Cluster
 	Node      *Node
 	Scope     *scope.Scope
 	Move      *migration.Move
@@ -78,6 +79,7 @@ func (s State) Apply(at At, e Envelope) (State, *Result, []Event) {
 	done, err := tx.run(e.Command)
 	if err == nil || tx.keep {
 		tx.takeOvers()
+		tx.endHold()
 	} else {
 		tx.State, tx.events = s, nil
 	}
@@ -134,6 +136,8 @@ func (tx *txn) run(c Command) (*Result, *api.Error) {
 		return &Result{}, tx.cleaned(c)
 	case *Force:
 		return tx.force(c)
+	case *Release:
+		return tx.release(c)
 	}
 	return tx.runSession(c)
 }
@@ -162,6 +166,7 @@ func (tx *txn) initCluster(c *InitCluster) (*Result, *api.Error) {
 		return nil, refuse(api.Exists, "the cluster already has the id %s", tx.cluster.ID)
 	}
 	tx.cluster.ID, tx.cluster.Tag, tx.cluster.Incarnation = c.GetId(), c.GetId(), 1
+	tx.emitCluster("init")
 	return &Result{}, nil
 }
 
@@ -187,6 +192,13 @@ func (tx *txn) putNode(n nodeRecord) {
 		tx.nodes = iradix.New[nodeRecord]()
 	}
 	tx.nodes, _, _ = tx.nodes.Insert([]byte(n.ID), n)
+	id := scope.Prefix(n.ID)
+	switch _, noted := tx.unmet.Get(id); {
+	case noted && tx.Met(n.Node):
+		tx.unmet = tx.unmet.Without(id)
+	case !noted && !tx.Met(n.Node):
+		tx.unmet = tx.unmet.With(id, struct{}{})
+	}
 }
 
 // use changes what is counted for a node. A node that is not declared has no

@@ -116,6 +116,9 @@ func (tx *txn) pruneNodes(c *Batch, note func(*api.Error)) {
 		case r.Live():
 			tx.kept = append(tx.kept, "node "+string(n.ID)+" is kept: it has a live session")
 			continue
+		case tx.cluster.Hold && !tx.Met(n):
+			tx.kept = append(tx.kept, "node "+string(n.ID)+" is kept: the cluster holds, and it has not met this incarnation")
+			continue
 		}
 		note(tx.removeNode(&RemoveNode{Id: string(n.ID)}))
 	}

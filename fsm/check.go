@@ -33,7 +33,48 @@ func (s State) Check() error {
 	if err := s.checkUses(counted); err != nil {
 		return err
 	}
-	return s.checkSessions()
+	if err := s.checkSessions(); err != nil {
+		return err
+	}
+	return s.checkHold()
+}
+
+// checkHold makes sure that who has met the incarnation is known, that a hold
+// ends when it must, and that what it holds stays as it is.
+func (s State) checkHold() error {
+	c, unmet := s.cluster, 0
+	for n := range s.Nodes() {
+		if _, noted := s.unmet.Get(scope.Prefix(n.ID)); noted == s.Met(n) {
+			return fmt.Errorf("node %q has met incarnation %d (%q): %v, noted is otherwise", n.ID, c.Incarnation, c.Tag, s.Met(n))
+		}
+		if n.Incarnation > c.Incarnation || n.Incarnation == c.Incarnation && n.Tag != c.Tag {
+			return fmt.Errorf("node %q has met incarnation %d (%q), the cluster is in %d (%q)", n.ID, n.Incarnation, n.Tag, c.Incarnation, c.Tag)
+		}
+		if !s.Met(n) {
+			unmet++
+		}
+	}
+	switch {
+	case unmet != s.unmet.Len():
+		return fmt.Errorf("%d nodes have not met the incarnation, noted are %d", unmet, s.unmet.Len())
+	case c.Complete && !c.Hold:
+		return fmt.Errorf("a complete restore is noted without a hold")
+	case c.Hold && c.Complete && unmet == 0:
+		return fmt.Errorf("the cluster holds, and every node has met incarnation %d", c.Incarnation)
+	case !c.Hold:
+		return nil
+	}
+	for sc := range s.scopes.Scopes() {
+		if sc.Released && !s.met(sc.Owner) {
+			return fmt.Errorf("scope %q is released, and its owner %q has not met incarnation %d", sc.Prefix, sc.Owner, c.Incarnation)
+		}
+	}
+	for m := range s.moves.Running() {
+		if sc, _ := s.scopes.Get(m.Prefix); s.Held(sc) {
+			return fmt.Errorf("move %s runs, and scope %q is held", m.ID, m.Prefix)
+		}
+	}
+	return nil
 }
 
 func (s State) checkTombstones(count func(scope.NodeID, func(*uses))) error {

@@ -49,6 +49,8 @@ type (
 	Ack = pb.Ack
 	// FenceNode is an admin's word that a node is off.
 	FenceNode = pb.FenceNode
+	// Release is an admin's word that serves a scope although the cluster holds.
+	Release = pb.Release
 	// Manifest sums up the records of a slice.
 	Manifest = pb.Manifest
 	// Result answers one command.
@@ -172,6 +174,8 @@ func wrap(c Command) (*pb.Command, bool) {
 		return &pb.Command{Kind: &pb.Command_Cleaned{Cleaned: c}}, true
 	case *Force:
 		return &pb.Command{Kind: &pb.Command_Force{Force: c}}, true
+	case *Release:
+		return &pb.Command{Kind: &pb.Command_Release{Release: c}}, true
 	}
 	return wrapSession(c)
 }
@@ -223,6 +227,8 @@ func unwrap(c *pb.Command) (Command, bool) {
 		return k.Cleaned, true
 	case *pb.Command_Force:
 		return k.Force, true
+	case *pb.Command_Release:
+		return k.Release, true
 	case *pb.Command_OpenSession:
 		return k.OpenSession, true
 	case *pb.Command_CloseSession:

@@ -73,8 +73,11 @@ func (tx *txn) force(c *Force) (*Result, *api.Error) {
 		tx.warn("move %s is aborted", m.ID)
 	}
 	to := scope.NodeID(c.GetTo())
-	from, epoch, fallback := s.Owner, s.Epoch, s.Fallback
+	from, epoch, fallback, released := s.Owner, s.Epoch, s.Fallback, s.Released
 	s = tx.handOver(s, to)
+	if released && !s.Released {
+		tx.warn("the scope is held again: %s has not met incarnation %d", to, tx.cluster.Incarnation)
+	}
 	if fallback == to {
 		tx.warn("the scope has no fallback now: %s was it", to)
 	}
@@ -126,8 +129,9 @@ func (tx *txn) checkForce(c *Force) (s scope.Scope, refusal *api.Error) {
 
 // checkOwnerOff refuses to take a scope from an owner that may still write. A
 // lease that is known to have ended speaks for itself: that of an armed scope
-// whose owner had a session and has none. A node that never had one runs no
-// agent that would heed a lease, so that somebody must vouch for it.
+// whose owner had a session in this incarnation and has none. Of one that it had
+// before a restore nothing is known, and a node that never had one runs no agent
+// that would heed a lease, so that somebody must vouch for it.
 func (tx *txn) checkOwnerOff(s *scope.Scope, fenced fencing) *api.Error {
 	owner, _ := tx.node(s.Owner)
 	switch {
@@ -137,7 +141,7 @@ func (tx *txn) checkOwnerOff(s *scope.Scope, fenced fencing) *api.Error {
 		return tx.checkFenced(fenced)
 	case owner.Live():
 		return stillLive(owner.Node)
-	case s.Armed && owner.Identity != "":
+	case s.Armed && tx.Met(owner.Node):
 		return nil
 	}
 	return refuse(api.Invalid, "if %q still runs, two nodes will write %q; make sure that it is off and say so with source-fenced %s", s.Owner, s.Prefix, s.Owner)

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
@@ -121,11 +122,17 @@ func defaults(mode migration.Mode, windowMS, timeoutMS uint64) (window, timeout 
 }
 
 func (tx *txn) checkStart(s *scope.Scope, m migration.Move, expected uint64) *api.Error {
+	if tx.Held(s) {
+		return tx.onHold(fmt.Sprintf("scope %q: moving it", s.Prefix))
+	}
 	if m.From != s.Owner {
 		return notOwner(s, m.From, "from")
 	}
 	if err := tx.needNode(m.To, "to"); err != nil {
 		return err
+	}
+	if tx.cluster.Hold && !tx.met(m.To) {
+		return tx.onHold(fmt.Sprintf("scope %q: moving it to node %q, which has not met this incarnation,", s.Prefix, m.To))
 	}
 	if m.To == m.From {
 		return refuse(api.Invalid, "from and to are both %q; name another target", m.To)
@@ -303,6 +310,7 @@ func (tx *txn) newTenure(s scope.Scope, owner scope.NodeID) scope.Scope {
 	s.Owner, s.Epoch = owner, tx.takeEpoch()
 	s.Quiesced, s.Changed = "", tx.at.Index
 	s.Armed = s.NeedsLease()
+	s.Released = s.Released && tx.met(owner) // a release is of an owner that has met the incarnation
 	return s
 }
 
@@ -377,6 +385,7 @@ const (
 	CauseTimeout  = "timeout"  // the whole move took longer than its timeout
 	CauseForced   = "forced"   // a force took the scope
 	CauseMismatch = "mismatch" // the target held other records than were shipped
+	CauseRestored = "restored" // the cluster was restored from a backup
 )
 
 func (tx *txn) endAborted(m migration.Move, cause, detail string) *api.Error {

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -67,7 +68,18 @@ func (tx *txn) removeNode(c *RemoveNode) *api.Error {
 	if n.Live() {
 		return refuse(api.NodeInUse, "node %q has a live session; stop its process first", c.GetId())
 	}
+	// Once every declared node has met the incarnation the hold ends. One that
+	// has not may still write what it was given after the backup.
+	if word := fencedWord(c); tx.cluster.Hold && !tx.Met(n.Node) {
+		if word.node != n.ID {
+			return tx.onHold(fmt.Sprintf("removing node %q, which has not met this incarnation, without the word with source-fenced %s that it is off", n.ID, n.ID))
+		}
+		if err := tx.checkFenced(word); err != nil {
+			return err
+		}
+	}
 	tx.nodes, _, _ = tx.nodes.Delete([]byte(n.ID))
+	tx.unmet = tx.unmet.Without(scope.Prefix(n.ID))
 	tx.configChanged()
 	tx.emit(Event{Cause: "remove", Deleted: true, Node: &n.Node})
 	return nil

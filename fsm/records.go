@@ -43,7 +43,8 @@ func (s State) Encode(to io.Writer) error {
 func (s State) clusterRecord() *pb.Record {
 	return &pb.Record{Kind: &pb.Record_Cluster{Cluster: &pb.ClusterRecord{
 		Id: s.cluster.ID, Incarnation: s.cluster.Incarnation, IncarnationTag: s.cluster.Tag, Index: s.index,
-		ConfigIndex: s.configIndex, NextEpoch: s.cluster.NextEpoch, DedupFloor: s.dedup.floor}}}
+		ConfigIndex: s.configIndex, NextEpoch: s.cluster.NextEpoch, DedupFloor: s.dedup.floor,
+		Hold: s.cluster.Hold, Complete: s.cluster.Complete}}}
 }
 
 func (s State) configRecords(yield func(*pb.Record) bool) bool {
@@ -54,7 +55,8 @@ func (s State) configRecords(yield func(*pb.Record) bool) bool {
 	}
 	for c := range s.scopes.Scopes() {
 		r := &pb.ScopeRecord{Prefix: []byte(c.Prefix), Writer: string(c.Writer), Fallback: string(c.Fallback), Owner: string(c.Owner),
-			Epoch: c.Epoch, Failover: c.Failover.String(), Lease: c.Lease.String(), Armed: c.Armed, Changed: c.Changed, Quiesced: string(c.Quiesced)}
+			Epoch: c.Epoch, Failover: c.Failover.String(), Lease: c.Lease.String(), Armed: c.Armed, Changed: c.Changed, Quiesced: string(c.Quiesced),
+			Released: c.Released}
 		if !yield(&pb.Record{Kind: &pb.Record_Scope{Scope: r}}) {
 			return false
 		}
@@ -188,7 +190,7 @@ func (l *Loader) Add(r *pb.Record) error {
 }
 
 func (l *Loader) cluster(c *pb.ClusterRecord) {
-	l.tx.cluster = Cluster{c.GetId(), c.GetIncarnation(), c.GetIncarnationTag(), c.GetNextEpoch()}
+	l.tx.cluster = Cluster{c.GetId(), c.GetIncarnation(), c.GetIncarnationTag(), c.GetNextEpoch(), c.GetHold(), c.GetComplete()}
 	l.tx.index, l.tx.configIndex, l.tx.dedup.floor = c.GetIndex(), c.GetConfigIndex(), c.GetDedupFloor()
 }
 
@@ -217,7 +219,7 @@ func (l *Loader) scope(r *pb.ScopeRecord) error {
 	}
 	if refusal := l.tx.putScope(scope.Scope{Prefix: scope.Prefix(r.GetPrefix()), Writer: scope.NodeID(r.GetWriter()), Fallback: scope.NodeID(r.GetFallback()),
 		Owner: scope.NodeID(r.GetOwner()), Epoch: r.GetEpoch(), Failover: failover, Lease: lease, Armed: r.GetArmed(), Changed: r.GetChanged(),
-		Quiesced: scope.NodeID(r.GetQuiesced())}, ""); refusal != nil {
+		Quiesced: scope.NodeID(r.GetQuiesced()), Released: r.GetReleased()}, ""); refusal != nil {
 		return refusal
 	}
 	return nil

@@ -1,6 +1,8 @@
 package fsm
 
 import (
+	"fmt"
+
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 )
@@ -215,6 +217,10 @@ func (tx *txn) retire(c *Retire) *api.Error {
 	s, ok := tx.scopes.Get(p)
 	if !ok {
 		return tx.clearTombstone(p, fenced, c.GetExpectedEpoch())
+	}
+	// Without its scope a key is under no scope, and nodes accept it.
+	if tx.cluster.Hold {
+		return tx.onHold(fmt.Sprintf("scope %q: retiring it", p))
 	}
 	if want := c.GetExpectedEpoch(); want != 0 {
 		if err := checkEpoch(s, p, want); err != nil {

@@ -88,6 +88,8 @@ func (s *script) line(line string) {
 		}
 	case "show":
 		s.show()
+	case "restore":
+		s.restore(a)
 	case "route":
 		key, err := scope.ParseBytes(a.pos(0))
 		if err != nil {
@@ -210,6 +212,9 @@ func eventText(e Event) string {
 	}
 	set, body := 0, ""
 	add := func(text string) { set, body = set+1, text }
+	if e.Cluster != nil {
+		add(clusterText(*e.Cluster))
+	}
 	if e.Node != nil {
 		add(nodeText(*e.Node))
 	}
@@ -242,6 +247,9 @@ func nodeText(n Node) string {
 	if n.Fenced {
 		text += " fenced"
 	}
+	if n.Incarnation > 1 {
+		text += field("met", n.Incarnation)
+	}
 	return text
 }
 
@@ -249,6 +257,9 @@ func scopeText(s *scope.Scope) string {
 	text := fmt.Sprintf("scope %q %s owner=%s epoch=%d", s.Prefix.Text(), describe(s), s.Owner, s.Epoch)
 	if s.Armed {
 		text += " armed"
+	}
+	if s.Released {
+		text += " released"
 	}
 	return text + field("quiesced", string(s.Quiesced))
 }
@@ -264,7 +275,7 @@ func moveText(m migration.Move) string {
 
 func (s *script) show() {
 	c := s.state.Cluster()
-	fmt.Fprintf(&s.out, "  cluster %s index=%d config=%d next=%d\n", c.ID, s.state.Index(), s.state.ConfigIndex(), c.NextEpoch)
+	fmt.Fprintf(&s.out, "  cluster %s index=%d config=%d next=%d%s\n", c.ID, s.state.Index(), s.state.ConfigIndex(), c.NextEpoch, incarnationText(c))
 	for n := range s.state.Nodes() {
 		fmt.Fprintf(&s.out, "  %s\n", nodeText(n))
 	}
@@ -373,7 +384,7 @@ func (a args) command(t *testing.T) Command {
 	case "node":
 		return &SetNode{Id: a.pos(0), Addr: a.pos(1)}
 	case "rmnode":
-		return &RemoveNode{Id: a.pos(0)}
+		return &RemoveNode{Id: a.pos(0), SourceFenced: a.text("fenced"), SourceFencedIdentity: a.text("identity")}
 	case "declare":
 		return &Declare{Prefix: a.prefix(t, 0), Writer: a.text("writer"), Fallback: a.text("fallback"), Failover: a.text("failover"),
 			Lease: a.text("lease"), ExpectedEpoch: a.num(t, "epoch"), SourceFenced: a.text("fenced"),
@@ -386,6 +397,8 @@ func (a args) command(t *testing.T) Command {
 	case "force":
 		return &Force{Id: a.pos(0), Prefix: a.prefix(t, 1), To: a.text("to"), ExpectedEpoch: a.num(t, "epoch"),
 			AcceptLoss: a.has("accept-loss"), SourceFenced: a.text("fenced"), SourceFencedIdentity: a.text("identity"), Reason: a.text("reason")}
+	case "release":
+		return &Release{Prefix: a.prefix(t, 0), SourceFenced: a.has("fenced"), Reason: a.text("reason"), Incarnation: a.num(t, "inc")}
 	}
 	return a.moveCommand(t)
 }

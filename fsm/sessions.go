@@ -158,7 +158,7 @@ func (tx *txn) checkIdentity(n nodeRecord, identity string) *api.Error {
 		why = fmt.Sprintf("it owns %d scopes", n.uses.owned)
 	case n.uses.tombstones > 0:
 		why = fmt.Sprintf("it may not know yet that %d of its scopes are retired", n.uses.tombstones)
-	case n.Incarnation != tx.cluster.Incarnation || n.Tag != tx.cluster.Tag:
+	case !tx.Met(n.Node):
 		why = "it has not met this incarnation of the cluster"
 	default:
 		return nil

@@ -30,6 +30,11 @@ type Cluster struct {
 	Incarnation uint64 // raised at every restore; with an epoch it is a fencing token
 	Tag         string // tells two incarnations of the same number apart
 	NextEpoch   uint64 // the epoch the next tenure gets; 0 means 1
+	// Hold is set by a restore: no scope is served that is not released, until
+	// every declared node has met the incarnation, and then only if the restore
+	// was Complete: the admin stated that no other node was declared since the backup.
+	Hold     bool
+	Complete bool // only with Hold
 }
 
 // Node is a declared data node.
@@ -103,8 +108,9 @@ type State struct {
 	cleanups    cleanupTable
 	sessions    sessionTable
 	heirs       heirTable
-	unarmed     awaiting // scopes that need a lease, until their owner knows it
-	retired     awaiting // tombstones, until their owner knows it
+	unarmed     awaiting              // scopes that need a lease, until their owner knows it
+	retired     awaiting              // tombstones, until their owner knows it
+	unmet       scope.Index[struct{}] // ids of the nodes that have not met this incarnation
 	dedup       ring
 }
 
@@ -123,8 +129,15 @@ func (s State) Scopes() scope.Table { return s.scopes }
 // Moves is the table of moves.
 func (s State) Moves() migration.Table { return s.moves }
 
-// Route gives the verdict for key as seen from the node as.
-func (s State) Route(key []byte, as scope.NodeID) scope.Routing { return s.scopes.Route(key, as) }
+// Route gives the verdict for key as seen from the node as. It takes no lock and
+// does not allocate.
+func (s State) Route(key []byte, as scope.NodeID) scope.Routing {
+	r := s.scopes.Route(key, as)
+	if s.cluster.Hold {
+		return r.OnHold()
+	}
+	return r
+}
 
 // Node returns the node with this id.
 func (s State) Node(id scope.NodeID) (Node, bool) {

@@ -9,7 +9,7 @@ const (
 	Unknown     Verdict = iota
 	Owned               // the asking node is the owner
 	Misdirected         // another node is the owner
-	Quiesced            // the scope is moving and takes no writes from anyone
+	Quiesced            // the scope is moving, or on hold, and takes no writes from anyone
 )
 
 // String is the verdict in upper case, as it stands on the wire.
@@ -39,9 +39,19 @@ func (r Routing) IsLocalWriter() bool { return r.Verdict == Owned }
 // IsMisdirected reports whether another node owns the key.
 func (r Routing) IsMisdirected() bool { return r.Verdict == Misdirected }
 
-// Target is the node to turn to: the owner if Misdirected, the target of the
-// move if Quiesced, else "".
+// Target is the node to turn to: the owner if Misdirected; if Quiesced the target
+// of the move or, on hold, the owner; else "".
 func (r Routing) Target() NodeID { return r.target }
+
+// OnHold is the verdict while the cluster holds: nobody may write a scope that is
+// not released. Whether it does is not in the scopes' records, as one change of
+// the cluster's is about all of them.
+func (r Routing) OnHold() Routing {
+	if r.Scope == nil || r.Scope.Released {
+		return r
+	}
+	return Routing{Quiesced, r.Scope, r.Scope.Owner}
+}
 
 // Route gives the verdict for key as seen from the node self. It takes no lock
 // and does not allocate.

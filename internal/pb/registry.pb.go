@@ -165,6 +165,7 @@ type Command struct {
 	//	*Command_Expire
 	//	*Command_Ack
 	//	*Command_FenceNode
+	//	*Command_Release
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -369,6 +370,15 @@ func (x *Command) GetFenceNode() *FenceNode {
 	return nil
 }
 
+func (x *Command) GetRelease() *Release {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Release); ok {
+			return x.Release
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -445,6 +455,10 @@ type Command_FenceNode struct {
 	FenceNode *FenceNode `protobuf:"bytes,18,opt,name=fence_node,json=fenceNode,proto3,oneof"`
 }
 
+type Command_Release struct {
+	Release *Release `protobuf:"bytes,19,opt,name=release,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_SetNode) isCommand_Kind() {}
@@ -480,6 +494,8 @@ func (*Command_Expire) isCommand_Kind() {}
 func (*Command_Ack) isCommand_Kind() {}
 
 func (*Command_FenceNode) isCommand_Kind() {}
+
+func (*Command_Release) isCommand_Kind() {}
 
 // InitCluster names the cluster; the first one applied wins.
 type InitCluster struct {
@@ -579,10 +595,13 @@ func (x *SetNode) GetAddr() string {
 }
 
 type RemoveNode struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Admin's word that this node is off. Needed while the cluster holds and the node has not met the incarnation.
+	SourceFenced         string `protobuf:"bytes,2,opt,name=source_fenced,json=sourceFenced,proto3" json:"source_fenced,omitempty"`
+	SourceFencedIdentity string `protobuf:"bytes,3,opt,name=source_fenced_identity,json=sourceFencedIdentity,proto3" json:"source_fenced_identity,omitempty"` // as in Declare
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *RemoveNode) Reset() {
@@ -618,6 +637,20 @@ func (*RemoveNode) Descriptor() ([]byte, []int) {
 func (x *RemoveNode) GetId() string {
 	if x != nil {
 		return x.Id
+	}
+	return ""
+}
+
+func (x *RemoveNode) GetSourceFenced() string {
+	if x != nil {
+		return x.SourceFenced
+	}
+	return ""
+}
+
+func (x *RemoveNode) GetSourceFencedIdentity() string {
+	if x != nil {
+		return x.SourceFencedIdentity
 	}
 	return ""
 }
@@ -1769,6 +1802,76 @@ func (x *FenceNode) GetIdentity() string {
 	return ""
 }
 
+// Release serves a scope although the cluster holds since a restore.
+type Release struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Prefix []byte                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Admin's word that every node which has not met this incarnation is off.
+	SourceFenced  bool   `protobuf:"varint,2,opt,name=source_fenced,json=sourceFenced,proto3" json:"source_fenced,omitempty"`
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Incarnation   uint64 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // that the word is about; 0: not compared
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Release) Reset() {
+	*x = Release{}
+	mi := &file_internal_pb_registry_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Release) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Release) ProtoMessage() {}
+
+func (x *Release) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Release.ProtoReflect.Descriptor instead.
+func (*Release) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Release) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *Release) GetSourceFenced() bool {
+	if x != nil {
+		return x.SourceFenced
+	}
+	return false
+}
+
+func (x *Release) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Release) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
 // Result answers one command. It is kept in the dedup ring, so that a retry
 // gets the same answer.
 type Result struct {
@@ -1789,7 +1892,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_internal_pb_registry_proto_msgTypes[22]
+	mi := &file_internal_pb_registry_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1801,7 +1904,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[22]
+	mi := &file_internal_pb_registry_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1814,7 +1917,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{22}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Result) GetCode() string {
@@ -1906,7 +2009,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	mi := &file_internal_pb_registry_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2021,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	mi := &file_internal_pb_registry_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2034,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{23}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Record) GetKind() isRecord_Kind {
@@ -2059,13 +2162,15 @@ type ClusterRecord struct {
 	ConfigIndex    uint64                 `protobuf:"varint,5,opt,name=config_index,json=configIndex,proto3" json:"config_index,omitempty"`
 	NextEpoch      uint64                 `protobuf:"varint,6,opt,name=next_epoch,json=nextEpoch,proto3" json:"next_epoch,omitempty"`
 	DedupFloor     uint64                 `protobuf:"varint,7,opt,name=dedup_floor,json=dedupFloor,proto3" json:"dedup_floor,omitempty"`
+	Hold           bool                   `protobuf:"varint,8,opt,name=hold,proto3" json:"hold,omitempty"`
+	Complete       bool                   `protobuf:"varint,9,opt,name=complete,proto3" json:"complete,omitempty"` // of a hold: no other node was declared since the backup
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ClusterRecord) Reset() {
 	*x = ClusterRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	mi := &file_internal_pb_registry_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +2182,7 @@ func (x *ClusterRecord) String() string {
 func (*ClusterRecord) ProtoMessage() {}
 
 func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	mi := &file_internal_pb_registry_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +2195,7 @@ func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRecord.ProtoReflect.Descriptor instead.
 func (*ClusterRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{24}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ClusterRecord) GetId() string {
@@ -2142,6 +2247,20 @@ func (x *ClusterRecord) GetDedupFloor() uint64 {
 	return 0
 }
 
+func (x *ClusterRecord) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
+}
+
+func (x *ClusterRecord) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
 type NodeRecord struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2158,7 +2277,7 @@ type NodeRecord struct {
 
 func (x *NodeRecord) Reset() {
 	*x = NodeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	mi := &file_internal_pb_registry_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2170,7 +2289,7 @@ func (x *NodeRecord) String() string {
 func (*NodeRecord) ProtoMessage() {}
 
 func (x *NodeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	mi := &file_internal_pb_registry_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2183,7 +2302,7 @@ func (x *NodeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRecord.ProtoReflect.Descriptor instead.
 func (*NodeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{25}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *NodeRecord) GetId() string {
@@ -2255,7 +2374,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2267,7 +2386,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2280,7 +2399,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{26}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SessionRecord) GetId() string {
@@ -2330,13 +2449,14 @@ type ScopeRecord struct {
 	Armed         bool                   `protobuf:"varint,8,opt,name=armed,proto3" json:"armed,omitempty"`
 	Changed       uint64                 `protobuf:"varint,9,opt,name=changed,proto3" json:"changed,omitempty"`
 	Quiesced      string                 `protobuf:"bytes,10,opt,name=quiesced,proto3" json:"quiesced,omitempty"`
+	Released      bool                   `protobuf:"varint,11,opt,name=released,proto3" json:"released,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ScopeRecord) Reset() {
 	*x = ScopeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2468,7 @@ func (x *ScopeRecord) String() string {
 func (*ScopeRecord) ProtoMessage() {}
 
 func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2481,7 @@ func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeRecord.ProtoReflect.Descriptor instead.
 func (*ScopeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{27}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ScopeRecord) GetPrefix() []byte {
@@ -2434,6 +2554,13 @@ func (x *ScopeRecord) GetQuiesced() string {
 	return ""
 }
 
+func (x *ScopeRecord) GetReleased() bool {
+	if x != nil {
+		return x.Released
+	}
+	return false
+}
+
 type TombstoneRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Prefix        []byte                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
@@ -2446,7 +2573,7 @@ type TombstoneRecord struct {
 
 func (x *TombstoneRecord) Reset() {
 	*x = TombstoneRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2458,7 +2585,7 @@ func (x *TombstoneRecord) String() string {
 func (*TombstoneRecord) ProtoMessage() {}
 
 func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2471,7 +2598,7 @@ func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TombstoneRecord.ProtoReflect.Descriptor instead.
 func (*TombstoneRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{28}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TombstoneRecord) GetPrefix() []byte {
@@ -2513,7 +2640,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +2652,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +2665,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{29}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Stamp) GetPhase() string {
@@ -2589,7 +2716,7 @@ type MoveRecord struct {
 
 func (x *MoveRecord) Reset() {
 	*x = MoveRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2601,7 +2728,7 @@ func (x *MoveRecord) String() string {
 func (*MoveRecord) ProtoMessage() {}
 
 func (x *MoveRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2614,7 +2741,7 @@ func (x *MoveRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRecord.ProtoReflect.Descriptor instead.
 func (*MoveRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{30}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *MoveRecord) GetId() string {
@@ -2763,7 +2890,7 @@ type CleanupRecord struct {
 
 func (x *CleanupRecord) Reset() {
 	*x = CleanupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2775,7 +2902,7 @@ func (x *CleanupRecord) String() string {
 func (*CleanupRecord) ProtoMessage() {}
 
 func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2788,7 +2915,7 @@ func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupRecord.ProtoReflect.Descriptor instead.
 func (*CleanupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{31}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CleanupRecord) GetNode() string {
@@ -2838,7 +2965,7 @@ type DedupRecord struct {
 
 func (x *DedupRecord) Reset() {
 	*x = DedupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	mi := &file_internal_pb_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2850,7 +2977,7 @@ func (x *DedupRecord) String() string {
 func (*DedupRecord) ProtoMessage() {}
 
 func (x *DedupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	mi := &file_internal_pb_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2863,7 +2990,7 @@ func (x *DedupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DedupRecord.ProtoReflect.Descriptor instead.
 func (*DedupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{32}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DedupRecord) GetChunk() uint64 {
@@ -2906,7 +3033,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x123\n" +
-	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\"\x88\b\n" +
+	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\"\xbf\b\n" +
 	"\aCommand\x12B\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1d.scoperegistry.v1.InitClusterH\x00R\vinitCluster\x126\n" +
 	"\bset_node\x18\x02 \x01(\v2\x19.scoperegistry.v1.SetNodeH\x00R\asetNode\x12?\n" +
@@ -2929,16 +3056,19 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x06expire\x18\x10 \x01(\v2\x18.scoperegistry.v1.ExpireH\x00R\x06expire\x12)\n" +
 	"\x03ack\x18\x11 \x01(\v2\x15.scoperegistry.v1.AckH\x00R\x03ack\x12<\n" +
 	"\n" +
-	"fence_node\x18\x12 \x01(\v2\x1b.scoperegistry.v1.FenceNodeH\x00R\tfenceNodeB\x06\n" +
+	"fence_node\x18\x12 \x01(\v2\x1b.scoperegistry.v1.FenceNodeH\x00R\tfenceNode\x125\n" +
+	"\arelease\x18\x13 \x01(\v2\x19.scoperegistry.v1.ReleaseH\x00R\areleaseB\x06\n" +
 	"\x04kind\"\x1d\n" +
 	"\vInitCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"-\n" +
 	"\aSetNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04addr\x18\x02 \x01(\tR\x04addr\"\x1c\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\"w\n" +
 	"\n" +
 	"RemoveNode\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x89\x02\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12#\n" +
+	"\rsource_fenced\x18\x02 \x01(\tR\fsourceFenced\x124\n" +
+	"\x16source_fenced_identity\x18\x03 \x01(\tR\x14sourceFencedIdentity\"\x89\x02\n" +
 	"\aDeclare\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x16\n" +
 	"\x06writer\x18\x02 \x01(\tR\x06writer\x12\x1a\n" +
@@ -3029,7 +3159,12 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x04view\x18\x02 \x01(\x04R\x04view\";\n" +
 	"\tFenceNode\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
-	"\bidentity\x18\x02 \x01(\tR\bidentity\"\xfd\x01\n" +
+	"\bidentity\x18\x02 \x01(\tR\bidentity\"\x80\x01\n" +
+	"\aRelease\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12#\n" +
+	"\rsource_fenced\x18\x02 \x01(\bR\fsourceFenced\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"\xfd\x01\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x14\n" +
@@ -3050,7 +3185,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x04move\x18\x05 \x01(\v2\x1c.scoperegistry.v1.MoveRecordH\x00R\x04move\x12;\n" +
 	"\acleanup\x18\x06 \x01(\v2\x1f.scoperegistry.v1.CleanupRecordH\x00R\acleanup\x125\n" +
 	"\x05dedup\x18\a \x01(\v2\x1d.scoperegistry.v1.DedupRecordH\x00R\x05dedupB\x06\n" +
-	"\x04kind\"\xe3\x01\n" +
+	"\x04kind\"\x93\x02\n" +
 	"\rClusterRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12'\n" +
@@ -3060,7 +3195,9 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\n" +
 	"next_epoch\x18\x06 \x01(\x04R\tnextEpoch\x12\x1f\n" +
 	"\vdedup_floor\x18\a \x01(\x04R\n" +
-	"dedupFloor\"\x84\x02\n" +
+	"dedupFloor\x12\x12\n" +
+	"\x04hold\x18\b \x01(\bR\x04hold\x12\x1a\n" +
+	"\bcomplete\x18\t \x01(\bR\bcomplete\"\x84\x02\n" +
 	"\n" +
 	"NodeRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -3077,7 +3214,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"token_hash\x18\x02 \x01(\fR\ttokenHash\x12\x16\n" +
 	"\x06opened\x18\x03 \x01(\x04R\x06opened\x12\x12\n" +
 	"\x04view\x18\x04 \x01(\x04R\x04view\x12\x18\n" +
-	"\aconcern\x18\x05 \x01(\x04R\aconcern\"\x83\x02\n" +
+	"\aconcern\x18\x05 \x01(\x04R\aconcern\"\x9f\x02\n" +
 	"\vScopeRecord\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x16\n" +
 	"\x06writer\x18\x02 \x01(\tR\x06writer\x12\x1a\n" +
@@ -3089,7 +3226,8 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x05armed\x18\b \x01(\bR\x05armed\x12\x18\n" +
 	"\achanged\x18\t \x01(\x04R\achanged\x12\x1a\n" +
 	"\bquiesced\x18\n" +
-	" \x01(\tR\bquiesced\"z\n" +
+	" \x01(\tR\bquiesced\x12\x1a\n" +
+	"\breleased\x18\v \x01(\bR\breleased\"z\n" +
 	"\x0fTombstoneRecord\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x14\n" +
@@ -3148,7 +3286,7 @@ func file_internal_pb_registry_proto_rawDescGZIP() []byte {
 	return file_internal_pb_registry_proto_rawDescData
 }
 
-var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_internal_pb_registry_proto_goTypes = []any{
 	(*Entry)(nil),           // 0: scoperegistry.v1.Entry
 	(*Envelope)(nil),        // 1: scoperegistry.v1.Envelope
@@ -3172,17 +3310,18 @@ var file_internal_pb_registry_proto_goTypes = []any{
 	(*Expire)(nil),          // 19: scoperegistry.v1.Expire
 	(*Ack)(nil),             // 20: scoperegistry.v1.Ack
 	(*FenceNode)(nil),       // 21: scoperegistry.v1.FenceNode
-	(*Result)(nil),          // 22: scoperegistry.v1.Result
-	(*Record)(nil),          // 23: scoperegistry.v1.Record
-	(*ClusterRecord)(nil),   // 24: scoperegistry.v1.ClusterRecord
-	(*NodeRecord)(nil),      // 25: scoperegistry.v1.NodeRecord
-	(*SessionRecord)(nil),   // 26: scoperegistry.v1.SessionRecord
-	(*ScopeRecord)(nil),     // 27: scoperegistry.v1.ScopeRecord
-	(*TombstoneRecord)(nil), // 28: scoperegistry.v1.TombstoneRecord
-	(*Stamp)(nil),           // 29: scoperegistry.v1.Stamp
-	(*MoveRecord)(nil),      // 30: scoperegistry.v1.MoveRecord
-	(*CleanupRecord)(nil),   // 31: scoperegistry.v1.CleanupRecord
-	(*DedupRecord)(nil),     // 32: scoperegistry.v1.DedupRecord
+	(*Release)(nil),         // 22: scoperegistry.v1.Release
+	(*Result)(nil),          // 23: scoperegistry.v1.Result
+	(*Record)(nil),          // 24: scoperegistry.v1.Record
+	(*ClusterRecord)(nil),   // 25: scoperegistry.v1.ClusterRecord
+	(*NodeRecord)(nil),      // 26: scoperegistry.v1.NodeRecord
+	(*SessionRecord)(nil),   // 27: scoperegistry.v1.SessionRecord
+	(*ScopeRecord)(nil),     // 28: scoperegistry.v1.ScopeRecord
+	(*TombstoneRecord)(nil), // 29: scoperegistry.v1.TombstoneRecord
+	(*Stamp)(nil),           // 30: scoperegistry.v1.Stamp
+	(*MoveRecord)(nil),      // 31: scoperegistry.v1.MoveRecord
+	(*CleanupRecord)(nil),   // 32: scoperegistry.v1.CleanupRecord
+	(*DedupRecord)(nil),     // 33: scoperegistry.v1.DedupRecord
 }
 var file_internal_pb_registry_proto_depIdxs = []int32{
 	2,  // 0: scoperegistry.v1.Envelope.command:type_name -> scoperegistry.v1.Command
@@ -3204,27 +3343,28 @@ var file_internal_pb_registry_proto_depIdxs = []int32{
 	19, // 16: scoperegistry.v1.Command.expire:type_name -> scoperegistry.v1.Expire
 	20, // 17: scoperegistry.v1.Command.ack:type_name -> scoperegistry.v1.Ack
 	21, // 18: scoperegistry.v1.Command.fence_node:type_name -> scoperegistry.v1.FenceNode
-	4,  // 19: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
-	6,  // 20: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
-	11, // 21: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
-	11, // 22: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
-	24, // 23: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
-	25, // 24: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
-	27, // 25: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
-	28, // 26: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
-	30, // 27: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
-	31, // 28: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
-	32, // 29: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
-	26, // 30: scoperegistry.v1.NodeRecord.session:type_name -> scoperegistry.v1.SessionRecord
-	11, // 31: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
-	11, // 32: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
-	29, // 33: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
-	22, // 34: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	22, // 19: scoperegistry.v1.Command.release:type_name -> scoperegistry.v1.Release
+	4,  // 20: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
+	6,  // 21: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
+	11, // 22: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
+	11, // 23: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
+	25, // 24: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
+	26, // 25: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
+	28, // 26: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
+	29, // 27: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
+	31, // 28: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
+	32, // 29: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
+	33, // 30: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
+	27, // 31: scoperegistry.v1.NodeRecord.session:type_name -> scoperegistry.v1.SessionRecord
+	11, // 32: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
+	11, // 33: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
+	30, // 34: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
+	23, // 35: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_internal_pb_registry_proto_init() }
@@ -3251,8 +3391,9 @@ func file_internal_pb_registry_proto_init() {
 		(*Command_Expire)(nil),
 		(*Command_Ack)(nil),
 		(*Command_FenceNode)(nil),
+		(*Command_Release)(nil),
 	}
-	file_internal_pb_registry_proto_msgTypes[23].OneofWrappers = []any{
+	file_internal_pb_registry_proto_msgTypes[24].OneofWrappers = []any{
 		(*Record_Cluster)(nil),
 		(*Record_Node)(nil),
 		(*Record_Scope)(nil),
@@ -3267,7 +3408,7 @@ func file_internal_pb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_pb_registry_proto_rawDesc), len(file_internal_pb_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
