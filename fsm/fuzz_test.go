@@ -26,6 +26,7 @@ func samples() []Command {
 		&Declare{Prefix: []byte("s"), Writer: "n1", Fallback: "n2"}, &Ack{Session: "s1", View: 4},
 		&StartMove{Id: "m2", Prefix: []byte("s"), From: "n1", To: "n2"}, &Shipped{Move: "m2", Session: "s1"}, &Abort{Move: "m2", Session: "s3"},
 		&Expire{Session: "s1"}, &CloseSession{Session: "s3"}, &FenceNode{Node: "n1", Identity: "i1"},
+		&Release{Prefix: []byte("s"), SourceFenced: true, Reason: "off"},
 	}
 }
 

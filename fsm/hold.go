@@ -65,9 +65,10 @@ func (s State) unmetText() string {
 	return "not yet: " + strings.Join(names, ", ")
 }
 
-// onHold refuses what must wait until the hold ends.
+// onHold refuses what must wait until the hold ends. Not with UNAVAILABLE, upon
+// which clients ask again with the same request id: this refusal is remembered.
 func (tx *txn) onHold(what string) *api.Error {
-	return refuse(api.Unavailable, "%s must wait: %s", what, tx.HoldText())
+	return refuse(api.WrongPhase, "%s must wait: %s", what, tx.HoldText())
 }
 
 // endHold ends the hold when nothing is left that it waits for. It is asked

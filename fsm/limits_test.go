@@ -154,7 +154,7 @@ func TestRefusalsAreBounded(t *testing.T) {
 		&OpenSession{Node: text}, &OpenSession{Node: "n1", Identity: text}, &OpenSession{Node: "n1", Identity: "i", Session: text},
 		&OpenSession{Node: "n1", Identity: "i", Session: "s", TokenHash: prefix}, &OpenSession{Node: "n1", Identity: "i", Session: "s", TokenHash: tokenHash("t"), Incarnation: 1, IncarnationTag: text},
 		&CloseSession{Session: text}, &Expire{Session: text}, &Expire{Session: text, Term: 1}, &Ack{Session: text}, &FenceNode{Node: text}, &FenceNode{Node: "n1", Identity: text},
-		&Cleaned{Node: "n1", Prefix: []byte("a:"), Session: text},
+		&Cleaned{Node: "n1", Prefix: []byte("a:"), Session: text}, &Release{Prefix: prefix}, &Release{Prefix: []byte("a:"), Reason: text},
 	}
 	for i, c := range append(commands, huge...) {
 		results, ok := f.Apply(commandAt(t, uint64(i)+1, c)).([]*Result)

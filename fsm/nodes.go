@@ -72,7 +72,7 @@ func (tx *txn) removeNode(c *RemoveNode) *api.Error {
 	// has not may still write what it was given after the backup.
 	if word := fencedWord(c); tx.cluster.Hold && !tx.Met(n.Node) {
 		if word.node != n.ID {
-			return tx.onHold(fmt.Sprintf("removing node %q, which has not met this incarnation, without the word with source-fenced %s that it is off", n.ID, n.ID))
+			return tx.onHold(fmt.Sprintf("removing node %q without source-fenced %s, the word that it is off,", n.ID, n.ID))
 		}
 		if err := tx.checkFenced(word); err != nil {
 			return err

@@ -28,6 +28,9 @@ func drawCommand(t *rapid.T, s State) Command {
 	if sc, ok := pick(t, s); ok && evenly(t) > 3 {
 		prefix, node = sc.Prefix.Bytes(), string(sc.Owner)
 	}
+	if s.Cluster().Hold && evenly(t) < 5 {
+		return drawOnHold(t, s, prefix)
+	}
 	if evenly(t) > 9 {
 		return drawSession(t, s)
 	}
@@ -36,7 +39,7 @@ func drawCommand(t *rapid.T, s State) Command {
 	case 0:
 		return &SetNode{Id: node, Addr: rapid.SampledFrom([]string{"h:1", "h:2", "bad"}).Draw(t, "addr")}
 	case 1:
-		return &RemoveNode{Id: node}
+		return &RemoveNode{Id: node, SourceFenced: fenced(t, node), SourceFencedIdentity: identityOf(t, s, node)}
 	case 2, 3:
 		return drawDeclare(t, s, prefix, node, other)
 	case 4:
@@ -201,9 +204,13 @@ func TestAnyLog(t *testing.T) {
 		s, twin := nodes, nodes
 		steps := rapid.IntRange(60, 90).Draw(t, "steps")
 		cut := rapid.IntRange(0, steps-1).Draw(t, "snapshot at")
+		restoring := rapid.IntRange(-steps/2, steps-1).Draw(t, "restore at") // or not at all
 		for i := range steps {
 			if i == cut {
 				twin = reload(t, s)
+			}
+			if i == restoring {
+				s, twin = drawRestore(t, s, twin, counts)
 			}
 			e := Envelope{RequestID: fmt.Sprintf("%d-%032x", s.Index(), i), Actor: "ann", Command: drawCommand(t, s)}
 			at := At{Index: s.Index() + 1, Term: 1, TimeMS: int64(i)}
@@ -217,6 +224,7 @@ func TestAnyLog(t *testing.T) {
 			checkRoutes(t, next)
 			checkSessionRules(t, s, next, e.Command, r)
 			checkConcern(t, s, next, events)
+			checkHoldRules(t, s, next, e.Command)
 			for _, ev := range events {
 				counts[ev.Cause]++
 			}
@@ -233,7 +241,9 @@ func TestAnyLog(t *testing.T) {
 		"*pb.Cleaned ", "*pb.Batch ", "*pb.Declare OVERLAP", "*pb.RemoveNode NODE_IN_USE", "*pb.Retire MOVE_IN_FLIGHT", "*pb.Abort ",
 		"*pb.OpenSession ", "*pb.OpenSession SESSION_BUSY", "*pb.OpenSession IDENTITY_CHANGED", "*pb.OpenSession STALE_EPOCH", "*pb.CloseSession ", "*pb.Expire ",
 		"*pb.Expire STALE_EPOCH", "*pb.Ack ", "*pb.Ack SESSION_EXPIRED", "*pb.FenceNode ", "*pb.Force SESSION_BUSY",
-		"*pb.StartMove NODE_DOWN", "*pb.Cleaned SESSION_BUSY", "takeover", "armed", "acked"} {
+		"*pb.StartMove NODE_DOWN", "*pb.Cleaned SESSION_BUSY", "takeover", "armed", "acked",
+		"restore", "hold-ended", "*pb.Release ", "*pb.Release NODE_DOWN", "*pb.Release INVALID", "*pb.Retire WRONG_PHASE", "*pb.StartMove WRONG_PHASE",
+		"*pb.RemoveNode WRONG_PHASE"} {
 		if counts[want] == 0 {
 			t.Errorf("no log reached %q; the generator is too weak: %v", want, counts)
 		}
@@ -303,6 +313,9 @@ func checkRoutes(t *rapid.T, s State) {
 			if m.Prefix == sc.Prefix && m.Phase != migration.Copying {
 				want, target = scope.Quiesced, m.To
 			}
+		}
+		if s.Cluster().Hold && !sc.Released {
+			want, target = scope.Quiesced, sc.Owner
 		}
 	}
 	if got := s.Route([]byte(key), as); got.Verdict != want || got.Target() != target {

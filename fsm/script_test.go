@@ -51,6 +51,9 @@ func (s *script) perform(d *datadriven.TestData) {
 		if d.HasArg("fresh") {
 			s.found()
 		}
+		if d.HasArg("empty") {
+			s.state = State{}
+		}
 		for _, line := range lines {
 			fmt.Fprintf(&s.out, "> %s\n", line)
 			s.line(line)

@@ -31,8 +31,8 @@ func drawSession(t *rapid.T, s State) Command {
 }
 
 func drawOpen(t *rapid.T, s State, n nodeRecord, view uint64) Command {
-	c := &OpenSession{Node: string(n.ID), Session: fmt.Sprintf("s%d", s.Index()), Identity: n.Identity, View: view, Incarnation: 1,
-		IncarnationTag: rapid.SampledFrom([]string{"c1", "c1", "c1", "c1", "c2"}).Draw(t, "tag"), TokenHash: tokenHash(fmt.Sprintf("t%d", s.Index()))}
+	c := &OpenSession{Node: string(n.ID), Session: fmt.Sprintf("s%d", s.Index()), Identity: n.Identity, View: view, Incarnation: s.cluster.Incarnation,
+		IncarnationTag: rapid.SampledFrom([]string{s.cluster.Tag, s.cluster.Tag, s.cluster.Tag, s.cluster.Tag, "c2"}).Draw(t, "tag"), TokenHash: tokenHash(fmt.Sprintf("t%d", s.Index()))}
 	if n.ID == "" {
 		c.Node = "n1"
 	}

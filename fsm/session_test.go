@@ -156,10 +156,13 @@ func TestLoaderRefusesContradictingSessions(t *testing.T) {
 
 // After a restore the cluster has another incarnation. Until the node has met it
 // another identity is refused, although it owns nothing: what it owned may be in
-// what the restore lost. No command raises the incarnation yet, so that the test does.
+// what the restore lost.
 func TestAnotherIdentityMustHaveMetTheIncarnation(t *testing.T) {
 	s := applied(t, opened(t, founded(t), "n1"), &CloseSession{Session: "n1-s"})
-	s.cluster.Incarnation, s.cluster.Tag = 2, "c1-restored"
+	s, _, err := s.Restored(Restoration{Incarnation: 2, Tag: "c1-restored", Index: s.Index() + 1})
+	if err != nil {
+		t.Fatal(err)
+	}
 	open := func(identity string) Command {
 		return &OpenSession{Node: "n1", Session: "of-" + identity, Identity: identity, TokenHash: tokenHash("t"), Incarnation: 2, IncarnationTag: "c1-restored"}
 	}

@@ -59,6 +59,18 @@ func scriptLine(t *testing.T, table *scope.Table, cmd string, f []string) string
 		closed.Quiesced = scope.NodeID(text(1))
 		*table, _ = table.Replace(closed)
 		return "ok"
+	case "release": // prefix
+		s, ok := table.Get(scope.Prefix(text(0)))
+		if !ok {
+			return "no such scope"
+		}
+		released := *s
+		released.Released = true
+		*table, _ = table.Replace(released)
+		return "ok"
+	case "hold": // key as
+		r := table.Route([]byte(text(0)), scope.NodeID(f[1])).OnHold()
+		return strings.TrimSpace(fmt.Sprintf("%v %s", r.Verdict, r.Target()))
 	case "route": // key as [down…]
 		down := func(id scope.NodeID) bool { return strings.Contains(strings.Join(f[2:], " "), string(id)) }
 		r := table.Route([]byte(text(0)), scope.NodeID(f[1]))

@@ -67,6 +67,12 @@ func (c *cli) item(it api.WatchItem) error {
 func changeText(ch api.Change) string {
 	name, now := "", ""
 	switch {
+	case ch.Cluster != nil:
+		k := ch.Cluster
+		name, now = "cluster "+k.ID, fmt.Sprintf("incarnation %d", k.Incarnation)
+		if k.Hold {
+			now += ", on hold"
+		}
 	case ch.Node != nil:
 		name, now = "node "+ch.Node.ID, "at "+ch.Node.Addr
 	case ch.Scope != nil:

@@ -29,7 +29,7 @@ type Scope struct {
 	Failover    string `json:"failover"`
 	Lease       string `json:"lease"`
 	Armed       bool   `json:"armed"`
-	State       string `json:"state"`              // "owned" or "quiesced"
+	State       string `json:"state"`              // "owned", "quiesced" or, never in a watch, "held": there the cluster's record tells
 	Released    bool   `json:"released,omitempty"` // served although the cluster holds since a restore
 	Target      string `json:"target,omitempty"`   // node the scope moves to, while quiesced
 	Move        string `json:"move,omitempty"`     // id of the running move

@@ -22,7 +22,10 @@ func Route(st fsm.State, key []byte, as scope.NodeID) api.Route {
 	}
 	out.Prefix, out.Owner, out.Epoch, out.State = sc.Prefix.Text(), string(sc.Owner), sc.Epoch, Owned
 	out.Addr = st.Addr(sc.Owner)
-	if sc.Quiesced != "" {
+	switch {
+	case st.Held(sc):
+		out.State = Held
+	case sc.Quiesced != "":
 		out.State, out.Target, out.Addr = Quiesced, string(sc.Quiesced), st.Addr(sc.Quiesced)
 	}
 	return out
@@ -83,6 +86,8 @@ func why(st fsm.State, key []byte) string {
 	p := sc.Prefix
 	m, moving := st.Moves().MatchMigrating(key)
 	switch {
+	case st.Held(sc):
+		return fmt.Sprintf("The scope %q of owner %s takes no writes from anyone: %s.", p, sc.Owner, st.HoldText())
 	case sc.Quiesced != "" && moving:
 		return fmt.Sprintf("The scope %q takes no writes from anyone while move %s takes it from %s to %s (%s).", p, m.ID, m.From, m.To, m.Phase)
 	case sc.Quiesced != "":

@@ -9,7 +9,7 @@ import (
 
 // Clients parse the reply byte by byte: nothing before and nothing after.
 func TestRoute(t *testing.T) {
-	rest, closed, moved := declared(t), moving(t), flipped(t)
+	rest, closed, moved, held := declared(t), moving(t), flipped(t), restored(t, flipped(t), true)
 	for _, c := range []struct {
 		w       *world
 		key, as string
@@ -22,6 +22,9 @@ func TestRoute(t *testing.T) {
 		{closed, "\x00:", "a", `{"verdict":"QUIESCED","reply":"QUIESCED migrating to h:2","key":"\\x00:","prefix":"\\x00:","owner":"a","addr":"h:2","epoch":1,"target":"b","state":"quiesced","index":6}`},
 		{closed, "\x00:", "b", `{"verdict":"QUIESCED","reply":"QUIESCED migrating to h:2","key":"\\x00:","prefix":"\\x00:","owner":"a","addr":"h:2","epoch":1,"target":"b","state":"quiesced","index":6}`},
 		{moved, "\x00:", "a", `{"verdict":"MISDIRECTED","reply":"MISDIRECTED writer is h:2","key":"\\x00:","prefix":"\\x00:","owner":"b","addr":"h:2","epoch":2,"state":"owned","index":8}`},
+		{held, "\x00:", "b", `{"verdict":"QUIESCED","reply":"QUIESCED migrating to h:2","key":"\\x00:","prefix":"\\x00:","owner":"b","addr":"h:2","epoch":2,"state":"held","index":9}`},
+		{held, "\x00:", "a", `{"verdict":"QUIESCED","reply":"QUIESCED migrating to h:2","key":"\\x00:","prefix":"\\x00:","owner":"b","addr":"h:2","epoch":2,"state":"held","index":9}`},
+		{held, "\x00", "a", `{"verdict":"UNKNOWN","reply":"UNKNOWN","key":"\\x00","index":9}`},
 		{moved, "\x00", "a", `{"verdict":"UNKNOWN","reply":"UNKNOWN","key":"\\x00","index":8}`},
 	} {
 		is(t, c.key+" as "+c.as, Route(c.w.st, []byte(c.key), scope.NodeID(c.as)), c.want)
@@ -30,6 +33,9 @@ func TestRoute(t *testing.T) {
 
 func TestExplain(t *testing.T) {
 	rest, closed, moved := declared(t), moving(t), flipped(t)
+	held, open := restored(t, flipped(t), true), restored(t, declared(t), false)
+	held.meets("b")
+	open.meets("a", "b", "c")
 	copying := declared(t)
 	copying.do(&fsm.StartMove{Id: "m1", Prefix: []byte("\x00:"), From: "a", To: "b", Mode: "assisted", Precopy: true})
 	for _, c := range []struct {
@@ -43,6 +49,12 @@ func TestExplain(t *testing.T) {
 		{rest, "\x00:1", `The longest declared prefix of the key is "\x00:", owned by its writer a at epoch 1.`, true, false, 5},
 		{copying, "\x00:1", `The longest declared prefix of the key is "\x00:", owned by a at epoch 1, which accepts writes while move m1 copies it to b.`, true, true, 6},
 		{closed, "\x00:1", `The scope "\x00:" takes no writes from anyone while move m1 takes it from a to b (quiescing).`, true, true, 6},
+		{held, "\x00:1", `The scope "\x00:" of owner b takes no writes from anyone: the cluster holds since the restore that began incarnation 2, ` +
+			`until every declared node has opened a session in it (not yet: a, c); before that an admin's word with source-fenced, ` +
+			`that every node which has not met this incarnation is off, releases a scope.`, true, false, 8},
+		{open, "\x00:1", `The scope "\x00:" of owner a takes no writes from anyone: the cluster holds since the restore that began incarnation 2; ` +
+			`as nobody stated then that no other node was declared since the backup, this does not end by itself (all of them have): an admin's word with source-fenced, ` +
+			`that every node which has not met this incarnation is off, releases a scope.`, true, false, 5},
 		{moved, "\x00:1", `The longest declared prefix of the key is "\x00:", owned by its writer b at epoch 2.`, true, false, 8},
 	} {
 		e, changed := Explain(c.w.st, []byte(c.key), "a", 9000)

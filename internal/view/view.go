@@ -16,7 +16,13 @@ import (
 const (
 	Owned    = "owned"    // its owner may write
 	Quiesced = "quiesced" // nobody may, a move holds it closed
+	Held     = "held"     // nobody may, the cluster holds since a restore
 )
+
+// clusterRecord is the record of the cluster itself.
+func clusterRecord(c fsm.Cluster) api.ClusterRecord {
+	return api.ClusterRecord{ID: c.ID, Incarnation: c.Incarnation, Tag: c.Tag, Hold: c.Hold}
+}
 
 // Node is a declared node.
 func Node(n fsm.Node) api.Node { return api.Node{ID: string(n.ID), Addr: n.Addr} }
@@ -30,7 +36,8 @@ func NodeState(n fsm.Node) api.NodeState {
 	return out
 }
 
-// scopeRecord is the scope as its record has it, without what other records say.
+// scopeRecord is the scope as its record has it, without what other records say:
+// whether it is held is in that of the cluster.
 func scopeRecord(sc *scope.Scope, incarnation uint64) api.Scope {
 	out := api.Scope{
 		Prefix: sc.Prefix.Text(), Writer: string(sc.Writer), Fallback: string(sc.Fallback), Owner: string(sc.Owner),
@@ -47,6 +54,9 @@ func scopeRecord(sc *scope.Scope, incarnation uint64) api.Scope {
 func Scope(st fsm.State, sc *scope.Scope) api.Scope {
 	out := scopeRecord(sc, st.Cluster().Incarnation)
 	out.OwnerAddr = st.Addr(sc.Owner)
+	if st.Held(sc) {
+		out.State = Held
+	}
 	if m, ok := st.Moves().LookupMigrating(sc.Prefix); ok {
 		out.Move = m.ID
 	}
@@ -96,6 +106,9 @@ func Change(e fsm.Event, incarnation uint64, nowMS int64) api.Change {
 		out.Op = "delete"
 	}
 	switch {
+	case e.Cluster != nil:
+		c := clusterRecord(*e.Cluster)
+		out.Cluster = &c
 	case e.Node != nil:
 		n := NodeState(*e.Node)
 		out.Node = &n
@@ -115,16 +128,38 @@ func Change(e fsm.Event, incarnation uint64, nowMS int64) api.Change {
 	return out
 }
 
-// Records yields everything a watcher needs to know, as events that put it,
-// nodes first. Of the finished moves only what they left is in it.
+// Records yields everything a watcher needs to know, as events that put it. The
+// record of the cluster is the first, as views of two incarnations cannot be
+// compared. Of the finished moves those are in it, after the running ones and the
+// oldest first, that began the present tenure of a scope: by them a target that
+// was down at the flip learns that what it had sealed is to be served.
 func Records(st fsm.State) iter.Seq[fsm.Event] {
 	const everything = scope.Prefix("")
 	return func(yield func(fsm.Event) bool) {
-		_ = each(st.Nodes(), yield, func(n fsm.Node) fsm.Event { return fsm.Event{Node: &n} }) &&
+		_ = each(one(st.Cluster()), yield, func(c fsm.Cluster) fsm.Event { return fsm.Event{Cluster: &c} }) &&
+			each(st.Nodes(), yield, func(n fsm.Node) fsm.Event { return fsm.Event{Node: &n} }) &&
 			each(st.Scopes().Scopes(), yield, func(sc *scope.Scope) fsm.Event { return fsm.Event{Scope: sc} }) &&
 			each(st.Moves().Running(), yield, func(m migration.Move) fsm.Event { return fsm.Event{Move: &m} }) &&
+			each(tenures(st), yield, func(m migration.Move) fsm.Event { return fsm.Event{Move: &m} }) &&
 			each(st.CleanupsOver(everything), yield, func(c fsm.Cleanup) fsm.Event { return fsm.Event{Cleanup: &c} }) &&
 			each(st.TombstonesOver(everything), yield, func(t fsm.Tombstone) fsm.Event { return fsm.Event{Tombstone: &t} })
+	}
+}
+
+func one[T any](v T) iter.Seq[T] {
+	return func(yield func(T) bool) { yield(v) }
+}
+
+// tenures yields the finished moves that began the present tenure of a scope.
+// The moves are looked through and not the scopes: there are far fewer of them.
+func tenures(st fsm.State) iter.Seq[migration.Move] {
+	return func(yield func(migration.Move) bool) {
+		for m := range st.Moves().FinishedOldest() {
+			sc, ok := st.Scopes().Get(m.Prefix)
+			if ok && m.Phase == migration.Done && m.NewEpoch == sc.Epoch && !yield(m) {
+				return
+			}
+		}
 	}
 }
 

@@ -57,6 +57,25 @@ func flipped(t *testing.T) *world {
 	return w
 }
 
+// restored puts a world back as incarnation 2: the cluster holds.
+func restored(t *testing.T, w *world, complete bool) *world {
+	t.Helper()
+	w.index++
+	var err error
+	if w.st, w.events, err = w.st.Restored(fsm.Restoration{Incarnation: 2, Tag: "t2", Complete: complete, Index: w.index, TimeMS: 9000}); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// meets opens the node's first session in incarnation 2.
+func (w *world) meets(nodes ...string) {
+	w.t.Helper()
+	for _, id := range nodes {
+		w.do(&fsm.OpenSession{Node: id, Session: id + "-s", Identity: id + "-disk", TokenHash: make([]byte, fsm.TokenHashLen), Incarnation: 2, IncarnationTag: "t2"})
+	}
+}
+
 // is compares v, as JSON, with want byte by byte.
 func is(t *testing.T, what string, v any, want string) {
 	t.Helper()
@@ -90,6 +109,13 @@ func TestScope(t *testing.T) {
 	w := declared(t)
 	is(t, "at rest", Scope(w.st, w.scope("\x00:")), `{"prefix":"\\x00:","writer":"a","fallback":"c","owner":"a","owner_addr":"h:1","epoch":1,"incarnation":1,`+
 		`"failover":"auto","lease":"auto","armed":true,"state":"owned","changed_index":5}`)
+	w = restored(t, w, true)
+	is(t, "held", Scope(w.st, w.scope("\x00:")), `{"prefix":"\\x00:","writer":"a","fallback":"c","owner":"a","owner_addr":"h:1","epoch":1,"incarnation":2,`+
+		`"failover":"auto","lease":"auto","armed":true,"state":"held","changed_index":5}`)
+	w.meets("a")
+	w.do(&fsm.Release{Prefix: []byte("\x00:"), SourceFenced: true, Reason: "off"})
+	is(t, "released", Scope(w.st, w.scope("\x00:")), `{"prefix":"\\x00:","writer":"a","fallback":"c","owner":"a","owner_addr":"h:1","epoch":1,"incarnation":2,`+
+		`"failover":"auto","lease":"auto","armed":true,"state":"owned","released":true,"changed_index":5}`)
 	w = moving(t)
 	is(t, "moving", Scope(w.st, w.scope("\x00:")), `{"prefix":"\\x00:","writer":"a","fallback":"c","owner":"a","owner_addr":"h:1","epoch":1,"incarnation":1,`+
 		`"failover":"auto","lease":"auto","armed":true,"state":"quiesced","target":"b","move":"m1","changed_index":5}`)
@@ -113,6 +139,10 @@ func TestChange(t *testing.T) {
 		event fsm.Event
 		want  string
 	}{
+		{fsm.Event{Cause: "restore", Cluster: &fsm.Cluster{ID: "c1", Incarnation: 2, Tag: "t2", NextEpoch: 3, Hold: true}},
+			`{"cause":"restore","op":"put","cluster":{"id":"c1","incarnation":2,"incarnation_tag":"t2","hold":true}}`},
+		{fsm.Event{Cause: "hold-ended", Cluster: &fsm.Cluster{ID: "c1", Incarnation: 2, Tag: "t2"}},
+			`{"cause":"hold-ended","op":"put","cluster":{"id":"c1","incarnation":2,"incarnation_tag":"t2"}}`},
 		{fsm.Event{Cause: "set", Node: &fsm.Node{ID: "a", Addr: "h:1"}}, `{"cause":"set","op":"put","node":{"id":"a","addr":"h:1"}}`},
 		{fsm.Event{Cause: "remove", Deleted: true, Node: &fsm.Node{ID: "a", Addr: "h:1"}}, `{"cause":"remove","op":"delete","node":{"id":"a","addr":"h:1"}}`},
 		{fsm.Event{Cause: "quiescing", Scope: &scope.Scope{Prefix: "\xff", Writer: "a", Owner: "a", Epoch: 3, Quiesced: "b", Changed: 9}},
@@ -137,12 +167,27 @@ func TestItem(t *testing.T) {
 		`{"cause":"retire","op":"put","tombstone":{"prefix":"\\x00:","owner":"a","epoch":1,"retired_index":6}}]}`)
 }
 
-// What a watcher needs is there once, in the order of kinds; finished moves are
-// not among it.
+// What a watcher needs is there once, in the order of kinds. Of the finished moves
+// only those are among it that began the present tenure of a scope: not m2, which
+// was aborted, not m3, after which m4 moved the scope on, and not the force of v:, which was
+// declared anew since.
 func TestRecords(t *testing.T) {
 	w := flipped(t)
 	w.do(&fsm.Declare{Prefix: []byte("r:"), Writer: "c"}, &fsm.Retire{Prefix: []byte("r:")}, &fsm.Declare{Prefix: []byte("s:"), Writer: "c"},
-		&fsm.StartMove{Id: "m2", Prefix: []byte("s:"), From: "c", To: "a", Mode: "assisted"})
+		&fsm.Declare{Prefix: []byte("u:"), Writer: "a"})
+	move := func(id, prefix, from, to string, then ...fsm.Command) {
+		w.do(&fsm.StartMove{Id: id, Prefix: []byte(prefix), From: from, To: to, Mode: "assisted"})
+		w.do(then...)
+	}
+	done := func(id, node string) []fsm.Command {
+		return []fsm.Command{&fsm.Shipped{Move: id}, &fsm.Ready{Move: id}, &fsm.Cleaned{Node: node, Prefix: []byte("u:"), Reason: "off"}}
+	}
+	move("m2", "u:", "a", "b", &fsm.Abort{Move: "m2"})
+	move("m3", "u:", "a", "b", done("m3", "a")...)
+	move("m4", "u:", "b", "c", done("m4", "b")...)
+	w.do(&fsm.Declare{Prefix: []byte("v:"), Writer: "a"}, &fsm.Force{Id: "f1", Prefix: []byte("v:"), To: "b", ExpectedEpoch: w.scope("u:").Epoch + 1, AcceptLoss: true, SourceFenced: "a"},
+		&fsm.Cleaned{Node: "a", Prefix: []byte("v:"), Reason: "off"}, &fsm.Retire{Prefix: []byte("v:")}, &fsm.Declare{Prefix: []byte("v:"), Writer: "b"})
+	move("m5", "s:", "c", "a")
 	var got []string
 	for e := range Records(w.st) {
 		c := Change(e, 1, 0)
@@ -150,6 +195,8 @@ func TestRecords(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 		switch {
+		case c.Cluster != nil:
+			got = append(got, "cluster "+c.Cluster.ID)
 		case c.Node != nil:
 			got = append(got, "node "+c.Node.ID)
 		case c.Scope != nil:
@@ -162,7 +209,7 @@ func TestRecords(t *testing.T) {
 			got = append(got, "tombstone "+c.Tombstone.Prefix)
 		}
 	}
-	if want := `node a, node b, node c, scope \x00:, scope s:, move m2, cleanup a, tombstone r:`; strings.Join(got, ", ") != want {
+	if want := `cluster c1, node a, node b, node c, scope \x00:, scope s:, scope u:, scope v:, move m5, move m1, move m4, cleanup a, tombstone r:`; strings.Join(got, ", ") != want {
 		t.Errorf("%s", strings.Join(got, ", "))
 	}
 	for stop := range got { // a reader may end anywhere

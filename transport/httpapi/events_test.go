@@ -50,7 +50,7 @@ func TestEventsSnapshotAndResume(t *testing.T) {
 		if len(all) != 2 || all[0].name != "snapshot" || all[0].id != "4" || all[1].name != "heartbeat" || all[1].id != "4" {
 			t.Fatalf("%+v", all)
 		}
-		if item := all[0].item(t); len(item.Changes) != 4 || item.Index != 4 {
+		if item := all[0].item(t); len(item.Changes) != 5 || item.Changes[0].Cluster == nil || item.Index != 4 {
 			t.Errorf("%+v", item)
 		}
 		b.ok(200, nil, "PUT", "/v1/nodes/d", `{"addr":"h:1"}`)

@@ -92,6 +92,8 @@ func (c *conn) owner(st fsm.State, sc *scope.Scope) {
 		}
 		at, state := sc.Owner, view.Owned
 		switch {
+		case sc.Owner != "" && st.Held(sc):
+			state = view.Held
 		case sc.Quiesced != "":
 			at, state = sc.Quiesced, view.Quiesced
 		case sc.Owner == "":

@@ -1,6 +1,8 @@
 package respapi
 
 import (
+	"bytes"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -54,6 +56,47 @@ func TestRouteAllocations(t *testing.T) {
 		if got > tc.most {
 			t.Errorf("%s: %v allocations, want at most %v", name, got, tc.most)
 		}
+	}
+}
+
+// recording keeps every answer.
+type recording struct {
+	discarding
+	text *bytes.Buffer
+}
+
+func (r recording) Write(p []byte) (int, error) { return r.text.Write(p) }
+
+// Since a restore the cluster holds: a scope takes no writes from anyone, and the
+// answer names its owner.
+func TestRouteOnHold(t *testing.T) {
+	reg := newMemory(t)
+	reg.declared(t)
+	reg.apply(t, &fsm.InitCluster{Id: "c1"})
+	st, _, err := reg.State().Restored(fsm.Restoration{Incarnation: 2, Tag: "t2", Index: reg.Index + 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var backup bytes.Buffer
+	if err := errors.Join(st.Encode(&backup), reg.Restore(io.NopCloser(&backup))); err != nil {
+		t.Fatal(err)
+	}
+	near, _ := net.Pipe()
+	answers := recording{discarding{near}, &bytes.Buffer{}}
+	c := newConn(New(Config{Registry: reg}), answers, 1)
+	for _, args := range [][][]byte{arguments("SCOPE", "ROUTE", "app:1", "AS", "a"), arguments("SCOPE", "ROUTE", "app:1"), arguments("SCOPE", "ROUTE", "x")} {
+		c.execute(args)
+	}
+	if err := c.flush(); err != nil {
+		t.Fatal(err)
+	}
+	want := "-QUIESCED migrating to 10.0.0.1:6004\r\n" +
+		"*14\r\n$6\r\nprefix\r\n$4\r\napp:\r\n$5\r\nowner\r\n$1\r\na\r\n$4\r\naddr\r\n$13\r\n10.0.0.1:6004\r\n$5\r\nepoch\r\n:1\r\n" +
+		"$5\r\nstate\r\n$4\r\nheld\r\n$6\r\ntarget\r\n$-1\r\n$5\r\nindex\r\n:6\r\n" +
+		"*14\r\n$6\r\nprefix\r\n$-1\r\n$5\r\nowner\r\n$-1\r\n$4\r\naddr\r\n$-1\r\n$5\r\nepoch\r\n$-1\r\n$5\r\nstate\r\n$7\r\nunknown\r\n$6\r\ntarget\r\n$-1\r\n" +
+		"$5\r\nindex\r\n:6\r\n"
+	if got := answers.text.String(); got != want {
+		t.Errorf("got %q\nwant %q", got, want)
 	}
 }
 
