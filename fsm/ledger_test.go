@@ -229,11 +229,11 @@ func TestLedgerIsNeverChangedInPlace(t *testing.T) {
 func TestLeading(t *testing.T) {
 	c := count(t, opened(t, founded(t), "n2", "n1", "n3"))
 	c.after(6*time.Second).renew("n2-s", 7, "")
-	c.after(4*time.Second).want("two are over", "expire n1-s in term 1", "expire n3-s in term 1")
+	c.after(5*time.Second).want("two are over", "expire n1-s in term 1", "expire n3-s in term 1")
 	c.s = opened(t, c.s, "n4")
 	leases, progress := c.l.Leading(c.s, c.now)
 	want := []api.LeaseState{
-		{Session: "n1-s", Node: "n1"}, {Session: "n2-s", Node: "n2", View: 7, LeftMS: 6_000}, {Session: "n3-s", Node: "n3"},
+		{Session: "n1-s", Node: "n1"}, {Session: "n2-s", Node: "n2", View: 7, LeftMS: 5_000}, {Session: "n3-s", Node: "n3"},
 		{Session: "n4-s", Node: "n4", LeftMS: 10_000},
 	}
 	if fmt.Sprint(leases) != fmt.Sprint(want) || len(progress) != 0 {

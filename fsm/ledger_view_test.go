@@ -68,6 +68,16 @@ func TestNodeThatNothingConcernsIsNotBlind(t *testing.T) {
 	}
 }
 
+// What the log knows of a view counts, though this leader never heard of it.
+func TestViewThatTheLogKnows(t *testing.T) {
+	c := count(t, opened(t, founded(t), "n1"))
+	c.apply(&Declare{Prefix: []byte("a"), Writer: "n1"})
+	c.apply(&Ack{Session: "n1-s", View: c.s.Index()})
+	for range 20 {
+		c.after(2*time.Second).renew("n1-s", 3, "")
+	}
+}
+
 // A restart counts anew for how long a node does not see.
 func TestRestartGivesABlindNodeAnotherLease(t *testing.T) {
 	c := count(t, opened(t, founded(t), "n1"))
@@ -85,6 +95,9 @@ func TestRestartGivesABlindNodeAnotherLease(t *testing.T) {
 func TestAckOnlyWhenSomethingWaits(t *testing.T) {
 	c := count(t, opened(t, founded(t), "n1", "n2"))
 	c.renew("n1-s", c.s.Index(), "")
+	if c.l.Urgent() {
+		t.Error("nothing waits, and it is urgent")
+	}
 	c.wantNothing("nothing waits")
 	c.apply(&Declare{Prefix: []byte("a"), Writer: "n1", Fallback: "n2"})
 	index := c.s.Index()
@@ -184,7 +197,9 @@ func TestNothingLeftIsAlwaysLittle(t *testing.T) {
 // A rate is of one process, and of one that goes on.
 func TestRateThatIsNotKnown(t *testing.T) {
 	c := count(t, copying(t, "agent"))
-	few := func(keys, bytes uint64) api.Report { return api.Report{Keys: keys, Bytes: bytes, KeysLeft: 1, BytesLeft: 1} }
+	few := func(keys, bytes uint64) api.Report {
+		return api.Report{Keys: keys, Bytes: bytes, KeysLeft: 1, BytesLeft: 1}
+	}
 	c.report(few(10, 10), "")
 	c.after(time.Second).report(few(10, 10), "")
 	c.wantNothing("it stands still")
