@@ -101,7 +101,7 @@ func (l Ledger) Renew(s State, r api.Renewal, now time.Duration) (Ledger, error)
 		held.deadline = max(held.deadline, now+l.times.Deadline)
 	}
 	l = l.put(r.Session, held)
-	if held.view > n.Session.View && s.AwaitsAck(n.ID, held.view) {
+	if s.AwaitsAck(n.ID, held.view) {
 		l.acks, l.urgent = l.acks.With(id, held.view), true
 	}
 	return l, refusal
@@ -187,7 +187,7 @@ func (l Ledger) drop(id scope.Prefix) Ledger {
 	if old, ok := l.leases.Get(id); ok {
 		l.expiries = l.expiries.Without(expiryKey(old.deadline, id))
 	}
-	l.leases, l.proposed, l.acks = l.leases.Without(id), l.proposed.Without(id), l.acks.Without(id)
+	l.leases, l.proposed = l.leases.Without(id), l.proposed.Without(id)
 	return l
 }
 

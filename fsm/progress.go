@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"math"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
@@ -82,7 +83,7 @@ func lasting(n uint64, rate float64) (time.Duration, bool) {
 	case seconds >= MaxTimeout.Seconds(): // and beyond what a Duration holds
 		return MaxTimeout, true
 	default:
-		return time.Duration(seconds * float64(time.Second)), true
+		return time.Duration(math.Round(seconds * float64(time.Second))), true
 	}
 }
 

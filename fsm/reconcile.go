@@ -104,7 +104,7 @@ func (l Ledger) expire(now time.Duration, out []Directive) (Ledger, []Directive)
 // about the next renewal brings it again.
 func (l Ledger) acknowledge(s State, out []Directive) (Ledger, []Directive) {
 	for id, view := range l.acks.All() {
-		if n, live := s.Holder(string(id)); live && view > n.Session.View && s.AwaitsAck(n.ID, view) {
+		if n, live := s.Holder(string(id)); live && s.AwaitsAck(n.ID, view) {
 			out = append(out, ackDirective{&Ack{Session: string(id), View: view}})
 		}
 	}

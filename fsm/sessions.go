@@ -25,7 +25,8 @@ func (s State) Sessions() iter.Seq2[scope.NodeID, Session] {
 func (s State) SessionsLen() int { return s.sessions.byID.Len() }
 
 // AwaitsAck reports whether the log should know that the node's view has reached
-// view: a scope of it can be armed then, or a tombstone be cleared.
+// view: a scope of it can be armed then, or a tombstone be cleared. It is false of
+// a view that the log knows: nothing waits for that any more.
 func (s State) AwaitsAck(node scope.NodeID, view uint64) bool {
 	for range s.unarmed.reached(node, view) {
 		return true

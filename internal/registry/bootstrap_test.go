@@ -14,6 +14,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -277,6 +278,7 @@ func TestConfigNamesWhatIsWrong(t *testing.T) {
 		`address "a"`:                {ID: "s1", DataDir: "d", Peers: []Peer{{"s1", "a"}}},
 		"has 0 entries":              {ID: "s1", DataDir: "d"},
 		"has 10 entries, 1 to 9":     {ID: "s1", DataDir: "d", Peers: many},
+		"two nodes could write":      {ID: "s1", DataDir: "d", Peers: peers, Leases: api.Leases{Renew: time.Second, Lease: 9 * time.Second, Deadline: 10 * time.Second, Late: time.Second}},
 	} {
 		if _, err := cfg.complete(); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("got %v, want it to say %q", err, says)

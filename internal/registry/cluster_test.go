@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 type network struct {
 	t       *testing.T
 	edit    func(*Config)
+	began   time.Time
 	peers   []Peer
 	servers map[string]*node
 
@@ -35,7 +37,11 @@ type node struct {
 	trans *raft.InmemTransport
 	store *disk
 	snaps *raft.InmemSnapshotStore
+	slept atomic.Int64 // how far the leader's clock is ahead of virtual time, in nanoseconds
 }
+
+// clock is the server's, in virtual time.
+func (s *node) clock() time.Duration { return time.Since(s.net.began) + time.Duration(s.slept.Load()) }
 
 // disk is a raft store in memory that may hang.
 type disk struct {
@@ -77,7 +83,7 @@ func newNetwork(t *testing.T, edit func(*Config)) *network {
 
 func newNetworkOf(t *testing.T, size int, edit func(*Config)) *network {
 	t.Helper()
-	n := &network{t: t, edit: edit, servers: map[string]*node{}, cut: map[string]bool{}}
+	n := &network{t: t, edit: edit, began: time.Now(), servers: map[string]*node{}, cut: map[string]bool{}}
 	for i := range size {
 		id := fmt.Sprintf("s%d", i+1)
 		n.peers = append(n.peers, Peer{ID: id, Addr: id + ":1"})
@@ -120,7 +126,7 @@ func (s *node) restart() {
 func (s *node) start() {
 	t := s.net.t
 	t.Helper()
-	cfg := Config{ID: s.id, DataDir: "memory", Peers: s.net.peers, OnFatal: func(err error) { t.Error(err) }}
+	cfg := Config{ID: s.id, DataDir: "memory", Peers: s.net.peers, OnFatal: func(err error) { t.Error(err) }, clock: s.clock}
 	if s.net.edit != nil {
 		s.net.edit(&cfg)
 	}

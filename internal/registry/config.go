@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/scope-registry/scope-registry/internal/api"
 )
 
 const (
@@ -73,9 +75,15 @@ type Config struct {
 	Logger hclog.Logger
 	// SnapshotThreshold is after how many log entries a snapshot is taken; 0 is 8192.
 	SnapshotThreshold uint64
+	// Leases are the times by which nodes hold their sessions; the zero value is [api.DefaultLeases]. All servers of a
+	// cluster must have the same.
+	Leases api.Leases
 	// OnFatal may be nil. It is called once, with the first error after which this server must not go on. It
 	// must return soon and must not call Close itself.
 	OnFatal func(error)
+
+	// clock is what leases and moves are counted by; nil is bootTime. In a test it is one of virtual time.
+	clock func() time.Duration
 }
 
 // timing is how long raft waits, one profile.
@@ -124,6 +132,15 @@ func (cfg Config) complete() (Config, error) {
 	}
 	if cfg.SnapshotThreshold == 0 {
 		cfg.SnapshotThreshold = defaultSnapshotThreshold
+	}
+	if cfg.Leases == (api.Leases{}) {
+		cfg.Leases = api.DefaultLeases()
+	}
+	if err := cfg.Leases.Check(); err != nil {
+		return cfg, err
+	}
+	if cfg.clock == nil {
+		cfg.clock = bootTime
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()

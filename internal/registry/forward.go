@@ -185,6 +185,8 @@ func (r *Registry) serve(ctx context.Context, from string, kind peer.Kind, paylo
 			return reply(err), nil
 		}
 		return []byte{replyDone}, nil
+	case peer.KindRenew, peer.KindReport, peer.KindLeading:
+		return r.serveLeases(ctx, from, kind, payload), nil
 	case peer.KindStatus:
 		return json.Marshal(r.member(string(payload) == statusWithHash))
 	default:

@@ -40,9 +40,11 @@ type Registry struct {
 	following *following
 	started   time.Time
 
-	ready   atomic.Bool // caught up once since the start
-	closing atomic.Bool // Close was called
-	leads   atomic.Bool // as raft said last
+	ready   atomic.Bool            // caught up once since the start
+	closing atomic.Bool            // Close was called
+	leads   atomic.Bool            // as raft said last
+	office  atomic.Pointer[office] // nil unless this server leads and has confirmed it; lead sets it
+	counts  leaseCounts
 
 	leadership chan struct{} // a change of leads to look at
 	drained    chan struct{} // closed when raft sends no more notifications

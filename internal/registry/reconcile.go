@@ -3,10 +3,12 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/scope-registry/scope-registry/fsm"
-	"github.com/scope-registry/scope-registry/internal/api"
 )
 
 const (
@@ -15,6 +17,10 @@ const (
 
 	// reconcileTimeout bounds writing one directive.
 	reconcileTimeout = 5 * time.Second
+
+	// proposeTogether is how many directives are written at a time: enough to share a log entry, few enough to leave room
+	// among maxWaiting for what others propose.
+	proposeTogether = 256
 
 	// actor is who the leader's own commands are from.
 	actor = "registry"
@@ -49,7 +55,7 @@ func (r *Registry) reconcileLoop() {
 	}
 }
 
-// lead is one term. A new leader starts with an empty ledger: budgets are measured on the clock of one leader only.
+// lead is one term. A new leader starts with an empty ledger: leases and budgets are measured on the clock of one leader only.
 func (r *Registry) lead() {
 	ctx, cancel := context.WithCancel(r.ctx)
 	defer cancel()
@@ -64,70 +70,109 @@ func (r *Registry) lead() {
 		case <-ctx.Done():
 		}
 	}()
-	term := r.raft.CurrentTerm() // read first: what is counted from now on counts in this term only
-	// The state of a new leader may lack entries that were committed before.
+	// Read first ◆: leadership may be lost, and won again in a later term, at any moment from here on, and an expiry that
+	// was counted before that must not count after it.
+	term := r.raft.CurrentTerm()
+	// The state of a new leader may lack entries that were committed before. After this also no renewal that an earlier
+	// leader grants can have been sent later than now.
 	if _, err := r.confirms.confirm(ctx); err != nil {
 		wait(ctx, reconcilePause)
 		return
 	}
-	ledger := fsm.NewLedger(api.DefaultLeases(), term)
-	var next time.Duration
-	origin := time.Now()
+	o := newOffice(fsm.NewLedger(r.cfg.Leases, term), r.fsm.State, r.cfg.clock)
+	r.office.Store(o)
+	defer func() {
+		r.office.Store(nil)
+		o.end()
+	}()
 	for ctx.Err() == nil && r.leads.Load() {
-		s := r.fsm.State()
-		var directives []fsm.Directive
-		ledger, directives, next = fsm.Reconcile(s, ledger, time.Since(origin))
-		commands := make([]fsm.Command, 0, len(directives)+1)
-		if s.Cluster().ID == "" {
-			commands = append(commands, &fsm.InitCluster{Id: r.clusterID})
-		}
-		for _, d := range directives {
-			commands = append(commands, d.Command())
-		}
-		if !r.proposeAll(ctx, commands) {
-			wait(ctx, reconcilePause)
-			continue
-		}
-		if len(commands) == 0 {
-			r.waitChange(ctx, s.Index()+1, next-time.Since(origin), next > 0)
-		}
+		r.duty(ctx, o)
 	}
 }
 
-// proposeAll writes the leader's own commands; false when one could not be written. A refusal is not one: then an
-// operator or a node was faster.
+// duty is one round of the leader's work, and the rest until there may be more.
+func (r *Registry) duty(ctx context.Context, o *office) {
+	s, directives, due, late := o.reconcile()
+	if late {
+		// This process was paused, or its log hung. Nodes may have tried to renew all that time.
+		r.log.Warn("the leader is late; every lease and budget starts anew")
+		if _, err := r.confirms.confirm(ctx); err != nil {
+			wait(ctx, reconcilePause)
+			return
+		}
+		o.restart()
+		return
+	}
+	commands := make([]fsm.Command, 0, len(directives)+1)
+	if s.Cluster().ID == "" {
+		commands = append(commands, &fsm.InitCluster{Id: r.clusterID})
+	}
+	for _, d := range directives {
+		commands = append(commands, d.Command())
+	}
+	switch {
+	case len(commands) == 0:
+		o.rest(ctx, r.fsm, s.Index()+1, due)
+	case !r.proposeAll(ctx, commands):
+		wait(ctx, reconcilePause)
+	}
+}
+
+// proposeAll writes the leader's own commands, many at a time: when a whole network fails, thousands of sessions expire at
+// once, and one after the other their expiries would take minutes. It is false when one could not be written, or was
+// refused, as an operator or a node was faster.
 func (r *Registry) proposeAll(ctx context.Context, commands []fsm.Command) bool {
-	for _, c := range commands {
-		envelope, err := fsm.Envelope{RequestID: r.requestID(), Actor: actor, Command: c}.Encode()
-		if err != nil {
-			r.log.Error("a directive does not encode", "error", err)
-			return false
-		}
-		bounded, cancel := context.WithTimeout(ctx, reconcileTimeout)
-		result, err := r.commits.submit(bounded, envelope)
-		cancel()
-		if err != nil {
-			if !errors.Is(err, context.Canceled) {
-				r.log.Warn("a directive was not written", "error", err)
+	for some := range slices.Chunk(commands, proposeTogether) {
+		errs, refused := make([]error, len(some)), false
+		var wg sync.WaitGroup
+		for i, c := range some {
+			if _, expires := c.(*fsm.Expire); expires {
+				r.counts.expiries.Add(1)
 			}
-			return false
+			wg.Go(func() { errs[i] = r.proposeOne(ctx, c) })
 		}
-		if refusal := fsm.ResultError(result); refusal != nil {
-			r.log.Debug("a directive was refused", "error", refusal)
+		wg.Wait()
+		for i, err := range errs {
+			var refusal *refusedError
+			switch {
+			case err == nil:
+			case errors.As(err, &refusal):
+				r.log.Debug("a directive was refused", "command", fmt.Sprintf("%T", some[i]), "error", err)
+				refused = true
+			default:
+				if !errors.Is(err, context.Canceled) {
+					r.log.Warn("a directive was not written", "command", fmt.Sprintf("%T", some[i]), "error", err)
+				}
+				return false // the others fared no better
+			}
+		}
+		if refused {
 			return false
 		}
 	}
 	return true
 }
 
-// waitChange waits for the state to move on, at most for d where bounded.
-func (r *Registry) waitChange(ctx context.Context, index uint64, d time.Duration, bounded bool) {
-	if bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, max(d, time.Millisecond))
-		defer cancel()
+// refusedError is what the state said to a directive.
+type refusedError struct{ cause error }
+
+func (e *refusedError) Error() string { return e.cause.Error() }
+
+func (r *Registry) proposeOne(ctx context.Context, c fsm.Command) error {
+	envelope, err := fsm.Envelope{RequestID: r.requestID(), Actor: actor, Command: c}.Encode()
+	if err != nil {
+		return err
 	}
-	_ = r.fsm.WaitIndex(ctx, index) // either way it is time to look again
+	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
+	defer cancel()
+	result, err := r.commits.submit(ctx, envelope)
+	if err != nil {
+		return err
+	}
+	if refusal := fsm.ResultError(result); refusal != nil {
+		return &refusedError{refusal}
+	}
+	return nil
 }
 
 func wait(ctx context.Context, d time.Duration) {

@@ -45,6 +45,12 @@ const (
 	KindHello Kind = 4
 	// KindTransfer asks the leader to hand over leadership.
 	KindTransfer Kind = 5
+	// KindRenew hands the renewal of a node's session to the leader.
+	KindRenew Kind = 6
+	// KindReport hands the progress of a move to the leader.
+	KindReport Kind = 7
+	// KindLeading asks the leader for what it alone counts.
+	KindLeading Kind = 8
 )
 
 // String returns the kind's name, or its number where it has none.
@@ -60,6 +66,12 @@ func (k Kind) String() string {
 		return "hello"
 	case KindTransfer:
 		return "transfer"
+	case KindRenew:
+		return "renew"
+	case KindReport:
+		return "report"
+	case KindLeading:
+		return "leading"
 	default:
 		return fmt.Sprintf("kind-%d", byte(k))
 	}
