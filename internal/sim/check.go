@@ -20,6 +20,7 @@ type checker struct {
 	execs    int
 	views    int
 	served   map[agent.Token]bool // the first write was admitted
+	done     map[string]bool      // moves that were done in this incarnation
 }
 
 // history is what clients were told of one key.
@@ -38,7 +39,7 @@ type span struct{ from, to time.Duration }
 
 func newChecker(w *world) *checker {
 	return &checker{w: w, keys: map[string]*history{}, owners: map[agent.Token]scope.NodeID{}, sessions: map[string]*node{},
-		eras: map[agent.Incarnation]int{}, epochs: map[scope.Prefix]agent.Token{}, served: map[agent.Token]bool{}}
+		eras: map[agent.Incarnation]int{}, epochs: map[scope.Prefix]agent.Token{}, served: map[agent.Token]bool{}, done: map[string]bool{}}
 }
 
 func (c *checker) of(key string) *history {
@@ -76,14 +77,20 @@ func (c *checker) admitted(o *op) {
 	if !ok || tokenOf(st, s) != o.token {
 		return
 	}
-	m, ok := st.Moves().LookupMigrated(s.Prefix)
-	if !ok || m.NewEpoch != s.Epoch || m.Mode != migration.Agent {
+	m, ok := c.broughtBy(st, s)
+	if !ok {
 		return
 	}
 	c.w.count("slice first served after a flip")
 	if got := o.n.disk.store.data.slice(s.Prefix).manifest(); got != *m.Shipped {
 		c.w.fail("I3", "%s first serves %q after move %s with %+v, shipped was %+v", o.n.name, s.Prefix, m.ID, got, *m.Shipped)
 	}
+}
+
+// broughtBy is the move by agents that began the scope's present tenure.
+func (c *checker) broughtBy(st fsm.State, s *scope.Scope) (migration.Move, bool) {
+	m, ok := st.Moves().LookupMigrated(s.Prefix)
+	return m, ok && m.NewEpoch == s.Epoch && m.Mode == migration.Agent && c.done[m.ID]
 }
 
 func tokenOf(st fsm.State, s *scope.Scope) agent.Token {
@@ -101,7 +108,7 @@ func (c *checker) executed(o *op) {
 	if !ok || s.Owner != o.n.id || o.token.Epoch == 0 || !c.older(o.token, tokenOf(st, s)) {
 		return
 	}
-	if m, ok := st.Moves().LookupMigrated(s.Prefix); ok && m.NewEpoch == s.Epoch && o.n.disk.marks[m.ID].Promoted {
+	if m, ok := c.broughtBy(st, s); ok && o.n.disk.marks[m.ID].Promoted {
 		c.w.fail("I3", "write %d of %q, admitted by %s under %v, executes on the slice that move %s brought", o.id, o.key, o.n.name, o.token, m.ID)
 	}
 }
@@ -126,14 +133,21 @@ func (c *checker) acked(o *op) {
 		x.from, x.to = min(x.from, o.start), c.w.now
 	}
 	delete(h.loose, o.id)
-	if h.truth == nil || o.exec > h.truth.exec {
+	if (h.truth == nil || o.exec > h.truth.exec) && c.promised(o) {
 		h.truth = o
 	}
 	for id, l := range h.loose { // no order needed: each is judged alone
-		if l.exec > 0 && l.exec < h.truth.exec {
+		if h.truth != nil && l.exec > 0 && l.exec < h.truth.exec {
 			delete(h.loose, id)
 		}
 	}
+}
+
+// promised reports whether the write must be kept: not one of a key that no scope
+// holds, nor one of an incarnation that a restore has ended.
+func (c *checker) promised(o *op) bool {
+	cl := c.w.log.last.Cluster()
+	return o.token.Epoch > 0 && o.token.Incarnation == agent.Incarnation{Number: cl.Incarnation, Tag: cl.Tag}
 }
 
 // unknown: the write may show up, or not.

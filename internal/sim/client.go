@@ -56,6 +56,9 @@ func (w *world) clientLoop(every time.Duration) {
 		at = w.nodeNamed(s.Owner)
 	}
 	w.write(key, at, func(bool) {})
+	if w.healing {
+		every = max(every, 400*time.Millisecond)
+	}
 	w.after(w.clients.between(every/2, every*3/2), func() { w.clientLoop(every) })
 }
 

@@ -96,6 +96,7 @@ func (c *checker) moveEnded(m migration.Move) {
 		return
 	}
 	c.w.count("move done: " + m.Mode.String())
+	c.done[m.ID] = true
 	if m.Mode == migration.Agent && (m.Shipped == nil || m.Ready == nil || *m.Shipped != *m.Ready) {
 		c.w.fail("I3", "move %s is done with the manifests %v and %v", m.ID, m.Shipped, m.Ready)
 	}
@@ -109,7 +110,8 @@ func (c *checker) restored(before, after fsm.State) {
 		c.eras[in] = len(c.eras)
 	}
 	c.w.count("restore")
-	c.epochs = map[scope.Prefix]agent.Token{}
+	c.epochs, c.done = map[scope.Prefix]agent.Token{}, map[string]bool{}
+	c.w.log.applied = map[string]uint64{} // what was applied since the backup is undone, and may be again
 	c.forget("", "restore")
 }
 

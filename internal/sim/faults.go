@@ -12,7 +12,7 @@ import (
 func (w *world) watchLeader() {
 	w.after(w.log.rng.between(200*time.Millisecond, 500*time.Millisecond), w.watchLeader)
 	l := w.log.leader
-	if l != nil && l.alive && !l.paused && l.hasMajority() {
+	if l != nil && l.alive && !l.paused && l.leads() && l.hasMajority() {
 		w.log.silent = 0
 		return
 	}
@@ -24,7 +24,7 @@ func (w *world) watchLeader() {
 	}
 	var can []*server
 	for _, s := range w.servers {
-		if s != l && s.alive && !s.paused && s.hasMajority() {
+		if !s.leads() && s.alive && !s.paused && s.hasMajority() {
 			can = append(can, s)
 		}
 	}

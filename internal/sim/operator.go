@@ -23,6 +23,9 @@ func (w *world) retried(c func() fsm.Command, patience time.Duration, codes []ap
 	end := w.now + patience
 	var try func()
 	try = func() {
+		if w.healing {
+			return // nobody is switched off any more
+		}
 		w.tell(c(), func(r *fsm.Result) {
 			for _, code := range codes {
 				if api.Code(r.GetCode()) == code && w.now < end && !w.healing {

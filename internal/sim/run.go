@@ -45,7 +45,12 @@ func runPlan(seed uint64, plan []action, tracing bool) Outcome {
 	}
 	w.run(length + 2*time.Second)
 	w.heal()
-	w.run(w.now + healTime)
+	for end := w.now + healTime; w.now < end && w.violation == nil; {
+		w.run(w.now + 2*time.Second)
+		if w.unsettled() == "" {
+			break
+		}
+	}
 	w.settled()
 	out := Outcome{Seed: seed, Violation: w.violation, Events: w.events, Hash: w.hash, Counts: w.counts, Trace: w.trace}
 	for _, a := range plan {
@@ -180,28 +185,38 @@ func (w *world) faulted() bool {
 	return false
 }
 
-// settled: I8. Then every scope takes a write again.
+// unsettled says what is not in order, "" when all is.
+func (w *world) unsettled() string {
+	st := w.log.last
+	for m := range st.Moves().Running() {
+		return fmt.Sprintf("move %s of %q from %s to %s is %s", m.ID, m.Prefix, m.From, m.To, m.Phase)
+	}
+	for c := range st.CleanupsOver("") {
+		return fmt.Sprintf("node %s still owes a cleanup of %q", c.Node, c.Prefix)
+	}
+	if st.Cluster().Hold {
+		return st.HoldText()
+	}
+	for n := range st.Nodes() {
+		m := w.nodeNamed(n.ID)
+		if !n.Live() || !m.alive || !m.st.Ready() {
+			return fmt.Sprintf("node %s has the session %q, runs: %v, is ready: %v %s", n.ID, n.Session.ID, m.alive, m.st.Ready(), m.st.Fault())
+		}
+	}
+	return ""
+}
+
+// settled: I8, a while after the last fault all is in order, and every scope takes
+// a write.
 func (w *world) settled() {
 	if w.violation != nil {
 		return
 	}
+	if what := w.unsettled(); what != "" {
+		w.fail("I8", "%s after the last fault: %s", healTime, what)
+		return
+	}
 	st := w.log.last
-	for m := range st.Moves().Running() {
-		w.fail("I8", "move %s of %q from %s to %s is %s %s after the last fault", m.ID, m.Prefix, m.From, m.To, m.Phase, healTime)
-	}
-	for c := range st.CleanupsOver("") {
-		w.fail("I8", "node %s still owes a cleanup of %q", c.Node, c.Prefix)
-	}
-	if st.Cluster().Hold {
-		w.fail("I8", "the cluster holds; not met is %v", st.HoldText())
-	}
-	for n := range st.Nodes() {
-		if !n.Live() {
-			w.fail("I8", "node %s has no session", n.ID)
-		} else if m := w.nodeNamed(n.ID); m.alive && !m.st.Ready() {
-			w.fail("I8", "node %s has session %s and is not ready: %s", n.ID, n.Session.ID, m.st.Fault())
-		}
-	}
 	w.check.kept()
 	open := 0
 	for s := range st.Scopes().Scopes() {

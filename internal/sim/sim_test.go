@@ -24,3 +24,42 @@ func TestOne(t *testing.T) {
 		fmt.Println("  ", v, k)
 	}
 }
+
+func TestMany(t *testing.T) {
+	from, n := 1, 50
+	if s := os.Getenv("FROM"); s != "" {
+		from, _ = strconv.Atoi(s)
+	}
+	if s := os.Getenv("N"); s != "" {
+		n, _ = strconv.Atoi(s)
+	}
+	events := 0
+	bad := map[string]int{}
+	counts := map[string]int{}
+	for i := from; i < from+n; i++ {
+		o := Run(uint64(i))
+		events += o.Events
+		for k, v := range o.Counts {
+			counts[k] += v
+		}
+		if o.Violation != nil {
+			bad[o.Violation.Invariant]++
+			if bad[o.Violation.Invariant] < 6 {
+				fmt.Println(i, directedName(uint64(i)), o.Violation)
+			}
+		}
+	}
+	fmt.Println("events", events, "bad", bad)
+	if os.Getenv("COUNTS") != "" {
+		for k, v := range counts {
+			fmt.Println("  ", v, k)
+		}
+	}
+}
+
+func directedName(seed uint64) string {
+	if d := int(seed % uint64(2*len(directed))); d < len(directed) {
+		return directed[d].name
+	}
+	return "walk"
+}

@@ -164,6 +164,7 @@ type proc struct {
 	life    int // of its restarts
 	paused  bool
 	backlog []func()
+	behind  bool    // resumed, and what waited is not all done yet
 	rate    float64 // of its clock against real time
 	rng     *rng
 }
@@ -199,7 +200,7 @@ func (p *proc) after(d time.Duration, f func()) {
 func (p *proc) do(life int, f func()) {
 	switch {
 	case !p.alive || p.life != life:
-	case p.paused:
+	case p.paused || p.behind:
 		p.backlog = append(p.backlog, f)
 	default:
 		f()
@@ -210,16 +211,26 @@ func (p *proc) pause() { p.paused = true }
 
 // resume does what waited, in its order, before anything new.
 func (p *proc) resume() {
-	p.paused = false
-	backlog, life := p.backlog, p.life
-	p.backlog = nil
-	for _, f := range backlog {
-		p.after(p.rng.between(0, 2*time.Millisecond), func() { p.do(life, f) })
+	p.paused, p.behind = false, true
+	life := p.life
+	var next func()
+	next = func() {
+		switch {
+		case p.life != life || p.paused:
+		case len(p.backlog) == 0:
+			p.behind = false
+		default:
+			f := p.backlog[0]
+			p.backlog = p.backlog[1:]
+			p.w.after(p.rng.between(0, time.Millisecond), next)
+			f()
+		}
 	}
+	next()
 }
 
 func (p *proc) die() {
-	p.alive, p.paused, p.backlog = false, false, nil
+	p.alive, p.paused, p.behind, p.backlog = false, false, false, nil
 	p.life++
 }
 
