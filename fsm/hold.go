@@ -77,7 +77,7 @@ func (tx *txn) onHold(what string) *api.Error {
 // of released scopes stay: without a hold they mean nothing, the next restore
 // takes them away, and looking for them now would cost O(scopes).
 func (tx *txn) endHold() {
-	if !tx.cluster.Hold || !tx.cluster.Complete || tx.unmet.Len() > 0 {
+	if !tx.cluster.Complete || tx.unmet.Len() > 0 { // complete is only what holds
 		return
 	}
 	tx.cluster.Hold, tx.cluster.Complete = false, false
