@@ -151,6 +151,7 @@ func TestNewLeaderGivesFullDeadlines(t *testing.T) {
 		old := founded(t, n)
 		session := openSession(t, old, "n1")
 		<-time.After(8 * time.Second)
+		office := old.reg.office.Load()
 		n.isolate(old.id)
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // it takes itself for the leader all that time
 		defer cancel()
@@ -164,6 +165,9 @@ func TestNewLeaderGivesFullDeadlines(t *testing.T) {
 		<-time.After(time.Minute)
 		if !lives(old, session) || old.reg.LeaseStats().Granted != 0 {
 			t.Fatalf("the leader that was cut off: the session lives there %v, counted are %+v", lives(old, session), old.reg.LeaseStats())
+		}
+		if _, _, err := office.leading(); err == nil || old.reg.office.Load() != nil {
+			t.Fatal("the old leader is in office still")
 		}
 		n.heal()
 		n.until("the old leader to follow", func() bool { return !lives(old, session) })
@@ -207,6 +211,42 @@ func TestPausedLeaderGivesFullDeadlines(t *testing.T) {
 		wantGone(t, n, l, silent, since)
 		if !lives(l, held) || l.reg.LeaseStats().Expiries != 1 {
 			t.Fatalf("the session that was renewed lives: %v; counted are %+v", lives(l, held), l.reg.LeaseStats())
+		}
+	})
+}
+
+// A late leader confirms before it starts anew: it may be the leader no more.
+func TestLateLeaderConfirmsFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, nil)
+		l := founded(t, n)
+		openSession(t, l, "n1")
+		<-time.After(3 * time.Second)
+		office := l.reg.office.Load()
+		n.isolate(l.id)
+		l.slept.Add(int64(time.Minute))
+		<-time.After(20 * time.Second)
+		if _, out, _, late := office.reconcile(); !late || len(out) > 0 {
+			t.Fatalf("a leader that could not confirm: late %v, and proposes %v", late, out)
+		}
+		n.heal()
+		n.ready()
+	})
+}
+
+// What the state refuses, here since the ledger's term is not that of the log, is proposed again, with a pause.
+func TestRefusedDirectivesArePaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, nil)
+		l := founded(t, n)
+		session := openSession(t, l, "n1")
+		o := l.reg.office.Load()
+		o.mu.Lock()
+		o.ledger = fsm.NewLedger(api.DefaultLeases(), 999)
+		o.mu.Unlock()
+		<-time.After(15 * time.Second)
+		if tries := l.reg.LeaseStats().Expiries; tries < 10 || tries > 60 || !lives(l, session) {
+			t.Fatalf("%d tries within 5 s, %v between two; the session lives: %v", tries, reconcilePause, lives(l, session))
 		}
 	})
 }
