@@ -111,6 +111,10 @@ func (tx *txn) release(c *Release) (*Result, *api.Error) {
 		return nil, err
 	}
 	done := &Result{Epoch: s.Epoch, Owner: string(s.Owner)}
+	// The word is about every node that has not met the incarnation, also those
+	// that the backup does not know: so nothing but the declared ones is left to
+	// wait for, and the hold ends with the last of them.
+	tx.cluster.Complete = true
 	if s.Released {
 		return done, nil
 	}
