@@ -21,6 +21,7 @@ type checker struct {
 	views    int
 	served   map[agent.Token]bool // the first write was admitted
 	done     map[string]bool      // moves that were done in this incarnation
+	proposed map[string]uint64    // sessions → term in which their expiry was proposed
 }
 
 // history is what clients were told of one key.
@@ -28,6 +29,8 @@ type history struct {
 	// truth is the last write that was acknowledged, by the order of execution;
 	// nil if nothing is promised.
 	truth *op
+	// since is how many executions there were when a promise ended last.
+	since int
 	// loose are writes of which nobody was told the outcome, or not yet.
 	loose map[int]*op
 	spans map[agent.Token]*span
@@ -39,7 +42,7 @@ type span struct{ from, to time.Duration }
 
 func newChecker(w *world) *checker {
 	return &checker{w: w, keys: map[string]*history{}, owners: map[agent.Token]scope.NodeID{}, sessions: map[string]*node{},
-		eras: map[agent.Incarnation]int{}, epochs: map[scope.Prefix]agent.Token{}, served: map[agent.Token]bool{}, done: map[string]bool{}}
+		eras: map[agent.Incarnation]int{}, epochs: map[scope.Prefix]agent.Token{}, served: map[agent.Token]bool{}, done: map[string]bool{}, proposed: map[string]uint64{}}
 }
 
 func (c *checker) of(key string) *history {
@@ -133,7 +136,7 @@ func (c *checker) acked(o *op) {
 		x.from, x.to = min(x.from, o.start), c.w.now
 	}
 	delete(h.loose, o.id)
-	if (h.truth == nil || o.exec > h.truth.exec) && c.promised(o) {
+	if (h.truth == nil || o.exec > h.truth.exec) && o.exec > h.since && c.promised(o) {
 		h.truth = o
 	}
 	for id, l := range h.loose { // no order needed: each is judged alone
@@ -167,7 +170,7 @@ func (c *checker) forget(p scope.Prefix, why string) {
 	c.w.count("promise ended by " + why)
 	for key, h := range c.keys { // no order needed
 		if p.Matches([]byte(key)) {
-			h.truth = nil
+			h.truth, h.since = nil, c.execs
 		}
 	}
 }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/agent"
+	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/migration"
 	"github.com/scope-registry/scope-registry/scope"
 	"github.com/scope-registry/scope-registry/snapshot"
@@ -24,7 +26,10 @@ func (c *checker) applied(before, after fsm.State, e *entry, results []*fsm.Resu
 			outcome = "applied"
 		}
 		c.w.count(kindOf(env.Command) + " " + outcome)
-		c.w.note("%d %s by %s: %s %s", index, kindOf(env.Command), env.Actor, outcome, fmt.Sprint(env.Command))
+		if c.w.tracing { // or the command would be printed for nothing
+			c.w.note("%d %s by %s: %s %s", index, kindOf(env.Command), env.Actor, outcome, fmt.Sprint(env.Command))
+		}
+		c.w.mix(kindOf(env.Command) + outcome)
 		if x, ok := env.Command.(*fsm.Expire); ok && outcome == "applied" && r.GetIndex() == index {
 			c.expired(x.GetSession())
 		}
@@ -60,6 +65,19 @@ func (c *checker) expired(session string) {
 	}
 	if until := n.st.LeaseUntil(); until > n.clock() {
 		c.w.fail("I4", "session %s of %s expires, and its lease lasts %s more on its clock", session, n.name, until-n.clock())
+	}
+}
+
+// proposedToExpire: I4 from the other side, a session gets its whole deadline from
+// each leader, and again from one that was stopped: it could not be renewed then.
+func (c *checker) proposedToExpire(s *server, session string) {
+	if c.proposed[session] == s.term {
+		return // it was proposed before, and lives still
+	}
+	c.proposed[session] = s.term
+	least := c.w.times.Deadline * 100 / (100 + api.ClockSkew)
+	if since := c.w.now - s.countsFrom; since < least-time.Millisecond {
+		c.w.fail("I4", "%s proposes that session %s expires %s after it began to count, before a whole deadline", s.name, session, since)
 	}
 }
 

@@ -95,6 +95,9 @@ func (g *log) append(e *entry) (uint64, []*fsm.Result) {
 		g.w.fail("I6", "entry %d does not apply: %v", g.index, err)
 		return g.index, nil
 	}
+	if state.Index() != g.index {
+		g.w.fail("I5", "after entry %d the state says that it is at index %d: who waits for it waits for ever", g.index, state.Index())
+	}
 	g.put(version{state, events, e.data, e.term})
 	g.w.check.applied(before, state, e, results, events)
 	return g.index, results

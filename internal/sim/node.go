@@ -2,6 +2,7 @@ package sim
 
 import (
 	"crypto/sha256"
+	"slices"
 	"time"
 
 	"github.com/scope-registry/scope-registry/fsm"
@@ -198,6 +199,7 @@ func (n *node) tryOpen(f agent.OpenSession, session, token string, tries []strin
 			n.tryOpen(f, session, token, tries[:len(tries)-1])
 		default:
 			n.w.count("open refused " + string(code))
+			n.disk.tokens = slices.DeleteFunc(n.disk.tokens, func(t string) bool { return t == token })
 			n.step(agent.OpenFailed{Code: code})
 		}
 	})

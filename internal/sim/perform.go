@@ -58,6 +58,14 @@ func (w *world) performOnServer(a action) bool {
 		w.pauseServer(leader, a.d)
 	case "stop leader's clock": // too short for an election
 		w.pauseServer(leader, min(a.d, 1400*time.Millisecond))
+	case "cut follower":
+		for _, o := range w.servers {
+			if o != leader {
+				s = o
+			}
+		}
+		w.count("fault: server cut off")
+		w.cutOff(s.proc, w.serverProcs(), false, a.d)
 	case "cut server":
 		w.count("fault: server cut off")
 		w.cutOff(s.proc, w.serverProcs(), false, a.d)

@@ -209,6 +209,24 @@ var directed = []schedule{
 		return s.then(16*sec, action{kind: "move back", a: 0}).
 			then(r.between(500*ms, 4*sec), action{kind: "move", a: 0, b: r.below(4), flag: true}).plan
 	}},
+	{"a write that outlives its session", func(r *rng) []action { // and the view of its node is old
+		s := begin(r)
+		s.then(sec, action{kind: "cut server", a: 1, d: r.between(18*sec, 26*sec)})
+		s.then(300*ms, action{kind: "stuck", a: 0, d: r.between(12*sec, 17*sec)})
+		s.then(100*ms, action{kind: "cut owner", a: 0, d: r.between(11*sec, 13*sec)})
+		return s.then(20*sec, action{kind: "nothing"}).plan
+	}},
+	{"a stream comes again", func(r *rng) []action { // after its slice was promoted, to a node whose view is old
+		s := begin(r)
+		for range 3 {
+			s.then(sec, action{kind: "bad network", d: 2 * sec})
+			s.then(200*ms, action{kind: "move", a: 3, b: r.below(4), flag: true})
+			s.then(r.between(20*ms, 60*ms), action{kind: "cut follower", d: r.between(6*sec, 12*sec)})
+			s.then(r.between(200*ms, 900*ms), action{kind: "crash target", a: 3, d: r.between(50*ms, 500*ms)})
+			s.then(9*sec, action{kind: "nothing"})
+		}
+		return s.plan
+	}},
 	{"the owner dies in a move", func(r *rng) []action { // nobody takes over in the middle
 		s := begin(r)
 		for range 3 {

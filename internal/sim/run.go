@@ -221,9 +221,11 @@ func (w *world) settled() {
 	open := 0
 	for s := range st.Scopes().Scopes() {
 		open++
-		w.probe(s, 20, func() { open-- })
+		w.probe(s, 50, func() { open-- })
 	}
-	w.run(w.now + 20*time.Second)
+	for end := w.now + 30*time.Second; open > 0 && w.now < end && w.violation == nil; {
+		w.run(w.now + 500*time.Millisecond)
+	}
 	if open > 0 {
 		w.fail("I8", "%d scopes take no write although their owners live", open)
 	}

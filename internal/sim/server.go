@@ -12,17 +12,18 @@ import (
 // server is one server of the cluster.
 type server struct {
 	*proc
-	log       *log
-	applied   uint64
-	state     fsm.State
-	floor     uint64 // watchers cannot resume before it
-	floorNext uint64 // an index at which a restore stands
-	ready     bool   // has caught up since it started
-	belief    *server
-	term      uint64 // in which it leads, or led
-	lead      *leading
-	waiting   []func() bool // each is asked after an entry, until it is true
-	streams   []*stream
+	log        *log
+	applied    uint64
+	state      fsm.State
+	floor      uint64 // watchers cannot resume before it
+	floorNext  uint64 // an index at which a restore stands
+	ready      bool   // has caught up since it started
+	belief     *server
+	term       uint64 // in which it leads, or led
+	lead       *leading
+	waiting    []func() bool // each is asked after an entry, until it is true
+	streams    []*stream
+	countsFrom time.Duration // no deadline that it counts began before: it was elected, or paused for long
 }
 
 // leading is one term of a leader, the shell around the ledger as the registry
@@ -80,7 +81,7 @@ func (s *server) apply(to uint64) {
 }
 
 func (s *server) becomeLeader(term uint64) {
-	s.term, s.belief, s.lead = term, s, &leading{}
+	s.term, s.belief, s.lead, s.countsFrom = term, s, &leading{}, s.w.now
 	s.apply(s.log.index)
 	s.ready = true
 	l := s.lead
@@ -186,6 +187,9 @@ func (s *server) look(l *leading) {
 	failed := false
 	for _, c := range commands {
 		s.w.count("directive " + kindOf(c))
+		if x, ok := c.(*fsm.Expire); ok {
+			s.w.check.proposedToExpire(s, x.GetSession())
+		}
 		s.submit(fsm.Envelope{RequestID: s.w.draw("dir"), Actor: "registry", Command: c}, func(a answer) {
 			failed = failed || a.unknown || a.code != ""
 			if left--; left > 0 || s.lead != l {
@@ -229,12 +233,12 @@ func (s *server) submit(e fsm.Envelope, reply func(answer)) {
 // until this server has reached the result.
 func (s *server) command(e fsm.Envelope, reply func(any)) {
 	settle := func(a answer) {
-		if a.result == nil || s.applied >= a.result.GetIndex() {
+		if a.result == nil || s.state.Index() >= a.result.GetIndex() {
 			reply(a)
 			return
 		}
 		s.waiting = append(s.waiting, func() bool {
-			if s.applied < a.result.GetIndex() {
+			if s.state.Index() < a.result.GetIndex() {
 				return false
 			}
 			reply(a)

@@ -55,12 +55,11 @@ const maxTrace = 4000
 
 // note adds to the trace, which makes the run's hash.
 func (w *world) note(format string, args ...any) {
+	w.mix(format)
 	if !w.tracing {
-		w.mix(format)
 		return
 	}
 	line := fmt.Sprintf("%10.4fs %s", w.now.Seconds(), fmt.Sprintf(format, args...))
-	w.mix(format)
 	if len(w.trace) == maxTrace {
 		w.trace = w.trace[1:]
 	}
