@@ -19,9 +19,10 @@ type checker struct {
 	epochs   map[scope.Prefix]agent.Token // of the newest tenure of a prefix
 	execs    int
 	views    int
-	served   map[agent.Token]bool // the first write was admitted
-	done     map[string]bool      // moves that were done in this incarnation
-	proposed map[string]uint64    // sessions → term in which their expiry was proposed
+	served   map[agent.Token]bool      // the first write was admitted
+	done     map[string]bool           // moves that were done in this incarnation
+	moves    map[string]migration.Move // moves that were ever done
+	proposed map[string]uint64         // sessions → term in which their expiry was proposed
 }
 
 // history is what clients were told of one key.
@@ -42,7 +43,7 @@ type span struct{ from, to time.Duration }
 
 func newChecker(w *world) *checker {
 	return &checker{w: w, keys: map[string]*history{}, owners: map[agent.Token]scope.NodeID{}, sessions: map[string]*node{},
-		eras: map[agent.Incarnation]int{}, epochs: map[scope.Prefix]agent.Token{}, served: map[agent.Token]bool{}, done: map[string]bool{}, proposed: map[string]uint64{}}
+		eras: map[agent.Incarnation]int{}, epochs: map[scope.Prefix]agent.Token{}, served: map[agent.Token]bool{}, done: map[string]bool{}, moves: map[string]migration.Move{}, proposed: map[string]uint64{}}
 }
 
 func (c *checker) of(key string) *history {
@@ -210,8 +211,8 @@ func (c *checker) kept() {
 
 // promoted: I3, what replaces the store is what was shipped and what was ready.
 func (c *checker) promoted(n *node, f agent.Slice, slice records) {
-	m, ok := c.w.log.last.Moves().Get(f.Move)
-	if !ok || m.Phase != migration.Done || m.Shipped == nil || m.Ready == nil {
+	m, ok := c.moves[f.Move]
+	if !ok || m.Shipped == nil || m.Ready == nil {
 		c.w.fail("I3", "%s promotes move %s, which is not done", n.name, f.Move)
 		return
 	}

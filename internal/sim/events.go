@@ -21,13 +21,10 @@ func (c *checker) applied(before, after fsm.State, e *entry, results []*fsm.Resu
 	for i, r := range results {
 		env := e.commands[i]
 		c.once(env, r, index)
-		outcome := r.GetCode()
-		if outcome == "" {
-			outcome = "applied"
-		}
+		outcome := outcomeOf(api.Code(r.GetCode()))
 		c.w.count(kindOf(env.Command) + " " + outcome)
 		if c.w.tracing { // or the command would be printed for nothing
-			c.w.note("%d %s by %s: %s %s", index, kindOf(env.Command), env.Actor, outcome, fmt.Sprint(env.Command))
+			c.w.note("%d %s by %s: %s %s", index, kindOf(env.Command), env.Actor, outcome, brief(env.Command))
 		}
 		c.w.mix(kindOf(env.Command) + outcome)
 		if x, ok := env.Command.(*fsm.Expire); ok && outcome == "applied" && r.GetIndex() == index {
@@ -42,6 +39,15 @@ func (c *checker) applied(before, after fsm.State, e *entry, results []*fsm.Resu
 			c.moveEnded(*ev.Move)
 		}
 	}
+}
+
+// brief is a command for a reader: the hashes of tokens say nothing.
+func brief(c fsm.Command) string {
+	text := fmt.Sprint(c)
+	if x, ok := c.(*fsm.OpenSession); ok {
+		return fmt.Sprintf("identity:%s session:%s incarnation:%d view:%d", x.GetIdentity(), x.GetSession(), x.GetIncarnation(), x.GetView())
+	}
+	return text
 }
 
 // once: I7, a request takes effect at most once.
@@ -114,7 +120,7 @@ func (c *checker) moveEnded(m migration.Move) {
 		return
 	}
 	c.w.count("move done: " + m.Mode.String())
-	c.done[m.ID] = true
+	c.done[m.ID], c.moves[m.ID] = true, m
 	if m.Mode == migration.Agent && (m.Shipped == nil || m.Ready == nil || *m.Shipped != *m.Ready) {
 		c.w.fail("I3", "move %s is done with the manifests %v and %v", m.ID, m.Shipped, m.Ready)
 	}

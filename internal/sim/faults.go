@@ -84,11 +84,12 @@ func (w *world) pauseServer(s *server, d time.Duration) {
 		w.count("fault: leader paused")
 	}
 	s.pause()
+	life := s.life
 	w.after(d, func() {
-		w.resumeServer(s)
-		if d > w.times.Late*5/2 { // it finds its tick late, however slow its clock
-			s.countsFrom = max(s.countsFrom, w.now)
+		if s.paused && s.life == life && d > w.times.Late*5/2 { // it finds its tick late, however slow its clock
+			s.countsFrom = w.now
 		}
+		w.resumeServer(s)
 	})
 }
 

@@ -269,7 +269,7 @@ func (n *node) say(w agent.Word) {
 		if !ok || a.result == nil {
 			return
 		}
-		n.w.count("word " + kindOf(c) + " " + string(a.code))
+		n.w.count("word " + kindOf(c) + " " + outcomeOf(a.code))
 		if w.Kind == agent.SayClose && (a.code == "" || a.code == api.SessionExpired) {
 			n.step(agent.Closed{Session: w.Session})
 		}
@@ -353,6 +353,14 @@ func (n *node) deleteBatch(f agent.Delete) {
 		}
 		n.after(n.rng.between(fast, slow), func() { n.deleteBatch(f) })
 	})
+}
+
+// outcomeOf names what a command came to.
+func outcomeOf(code api.Code) string {
+	if code == "" {
+		return "applied"
+	}
+	return string(code)
 }
 
 // kindOf names a command.

@@ -155,10 +155,16 @@ func (w *world) heal() {
 	}
 }
 
-// keepNodesUp starts what was shut down.
+// keepNodesUp starts what was shut down. Of a node whose disk was replaced, and
+// which a restore knows by the old one, the operator says that this is off for
+// good, which it is.
 func (w *world) keepNodesUp() {
 	for _, n := range w.nodes {
 		w.startNode(n)
+		known, _ := w.log.last.Node(n.id)
+		if n.alive && w.nodeNamed(n.id) == n && !known.Live() && known.Identity != "" && known.Identity != n.disk.identity {
+			w.tell(&fsm.FenceNode{Node: string(n.id), Identity: known.Identity}, ignore)
+		}
 	}
 	w.after(time.Second, w.keepNodesUp)
 }
@@ -234,6 +240,10 @@ func (w *world) settled() {
 
 // probe writes to a scope's owner until that is acknowledged.
 func (w *world) probe(s *scope.Scope, tries int, then func()) {
+	if _, still := w.log.last.Scopes().Get(s.Prefix); !still {
+		then() // an operator's word from before came through
+		return
+	}
 	key := string(s.Prefix) + "probe"
 	w.write(key, w.nodeNamed(s.Owner), func(acked bool) {
 		switch {
