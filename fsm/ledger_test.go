@@ -143,6 +143,9 @@ func TestProposedExpiryRefusesRenewals(t *testing.T) {
 	c.l = c.l.Restart()
 	c.renew("n1-s", 0, api.SessionExpired)
 	c.want("also after a restart", "expire n1-s in term 1")
+	if leases, _ := c.l.Leading(c.s, c.now); leases[0].LeftMS != 0 {
+		t.Errorf("it is over, and shown is %+v", leases[0])
+	}
 	c.l = c.l.Restart().Restart()
 	c.want("and another", "expire n1-s in term 1")
 	c.renew("n1-s", 0, api.SessionExpired)
