@@ -110,3 +110,25 @@ func TestConcernIsWrittenOncePerEntry(t *testing.T) {
 		t.Errorf("written by the first change: %v, by the second: %v", once != before, tx.nodes != once)
 	}
 }
+
+// A leader that starts from a snapshot judges nodes by the same concerns, and
+// servers that differ in one have different hashes.
+func TestConcernIsInSnapshotAndHash(t *testing.T) {
+	s := applied(t, opened(t, founded(t), "n1"), &Declare{Prefix: []byte("a"), Writer: "n1"})
+	l := NewLoader()
+	for r := range s.Records() {
+		if err := l.Add(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	loaded, err := l.State()
+	want, _ := s.Node("n1")
+	if got, _ := loaded.Node("n1"); err != nil || got != want || want.Session.Concern != s.Index() {
+		t.Errorf("node %+v was loaded as %+v: %v", want, got, err)
+	}
+	tx := &txn{State: s, at: At{Index: s.Index() + 1}}
+	tx.concern("n1")
+	if tx.Hash() == s.Hash() {
+		t.Error("the hash does not tell another concern")
+	}
+}

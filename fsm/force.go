@@ -84,7 +84,6 @@ func (tx *txn) force(c *Force) (*Result, *api.Error) {
 	m := migration.Move{ID: c.GetId(), Prefix: s.Prefix, From: from, To: to, Mode: migration.Forced, Epoch: epoch, NewEpoch: s.Epoch,
 		Actor: tx.actor, Reason: c.GetReason(), Cause: CauseForced}
 	tx.moves, m = tx.moves.Commit(m.Enter(migration.Done, tx.at.Index, tx.at.TimeMS))
-	tx.concern(from, to)
 	tx.emit(Event{Cause: "force", Move: &m})
 	if err := tx.putScope(s, "force"); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -17,6 +18,8 @@ type counted struct {
 	l   Ledger
 	now time.Duration
 	due time.Duration
+
+	refusal *api.Error // of the newest renewal
 }
 
 // count begins to count the state at 1000 s of the leader's clock.
@@ -74,15 +77,17 @@ func proposalText(c Command) string {
 }
 
 // renew renews at the given view and requires this outcome.
-func (c *counted) renew(session string, view uint64, want api.Code) *api.Error {
+func (c *counted) renew(session string, view uint64, want api.Code) {
 	c.t.Helper()
 	var err error
 	c.l, err = c.l.Renew(c.s, api.Renewal{Session: session, View: view}, c.now)
 	if got := codeOf(err); got != want {
 		c.t.Fatalf("at %s the renewal of %s at %d is answered %q (%v), want %q", c.now, session, view, got, err, want)
 	}
-	refusal, _ := err.(*api.Error) //nolint:errorlint // the contract is this very type
-	return refusal
+	c.refusal = nil
+	if err != nil && !errors.As(err, &c.refusal) {
+		c.t.Fatalf("the renewal's error is a %T", err)
+	}
 }
 
 func codeOf(err error) api.Code {
@@ -143,6 +148,9 @@ func TestProposedExpiryRefusesRenewals(t *testing.T) {
 	c.l = c.l.Restart()
 	c.renew("n1-s", 0, api.SessionExpired)
 	c.want("also after a restart", "expire n1-s in term 1")
+	if leases, _ := c.l.Leading(c.s, c.now); leases[0].LeftMS != 0 {
+		t.Errorf("it is over, and shown is %+v", leases[0])
+	}
 	c.l = c.l.Restart().Restart()
 	c.want("and another", "expire n1-s in term 1")
 	c.renew("n1-s", 0, api.SessionExpired)
@@ -159,8 +167,9 @@ func TestRenewalOfADeadSession(t *testing.T) {
 	c.apply(&CloseSession{Session: "n1-s"})
 	c.renew("n1-s", 0, api.SessionExpired)
 	c.renew("", 0, api.SessionExpired)
-	if err := c.renew(strings.Repeat("x", 1<<20), 0, api.SessionExpired); len(err.Detail) > 500 {
-		t.Errorf("the refusal has %d bytes", len(err.Detail))
+	c.renew(strings.Repeat("x", 1<<20), 0, api.SessionExpired)
+	if n := len(c.refusal.Detail); n > 500 {
+		t.Errorf("the refusal has %d bytes", n)
 	}
 }
 

@@ -18,7 +18,8 @@ func TestBlindNodeIsRefused(t *testing.T) {
 	c.apply(&SetNode{Id: "n9", Addr: "h:1"})
 	c.after(2*time.Second).renew("n1-s", view, "") // seen here
 	c.after(8*time.Second-1).renew("n1-s", view, "")
-	refusal := c.after(1).renew("n1-s", view, api.Stale)
+	c.after(1).renew("n1-s", view, api.Stale)
+	refusal := c.refusal
 	for _, part := range []string{`"n1"`, "at index 6", "reached 7", "follow the watch"} {
 		if !strings.Contains(refusal.Detail, part) {
 			t.Errorf("the refusal %q does not say %q", refusal.Detail, part)
@@ -168,6 +169,7 @@ func TestSourceWithLittleLeftIsClosed(t *testing.T) {
 	c.wantNothing("without a rate")
 	c.after(time.Second).report(api.Report{Keys: 20, Bytes: 2000, KeysLeft: 1, BytesLeft: 1001}, "")
 	c.wantNothing("1001 bytes at 1000 a second; a quarter of the window is 1 s")
+	c.report(api.Report{Keys: 20, Bytes: 2000, KeysLeft: 1, BytesLeft: 1001}, "") // at the same moment; the rate stays
 	if leases, progress := c.l.Leading(c.s, c.now); len(leases) != 2 || progress["m1"] != (api.Progress{Keys: 20, Bytes: 2000, KeysLeft: 1, BytesLeft: 1001, BytesPerSec: 1000, LeftMS: 1001}) {
 		t.Errorf("progress %+v", progress)
 	}
@@ -203,7 +205,11 @@ func TestRateThatIsNotKnown(t *testing.T) {
 	c.report(few(10, 10), "")
 	c.after(time.Second).report(few(10, 10), "")
 	c.wantNothing("it stands still")
-	c.after(time.Second).report(few(5, 20), "")
+	c.after(time.Second).report(few(20, 10), "")
+	c.wantNothing("of its bytes nothing is known")
+	c.after(time.Second).report(few(20, 20), "")
+	c.wantNothing("of its keys nothing is known")
+	c.after(time.Second).report(few(5, 30), "")
 	c.wantNothing("it began anew")
 	c.apply(&OpenSession{Node: "n1", Session: "n1-t", Identity: "n1-disk", TokenHash: tokenHash("t"), PreviousTokenHash: tokenHash("n1"),
 		Incarnation: 1, IncarnationTag: "c1", View: c.s.Index()})
@@ -218,6 +224,14 @@ func TestRateThatIsNotKnown(t *testing.T) {
 	r.Keys, r.Bytes = 60, 60
 	c.after(time.Second).report(r, "")
 	c.want("it goes on", "quiesce m1")
+}
+
+// What would take longer than a move may last is that long: more would not fit a
+// duration.
+func TestTimeLeftIsBounded(t *testing.T) {
+	if left, known := lasting(1<<63, 0.001); left != MaxTimeout || !known {
+		t.Errorf("%s, known %v", left, known)
+	}
 }
 
 // Only an agent's move is closed for it, and only by what the source's live

@@ -151,6 +151,9 @@ func (s *node) start() {
 
 // Call implements caller.
 func (s *node) Call(ctx context.Context, addr string, kind peer.Kind, payload []byte) ([]byte, error) {
+	if addr == s.id+":1" {
+		s.net.t.Errorf("%s calls itself: %v", s.id, kind)
+	}
 	for _, to := range s.net.servers {
 		if to.id+":1" == addr && s.net.hangs(to.id) {
 			<-ctx.Done()

@@ -224,8 +224,11 @@ func TestLateLeaderConfirmsFirst(t *testing.T) {
 		<-time.After(3 * time.Second)
 		office := l.reg.office.Load()
 		n.isolate(l.id)
+		office.mu.Lock()
 		l.slept.Add(int64(time.Minute))
-		<-time.After(20 * time.Second)
+		office.stir() // it looks at once, and takes itself for the leader
+		office.mu.Unlock()
+		<-time.After(100 * time.Millisecond)
 		if _, out, _, late := office.reconcile(); !late || len(out) > 0 {
 			t.Fatalf("a leader that could not confirm: late %v, and proposes %v", late, out)
 		}
@@ -353,7 +356,7 @@ func TestReportsCloseTheMove(t *testing.T) {
 		id := mustPropose(t, l, fsm.Envelope{Command: &fsm.StartMove{Prefix: []byte("app:"), From: "n1", To: "n2", Mode: "agent", Precopy: true}}).GetMove()
 		for keys := range uint64(5) {
 			r := api.Report{Move: id, Session: source, Keys: 100 * keys, Bytes: 1000 * keys, KeysLeft: 100 * (5 - keys), BytesLeft: 1000 * (5 - keys)}
-			if err := follower.reg.Report(t.Context(), r); err != nil {
+			if err := []*node{follower, l}[keys%2].reg.Report(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
 			leading, err := follower.reg.Leading(t.Context())
@@ -400,6 +403,9 @@ func TestLeadingOfManySessions(t *testing.T) {
 					t.Fatalf("lease %d is of node %s", i, held.Node)
 				}
 			}
+		}
+		if page, err := l.reg.leadingHere("m00004-s"); err != nil || page.Progress != nil || page.Leases[0].Node != "m00005" {
+			t.Fatalf("the page after m00004-s begins with %+v and has progress %v: %v", page.Leases[0], page.Progress, err)
 		}
 		since := time.Now()
 		n.until("all to expire", func() bool { return l.reg.State().SessionsLen() == 0 })
