@@ -36,7 +36,8 @@ type State struct {
 	view    View
 	partial *View // a snapshot of which more lines follow
 	stream  uint64
-	watchAt time.Duration // when to watch again; 0 while a stream is on
+	on      bool          // the stream is
+	watchAt time.Duration // when to watch again, while none is
 	fresh   bool          // watch from a snapshot
 	session session
 	lease   lease
@@ -74,7 +75,7 @@ type Tick struct{}
 // CLOCK_BOOTTIME, from any origin that stays the same for the process.
 func Step(s State, now time.Duration, e Event) (State, []Effect) {
 	t := &step{State: s}
-	t.now = now
+	t.now = max(s.now, now)
 	switch e := e.(type) {
 	case Watched:
 		t.watched(e)
@@ -131,7 +132,8 @@ func (t *step) decide() {
 // before: its streams are gone. The first Step, of any event, begins to watch.
 func New(cfg Config, now time.Duration, held []Mark) State {
 	cfg.Stripes = max(1, cfg.Stripes)
-	s := State{cfg: cfg, now: now, watchAt: 1, fresh: true}
+	// Nothing was looked at yet at this time, so that the watch is due.
+	s := State{cfg: cfg, now: now - 1, watchAt: now, fresh: true}
 	for _, m := range held {
 		s.marks = s.marks.with(m)
 	}
@@ -162,18 +164,26 @@ func (s State) Fault() string { return s.fault }
 func (s State) Stopped() bool { return s.closing.done }
 
 // Due is when the next [Tick] has something to do, on the node's clock; 0 is not
-// before the next event.
+// before the next event. It is later than the last step: that one did whatever
+// was due, and what it left waits for an event, such as a session, not for time.
 func (s State) Due() time.Duration {
 	due := time.Duration(0)
 	at := func(d time.Duration) {
-		if d > 0 && (due == 0 || d < due) {
-			due = d
+		if d > s.now && (due == 0 || d < due) {
+			due = max(d, 1) // 0 is none
 		}
 	}
-	at(s.watchAt)
-	at(s.session.tryAt)
-	at(s.lease.renewAt)
-	at(s.closing.sayAt)
+	if !s.on {
+		at(s.watchAt)
+	}
+	if !s.closing.asked {
+		at(s.session.tryAt)
+	}
+	if !s.closing.said {
+		at(s.lease.renewAt)
+	} else if !s.closing.done {
+		at(s.closing.sayAt)
+	}
 	for _, x := range s.sources {
 		at(x.sayAt)
 	}

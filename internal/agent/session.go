@@ -110,7 +110,7 @@ func (l lease) valid(index uint64) time.Duration {
 }
 
 func (t *step) watched(e Watched) {
-	if e.Stream != t.stream || t.watchAt != 0 {
+	if e.Stream != t.stream || !t.on {
 		return // of a stream that was given up
 	}
 	item := e.Item
@@ -178,7 +178,7 @@ func (t *step) install(v View) {
 }
 
 func (t *step) watchEnded(e WatchEnded) {
-	if e.Stream == t.stream && t.watchAt == 0 {
+	if e.Stream == t.stream && t.on {
 		t.rewatch(e.Code == api.Compacted || e.Code == api.Slow)
 	}
 }
@@ -187,11 +187,13 @@ func (t *step) watchEnded(e WatchEnded) {
 func (t *step) rewatch(fresh bool) {
 	t.partial = nil
 	t.fresh = t.fresh || fresh
-	t.watchAt = t.now + again
+	if t.on {
+		t.on, t.watchAt = false, t.now+again
+	}
 }
 
 func (t *step) watch() {
-	if t.watchAt == 0 || t.now < t.watchAt {
+	if t.on || t.now < t.watchAt {
 		return
 	}
 	t.stream++
@@ -199,7 +201,7 @@ func (t *step) watch() {
 	if t.fresh {
 		from = 0
 	}
-	t.watchAt, t.fresh = 0, false
+	t.on, t.fresh = true, false
 	t.do(Watch{t.stream, from})
 }
 
