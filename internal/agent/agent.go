@@ -207,6 +207,7 @@ func (t *step) publish() {
 	}
 	t.published = now
 	r := *t.rules
+	t.renewUnknown(&r)
 	if t.replaced {
 		t.placeAll(&r)
 	}
@@ -222,7 +223,6 @@ func (t *step) publish() {
 // scope keeps its gate for the life of the process.
 func (t *step) placeAll(r *Rules) {
 	r.places = scope.Index[*place]{}
-	t.renewUnknown(r)
 	for s := range t.view.scopes.Scopes() {
 		if s.Owner == t.cfg.Node {
 			t.place(r, s.Prefix)
@@ -232,9 +232,6 @@ func (t *step) placeAll(r *Rules) {
 
 // place notes whether and how the node owns a scope.
 func (t *step) place(r *Rules, p scope.Prefix) {
-	if _, known := r.view.scopes.Get(p); !known {
-		t.renewUnknown(r)
-	}
 	s, declared := t.view.scopes.Get(p)
 	if !declared || s.Owner != t.cfg.Node {
 		r.places = r.places.Without(p)
@@ -250,10 +247,18 @@ func (t *step) place(r *Rules, p scope.Prefix) {
 		needsLease: s.NeedsLease(), closed: t.view.Closed(s) || waits})
 }
 
-// renewUnknown counts writes of keys that no scope holds in another gate: those
-// under way may be of keys that a scope holds now, which then waits for them.
+// renewUnknown counts writes of keys that no scope holds in another gate when
+// other prefixes are declared: those under way may be of keys that a scope holds
+// now, which then waits for them. Once for all changes of a step: the gate that is
+// still in force may be entered until the rules are published, so that it must not
+// be looked at, and dropped as idle, before.
 func (t *step) renewUnknown(r *Rules) {
-	if r.view.index > 0 && !t.cfg.RefuseUnknown {
+	declared := t.replaced
+	for _, p := range t.touched {
+		_, known := r.view.scopes.Get(p)
+		declared = declared || !known
+	}
+	if declared && r.view.index > 0 && !t.cfg.RefuseUnknown {
 		r.older = append(busy(r.older), r.unknown)
 		r.unknown = newGate(t.cfg.Stripes)
 	}

@@ -58,6 +58,7 @@ type script struct {
 	now     time.Duration
 	cfg     Config
 	adm     *Admission
+	late    *Rules // not nil: rules that a step made are kept here until "publish"
 	stream  uint64          // the last one that was asked for
 	disk    map[string]Mark // survives a restart
 	seals   map[string]Mark // that were asked for
@@ -72,10 +73,7 @@ func (s *script) begin(d *datadriven.TestData) {
 	}
 	s.now, s.disk, s.seals = 0, map[string]Mark{}, map[string]Mark{}
 	s.cfg = Config{Node: "n1", Identity: "disk1", Times: api.DefaultLeases(), Grace: 10 * time.Second, Stripes: 2}
-	bare, words := false, []string{"snap", "10", "|", "node", "n1", "|", "node", "n2", "s2@8", "|", "node", "n3", "s3@9"}
-	if len(d.CmdArgs) > 0 {
-		words = append(words, "|")
-	}
+	bare, records := false, []string{""}
 	for _, arg := range d.CmdArgs {
 		switch word := arg.String(); word {
 		case "bare":
@@ -83,7 +81,10 @@ func (s *script) begin(d *datadriven.TestData) {
 		case "refuse-unknown":
 			s.cfg.RefuseUnknown = true
 		default:
-			words = append(words, word)
+			if records[0] == "" {
+				records[0] = " |"
+			}
+			records = append(records, word)
 		}
 	}
 	s.process()
@@ -91,7 +92,7 @@ func (s *script) begin(d *datadriven.TestData) {
 		s.out.Reset()
 		return
 	}
-	for _, line := range []string{"tick", strings.Join(words, " "), "opened s1 11", "item 11 | node n1 s1@11", "renewed s1 sent=0s index=11"} {
+	for _, line := range []string{"tick", "snap 10 | node n1 | node n2 s2@8 | node n3 s3@9" + strings.Join(records, " "), "opened s1 11", "item 11 | node n1 s1@11", "renewed s1 sent=0s index=11"} {
 		s.line(line)
 	}
 	s.out.Reset()
@@ -104,7 +105,7 @@ func (s *script) process() {
 		held = append(held, s.disk[id])
 	}
 	s.state = New(s.cfg, s.now, held)
-	s.adm, s.tickets, s.stream = NewAdmission(s.state), map[string]Ticket{}, 0
+	s.adm, s.tickets, s.stream, s.late = NewAdmission(s.state), map[string]Ticket{}, 0, nil
 }
 
 func (s *script) line(line string) {
@@ -129,6 +130,11 @@ func (s *script) line(line string) {
 		s.disk[m.Move] = m
 	case "mark": // as an earlier process left it
 		s.disk[a.pos(0)] = Mark{Move: a.pos(0), Prefix: a.prefix(1), Manifest: a.manifest(), Promoted: a.has("promoted")}
+	case "late": // a writer comes between a step and the publishing of its rules
+		s.late = s.adm.Rules()
+	case "publish":
+		s.adm.Publish(s.late)
+		s.late = nil
 	case "status":
 		s.status()
 	case "due":
@@ -151,6 +157,10 @@ func (s *script) step(e Event) {
 		case Publish:
 			if i != 0 {
 				s.t.Fatalf("%T was begun before the rules were published", effects[0])
+			}
+			if s.late != nil {
+				s.late = effect.Rules
+				continue
 			}
 			s.adm.Publish(effect.Rules)
 			continue
