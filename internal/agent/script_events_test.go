@@ -160,10 +160,10 @@ func (s *script) ask(a words) {
 	name := a.pos(0)
 	switch a.cmd {
 	case "enter":
-		s.enter(name, strings.Split(a.pos(1), ","))
+		s.enter(name, rawKeys(a.pos(1)))
 	case "check":
 		t := s.ticket(name)
-		s.answer(s.adm.Check(&t, []byte(a.pos(1)), s.now))
+		s.answer(s.adm.CheckKeys(&t, rawKeys(a.pos(1)), s.now))
 	case "leave":
 		t := s.ticket(name)
 		s.adm.Leave(&t)
@@ -191,11 +191,15 @@ func (s *script) ticket(name string) Ticket {
 	return t
 }
 
-func (s *script) enter(name string, keys []string) {
-	var raw [][]byte
-	for _, k := range keys {
+// rawKeys are those of a:k,a:l.
+func rawKeys(list string) (raw [][]byte) {
+	for _, k := range strings.Split(list, ",") {
 		raw = append(raw, []byte(k))
 	}
+	return raw
+}
+
+func (s *script) enter(name string, raw [][]byte) {
 	var t Ticket
 	var err error
 	if len(raw) == 1 {
