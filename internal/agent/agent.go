@@ -208,6 +208,7 @@ func (t *step) publish() {
 	t.published = now
 	r := *t.rules
 	t.renewUnknown(&r)
+	t.noteRetired(&r)
 	if t.replaced {
 		t.placeAll(&r)
 	}
@@ -245,6 +246,19 @@ func (t *step) place(r *Rules, p scope.Prefix) {
 	_, waits := t.marks.awaited(p)
 	r.places = r.places.With(p, &place{scope: s, token: Token{t.view.incarnation, s.Epoch}, gate: g,
 		needsLease: s.NeedsLease(), closed: t.view.Closed(s) || waits})
+}
+
+// noteRetired notes that a scope went, or may have: a view that was installed
+// whole does not tell what was between.
+func (t *step) noteRetired(r *Rules) {
+	if t.replaced {
+		r.retired = t.view.index
+	}
+	for _, p := range t.touched {
+		if _, declared := t.view.scopes.Get(p); !declared {
+			r.retired = t.view.index
+		}
+	}
 }
 
 // renewUnknown counts writes of keys that no scope holds in another gate when

@@ -25,6 +25,9 @@ type Rules struct {
 	unknown       *gate
 	older         []*gate
 	refuseUnknown bool
+	// retired is the index of the view in which a scope went last. A key that no
+	// scope holds may have been another node's, if it was admitted before.
+	retired uint64
 }
 
 // place is a scope that the node owns.
@@ -103,6 +106,9 @@ func (r *Rules) token(key []byte) Token {
 func (r *Rules) still(t *Ticket, key []byte, now time.Duration) bool {
 	if r.session == "" || r.session != t.session || r.token(key) != t.token {
 		return false
+	}
+	if t.token.Epoch == 0 && t.rules.view.index < r.retired {
+		return false // "no scope" is no tenure: it comes back after one
 	}
 	p, owned := r.places.Match(key)
 	return !owned || !p.needsLease || now < r.until
