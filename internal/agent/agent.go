@@ -57,6 +57,7 @@ type State struct {
 type stamp struct {
 	index   uint64
 	session string
+	closing bool
 	until   time.Duration
 }
 
@@ -198,8 +199,8 @@ func (s State) Due() time.Duration {
 
 // publish makes new rules when something that they rest on has changed.
 func (t *step) publish() {
-	now := stamp{index: t.view.index, until: t.lease.valid(t.view.index)}
-	if t.Ready() {
+	now := stamp{index: t.view.index, closing: t.closing.asked, until: t.lease.valid(t.view.index)}
+	if t.session.seen && t.fault == "" && !t.closing.said {
 		now.session = t.session.id
 	}
 	if now == t.published && len(t.touched) == 0 && !t.replaced {
@@ -215,7 +216,7 @@ func (t *step) publish() {
 	for _, p := range t.touched {
 		t.place(&r, p)
 	}
-	r.view, r.marks, r.session, r.until = t.view, t.marks, now.session, now.until
+	r.view, r.marks, r.session, r.closing, r.until = t.view, t.marks, now.session, now.closing, now.until
 	t.rules = &r
 	t.do(Publish{&r})
 }

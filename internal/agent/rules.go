@@ -15,7 +15,8 @@ type Rules struct {
 	node    scope.NodeID
 	view    View
 	marks   marks
-	session string // that this process may admit under; "" is none
+	session string // that this process may acknowledge under; "" is none
+	closing bool   // nothing more is admitted: the node shuts down
 	// until is when the lease ends, on the node's clock; 0 is none.
 	until  time.Duration
 	places scope.Index[*place] // of the scopes that the node owns
@@ -54,7 +55,7 @@ func (r *Rules) judge(key []byte, now time.Duration) (*place, *gate, *api.Error)
 	switch {
 	case p.closed:
 		return nil, nil, r.quiesced(p)
-	case r.session == "":
+	case r.session == "" || r.closing:
 		return nil, nil, r.noSession()
 	case p.needsLease && now >= r.until:
 		return nil, nil, &api.Error{Code: api.LeaseLost, Owner: string(r.node), Epoch: p.scope.Epoch, Detail: fmt.Sprintf(
@@ -71,7 +72,7 @@ func (r *Rules) judgeForeign(key []byte) (*place, *gate, *api.Error) {
 		return nil, nil, r.quiesced(&place{scope: s})
 	case declared:
 		return nil, nil, &api.Error{Code: api.Misdirected, Owner: string(s.Owner), Epoch: s.Epoch, Detail: "writer is " + r.view.Addr(s.Owner)}
-	case r.session == "":
+	case r.session == "" || r.closing:
 		return nil, nil, r.noSession()
 	case r.refuseUnknown:
 		return nil, nil, &api.Error{Code: api.Misdirected, Detail: fmt.Sprintf("no scope holds the key, and node %q takes only keys of declared scopes; declare one", r.node)}
@@ -89,6 +90,9 @@ func (r *Rules) quiesced(p *place) *api.Error {
 }
 
 func (r *Rules) noSession() *api.Error {
+	if r.closing {
+		return &api.Error{Code: api.LeaseLost, Owner: string(r.node), Detail: fmt.Sprintf("node %q is shutting down and takes no more writes", r.node)}
+	}
 	return &api.Error{Code: api.LeaseLost, Owner: string(r.node), Detail: fmt.Sprintf(
 		"node %q has no session in which it may admit writes; it takes none until it has opened one and its view has reached that", r.node)}
 }
@@ -118,7 +122,7 @@ func (r *Rules) still(t *Ticket, key []byte, now time.Duration) bool {
 // the node neither owns nor receives any key of it.
 func (r *Rules) deletable(p scope.Prefix, epoch uint64) bool {
 	c, pending := r.view.Cleanup(r.node, p)
-	if r.session == "" || !pending || c.Epoch != epoch {
+	if r.session == "" || r.closing || !pending || c.Epoch != epoch {
 		return false
 	}
 	for range r.places.Overlapping(p) {
