@@ -227,4 +227,3 @@ func (s *script) answer(err error) {
 		fmt.Fprintf(&s.out, "  no: %v\n", err)
 	}
 }
-

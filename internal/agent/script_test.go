@@ -58,7 +58,7 @@ type script struct {
 	now     time.Duration
 	cfg     Config
 	adm     *Admission
-	late    *Rules // not nil: rules that a step made are kept here until "publish"
+	late    *Rules          // not nil: rules that a step made are kept here until "publish"
 	stream  uint64          // the last one that was asked for
 	disk    map[string]Mark // survives a restart
 	seals   map[string]Mark // that were asked for
