@@ -108,6 +108,7 @@ type step struct {
 	effects  []Effect
 	touched  []scope.Prefix // scopes of which the record, or a mark, changed in this step
 	replaced bool           // all scopes did: another view was installed
+	marked   bool           // what is sealed, or being sealed, changed
 }
 
 func (t *step) do(e Effect) { t.effects = append(t.effects, e) }
@@ -116,8 +117,11 @@ func (t *step) do(e Effect) { t.effects = append(t.effects, e) }
 // published before anything else begins: who asks for a drain must have closed the
 // scope.
 func (t *step) decide() {
+	asked := t.effects // by the event itself; this waits for the rules too
+	t.effects = nil
 	t.checkSession()
 	t.publish()
+	t.effects = append(t.effects, asked...)
 	t.watch()
 	t.open()
 	t.renew()
@@ -203,7 +207,7 @@ func (t *step) publish() {
 	if t.session.seen && t.fault == "" && !t.closing.said {
 		now.session = t.session.id
 	}
-	if now == t.published && len(t.touched) == 0 && !t.replaced {
+	if now == t.published && len(t.touched) == 0 && !t.replaced && !t.marked {
 		return
 	}
 	t.published = now
@@ -216,7 +220,8 @@ func (t *step) publish() {
 	for _, p := range t.touched {
 		t.place(&r, p)
 	}
-	r.view, r.marks, r.session, r.closing, r.until = t.view, t.marks, now.session, now.closing, now.until
+	r.view, r.marks, r.sealing = t.view, t.marks, t.sealingMoves()
+	r.session, r.closing, r.until = now.session, now.closing, now.until
 	t.rules = &r
 	t.do(Publish{&r})
 }

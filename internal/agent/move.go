@@ -24,7 +24,8 @@ type Shipped struct {
 	Manifest migration.Manifest // of the records sent, not of the live store
 }
 
-// ShipFailed says that the slice cannot be shipped, and why.
+// ShipFailed says that the slice cannot be copied or shipped, or, of a move to
+// this node, received or sealed, and why. Whatever was begun for it has ended.
 type ShipFailed struct{ Move, Reason string }
 
 // Staging says that a stream of records for the move was accepted.
@@ -90,13 +91,17 @@ type Ship struct {
 // StopShipping ends what Copy or Ship began.
 type StopShipping struct{ Move string }
 
-// Seal makes the staged slice, and the mark, durable.
+// Seal makes the staged slice, and the mark, durable. No record is added from
+// here on: who takes records asks [Rules.Stages] for every batch, under whatever
+// keeps batches and the seal of one move apart.
 type Seal struct{ Mark Mark }
 
 // Promote replaces what the store holds of the prefix by the staged slice.
 type Promote struct{ Slice }
 
-// Discard deletes the staging of a move that ended without it, and its mark.
+// Discard deletes the staging of a move that ended without it, and its mark; or
+// just the mark of a slice that was promoted long ago. Records that are in the
+// store stay.
 type Discard struct{ Move string }
 
 // Delete deletes the old copy, each batch between [Admission.BeginDelete] and
@@ -160,9 +165,13 @@ func (t *step) moveEvent(e Event) {
 			t.do(Tell{api.Report{Move: e.Move, Session: t.session.id, Keys: e.Keys, Bytes: e.Bytes, KeysLeft: e.KeysLeft, BytesLeft: e.BytesLeft}})
 		}
 	case Shipped:
-		t.changeSource(e.Move, func(x *source) { x.shipped, x.manifest, x.sayAt = true, e.Manifest, t.now })
+		t.changeSource(e.Move, func(x *source) {
+			if x.shipping && !x.shipped {
+				x.shipped, x.manifest, x.sayAt = true, e.Manifest, t.now
+			}
+		})
 	case ShipFailed:
-		t.changeSource(e.Move, func(x *source) { x.failed, x.sayAt = e.Reason, t.now })
+		t.shipFailed(e)
 	case Staging:
 		if at, known := slices.BinarySearch(t.staging, e.Move); !known {
 			t.staging = slices.Insert(slices.Clone(t.staging), at, e.Move)
@@ -184,13 +193,12 @@ func (t *step) moveEvent(e Event) {
 // not come here: its wait ended with its move.
 func (t *step) drained(e Drained) {
 	if e.Move == "" {
-		t.closing.said, t.closing.sayAt = t.closing.asked, t.now
+		if t.closing.draining && !t.closing.said {
+			t.closing.said, t.closing.sayAt = true, t.now
+		}
 		return
 	}
-	if mark, ok := t.marks.of(e.Move); ok && !mark.Promoted && t.flipped(mark) {
-		t.do(Promote{Slice{mark.Move, mark.Prefix}})
-		return
-	}
+	t.drainedTarget(e.Move)
 	m, running := t.view.Move(e.Move)
 	t.changeSource(e.Move, func(x *source) {
 		if running && m.Phase == migration.Quiescing && x.draining && !x.shipping {

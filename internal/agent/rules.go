@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
@@ -15,6 +16,7 @@ type Rules struct {
 	node    scope.NodeID
 	view    View
 	marks   marks
+	sealing []string // moves whose slices are being sealed, sorted
 	session string // that this process may acknowledge under; "" is none
 	closing bool   // nothing more is admitted: the node shuts down
 	// until is when the lease ends, on the node's clock; 0 is none.
@@ -128,6 +130,9 @@ func (r *Rules) deletable(p scope.Prefix, epoch uint64) bool {
 	for range r.places.Overlapping(p) {
 		return false
 	}
+	if _, waits := r.marks.awaited(p); waits {
+		return false // a slice may be on its way into the store
+	}
 	for m := range r.view.Moves() {
 		if m.To == r.node && m.Prefix.Overlaps(p) {
 			return false
@@ -138,15 +143,19 @@ func (r *Rules) deletable(p scope.Prefix, epoch uint64) bool {
 
 // Stages says whether the node takes records of this move now: its own view shows
 // that the move runs, with it as the target, and nothing was sealed for that id.
-// Who takes a stream asks for every batch.
+// The view counts only with a session that it shows: one from before that may show
+// a move as running that has ended long ago. Who takes a stream asks for every
+// batch.
 func (r *Rules) Stages(move string) error {
 	m, running := r.view.Move(move)
 	mark, marked := r.marks.of(move)
 	switch {
 	case marked && mark.Promoted:
 		return fmt.Errorf("move %s: its slice is in the store of node %q already", move, r.node)
-	case marked:
+	case marked || slices.Contains(r.sealing, move):
 		return fmt.Errorf("move %s: its slice is sealed on node %q already and takes no more records", move, r.node)
+	case r.session == "" || r.closing:
+		return fmt.Errorf("move %s: node %q takes no records without a session that its view shows", move, r.node)
 	case !running || m.To != r.node || m.Mode != migration.Agent:
 		return fmt.Errorf("move %s: node %q knows of no such move to it that is running (its view is at index %d)", move, r.node, r.view.index)
 	}

@@ -29,6 +29,19 @@ func (t *step) changeSource(move string, change func(*source)) {
 	}
 }
 
+// shipFailed has the move aborted. What was shipped already did not fail.
+func (t *step) shipFailed(e ShipFailed) {
+	if m, running := t.view.Move(e.Move); !running || m.From != t.cfg.Node {
+		t.targetFailed(e)
+		return
+	}
+	t.changeSource(e.Move, func(x *source) {
+		if !x.shipped && x.failed == "" {
+			x.failed, x.sayAt = e.Reason, t.now
+		}
+	})
+}
+
 // serveSources does what the running moves away from this node need.
 func (t *step) serveSources() {
 	var next []source
