@@ -88,7 +88,8 @@ type Ship struct {
 	To scope.NodeID
 }
 
-// StopShipping ends what Copy or Ship began.
+// StopShipping ends what Copy or Ship began, and the wait for a drain that was not
+// answered yet.
 type StopShipping struct{ Move string }
 
 // Seal makes the staged slice, and the mark, durable. No record is added from
@@ -161,7 +162,7 @@ func (t *step) moveEvent(e Event) {
 	case Drained:
 		t.drained(e)
 	case Progressed:
-		if t.Ready() {
+		if m, running := t.view.Move(e.Move); running && m.From == t.cfg.Node && t.Ready() {
 			t.do(Tell{api.Report{Move: e.Move, Session: t.session.id, Keys: e.Keys, Bytes: e.Bytes, KeysLeft: e.KeysLeft, BytesLeft: e.BytesLeft}})
 		}
 	case Shipped:

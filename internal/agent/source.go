@@ -57,7 +57,7 @@ func (t *step) serveSources() {
 		next = append(next, x)
 	}
 	for _, x := range t.sources {
-		if _, running := t.view.Move(x.Move); !running && (x.copying || x.shipping) {
+		if _, running := t.view.Move(x.Move); !running && (x.copying || x.draining) {
 			t.do(StopShipping{x.Move})
 		}
 	}
