@@ -39,7 +39,9 @@ type State struct {
 	on      bool          // the stream is
 	watchAt time.Duration // when to watch again, while none is
 	fresh   bool          // watch from a snapshot
+	stale   bool          // the view is of another incarnation than the cluster is in
 	session session
+	lost    string // the session before
 	lease   lease
 	marks   marks
 	staging []string // moves that have unsealed records here, sorted

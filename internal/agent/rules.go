@@ -17,8 +17,8 @@ type Rules struct {
 	view    View
 	marks   marks
 	sealing []string // moves whose slices are being sealed, sorted
-	session string // that this process may acknowledge under; "" is none
-	closing bool   // nothing more is admitted: the node shuts down
+	session string   // that this process may acknowledge under; "" is none
+	closing bool     // nothing more is admitted: the node shuts down
 	// until is when the lease ends, on the node's clock; 0 is none.
 	until  time.Duration
 	places scope.Index[*place] // of the scopes that the node owns

@@ -91,7 +91,8 @@ func (s *script) streamOf(a words) uint64 {
 func (s *script) item(a words) Event {
 	inc := s.incarnation(a)
 	if a.cmd == "error" {
-		return Watched{s.streamOf(a), api.WatchItem{Type: a.cmd, Error: &api.Error{Code: api.Code(a.pos(0))}}}
+		it := api.WatchItem{Type: a.cmd, Incarnation: inc.Number, Tag: inc.Tag, Error: &api.Error{Code: api.Code(a.pos(0))}}
+		return Watched{s.streamOf(a), it}
 	}
 	it := api.WatchItem{Index: a.number(a.pos(0)), Incarnation: inc.Number, Tag: inc.Tag}
 	switch a.cmd {

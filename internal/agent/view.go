@@ -145,8 +145,7 @@ func (v View) with(index uint64, changes []api.Change) (next View, touched []sco
 	for _, c := range changes {
 		switch {
 		case c.Cluster != nil:
-			v.incarnation = Incarnation{c.Cluster.Incarnation, c.Cluster.Tag}
-			v.hold = c.Cluster.Hold
+			v, err = v.withCluster(c.Cluster)
 		case c.Node != nil:
 			v.nodes = v.withNode(c)
 		case c.Scope != nil:
@@ -163,6 +162,16 @@ func (v View) with(index uint64, changes []api.Change) (next View, touched []sco
 		}
 	}
 	return v, touched, nil
+}
+
+// withCluster refuses another incarnation than the one that the view is of.
+func (v View) withCluster(c *api.ClusterRecord) (View, error) {
+	its := Incarnation{c.Incarnation, c.Tag}
+	if v.incarnation != its && v.incarnation.Number > 0 {
+		return v, fmt.Errorf("a record of incarnation %d (%q) in a view of %d (%q)", its.Number, its.Tag, v.incarnation.Number, v.incarnation.Tag)
+	}
+	v.incarnation, v.hold = its, c.Hold
+	return v, nil
 }
 
 func (v View) withNode(c api.Change) scope.Index[Peer] {
