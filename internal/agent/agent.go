@@ -47,7 +47,7 @@ type State struct {
 	staging []string // moves that have unsealed records here, sorted
 	targets []target
 	sources []source
-	chores  []chore
+	chores  chores
 	closing closing
 	fault   string
 	rules   *Rules
@@ -111,6 +111,7 @@ type step struct {
 	touched  []scope.Prefix // scopes of which the record, or a mark, changed in this step
 	replaced bool           // all scopes did: another view was installed
 	marked   bool           // what is sealed, or being sealed, changed
+	chored   bool           // a deletion ended
 }
 
 func (t *step) do(e Effect) { t.effects = append(t.effects, e) }
@@ -197,9 +198,7 @@ func (s State) Due() time.Duration {
 	for _, x := range s.targets {
 		at(x.sayAt)
 	}
-	for _, x := range s.chores {
-		at(x.at)
-	}
+	at(s.chores.next)
 	return due
 }
 
