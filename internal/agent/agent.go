@@ -51,6 +51,7 @@ type State struct {
 	closing closing
 	fault   string
 	rules   *Rules
+	parted  scope.Index[struct{}] // prefixes of gates that the node does not own now
 	// published is the stamp of what rules were made from.
 	published stamp
 }
@@ -213,6 +214,7 @@ func (t *step) publish() {
 	}
 	t.published = now
 	r := *t.rules
+	t.forgetGates(&r)
 	t.renewUnknown(&r)
 	t.noteRetired(&r)
 	if t.replaced {
@@ -228,12 +230,35 @@ func (t *step) publish() {
 }
 
 // placeAll begins anew with another view. Writes that entered before count on: a
-// scope keeps its gate for the life of the process.
+// scope keeps its gate while any is under way.
 func (t *step) placeAll(r *Rules) {
 	r.places = scope.Index[*place]{}
 	for s := range t.view.scopes.Scopes() {
 		if s.Owner == t.cfg.Node {
 			t.place(r, s.Prefix)
+		}
+	}
+	for p := range r.gates.All() {
+		if _, owned := r.places.Get(p); !owned {
+			t.parted = t.parted.With(p, struct{}{})
+		}
+	}
+}
+
+// forgetGates lets go of the counts of scopes that the node does not own any more,
+// once no write counts there. That it reads a count does not make Step less of a
+// function: a gate that is let go is idle for good, so that no answer and no effect
+// depends on when that happens. The rules in force are looked at, not those that
+// are being made: only in a scope that they do not place nobody can enter and stay.
+func (t *step) forgetGates(r *Rules) {
+	for p := range t.parted.All() {
+		_, owned := t.rules.places.Get(p)
+		g, counts := r.gates.Get(p)
+		switch {
+		case owned || !counts:
+			t.parted = t.parted.Without(p)
+		case g.idle():
+			t.parted, r.gates = t.parted.Without(p), r.gates.Without(p)
 		}
 	}
 }
@@ -243,6 +268,9 @@ func (t *step) place(r *Rules, p scope.Prefix) {
 	s, declared := t.view.scopes.Get(p)
 	if !declared || s.Owner != t.cfg.Node {
 		r.places = r.places.Without(p)
+		if _, counts := r.gates.Get(p); counts {
+			t.parted = t.parted.With(p, struct{}{})
+		}
 		return
 	}
 	g, known := r.gates.Get(p)

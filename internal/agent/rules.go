@@ -22,7 +22,7 @@ type Rules struct {
 	// until is when the lease ends, on the node's clock; 0 is none.
 	until  time.Duration
 	places scope.Index[*place] // of the scopes that the node owns
-	gates  scope.Index[*gate]  // of all scopes that it ever owned
+	gates  scope.Index[*gate]  // of those, and of others in which its writes may still count
 	// unknown counts writes of keys that no scope holds; older are those of times
 	// when other prefixes were declared.
 	unknown       *gate

@@ -71,8 +71,7 @@ func (s *script) begin(d *datadriven.TestData) {
 	if d.Cmd != "run" {
 		s.t.Fatalf("%s: unknown directive %q; use run", d.Pos, d.Cmd)
 	}
-	s.now, s.disk, s.seals = 0, map[string]Mark{}, map[string]Mark{}
-	s.cfg = Config{Node: "n1", Identity: "disk1", Times: api.DefaultLeases(), Grace: 10 * time.Second, Stripes: 2}
+	s.machine()
 	bare, records := false, []string{""}
 	for _, arg := range d.CmdArgs {
 		switch word := arg.String(); word {
@@ -88,14 +87,24 @@ func (s *script) begin(d *datadriven.TestData) {
 		}
 	}
 	s.process()
-	if bare {
-		s.out.Reset()
-		return
-	}
-	for _, line := range []string{"tick", "snap 10 | node n1 | node n2 s2@8 | node n3 s3@9" + strings.Join(records, " "), "opened s1 11", "item 11 | node n1 s1@11", "renewed s1 sent=0s index=11"} {
-		s.line(line)
+	if !bare {
+		s.ready(strings.Join(records, " "))
 	}
 	s.out.Reset()
+}
+
+// machine is a new one, with an empty disk.
+func (s *script) machine() {
+	s.now, s.disk, s.seals = 0, map[string]Mark{}, map[string]Mark{}
+	s.cfg = Config{Node: "n1", Identity: "disk1", Times: api.DefaultLeases(), Grace: 10 * time.Second, Stripes: 2}
+}
+
+// ready makes the new process one that may admit, with these records in its first
+// snapshot.
+func (s *script) ready(records string) {
+	for _, line := range []string{"tick", "snap 10 | node n1 | node n2 s2@8 | node n3 s3@9" + records, "opened s1 11", "item 11 | node n1 s1@11", "renewed s1 sent=0s index=11"} {
+		s.line(line)
+	}
 }
 
 // process starts one, with what the disk holds.

@@ -151,6 +151,7 @@ func (v View) with(index uint64, changes []api.Change) (next View, touched []sco
 		case c.Scope != nil:
 			var p scope.Prefix
 			v.scopes, p, err = v.withScope(c)
+			v.flips = v.withoutFlip(p)
 			touched = append(touched, p)
 		case c.Move != nil:
 			v, err = v.withMove(c)
@@ -201,6 +202,16 @@ func (v View) withScope(c api.Change) (scope.Table, scope.Prefix, error) {
 	return next, s.Prefix, err
 }
 
+// withoutFlip forgets the move that began a tenure which is over: flips are no
+// more than scopes.
+func (v View) withoutFlip(p scope.Prefix) scope.Index[Move] {
+	m, ok := v.flips.Get(p)
+	if s, declared := v.scopes.Get(p); ok && (!declared || s.Epoch > m.NewEpoch) {
+		return v.flips.Without(p)
+	}
+	return v.flips
+}
+
 func readScope(a *api.Scope) (s scope.Scope, err error) {
 	if s.Prefix, err = scope.ParsePrefix(a.Prefix); err != nil {
 		return s, err
@@ -231,7 +242,9 @@ func (v View) withMove(c api.Change) (View, error) {
 		v.moves = v.moves.Without(scope.Prefix(m.ID))
 	case m.Phase == migration.Done:
 		v.moves = v.moves.Without(scope.Prefix(m.ID))
-		v.flips = v.flips.With(m.Prefix, m)
+		if later, ok := v.flips.Get(m.Prefix); !ok || later.NewEpoch < m.NewEpoch {
+			v.flips = v.flips.With(m.Prefix, m)
+		}
 	default:
 		v.moves = v.moves.With(scope.Prefix(m.ID), m)
 	}
