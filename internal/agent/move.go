@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"slices"
-
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/migration"
 	"github.com/scope-registry/scope-registry/scope"
@@ -174,9 +172,7 @@ func (t *step) moveEvent(e Event) {
 	case ShipFailed:
 		t.shipFailed(e)
 	case Staging:
-		if at, known := slices.BinarySearch(t.staging, e.Move); !known {
-			t.staging = slices.Insert(slices.Clone(t.staging), at, e.Move)
-		}
+		t.stagingBegan(e)
 	case Received:
 		t.received(e)
 	case Sealed:

@@ -69,6 +69,15 @@ func (t *step) sealingMoves() []string {
 	return out
 }
 
+// stagingBegan notes what is to be discarded if its move ends unsealed. Of a move
+// with a mark there is nothing: what comes late is about a stream before the seal.
+func (t *step) stagingBegan(e Staging) {
+	_, marked := t.marks.of(e.Move)
+	if at, known := slices.BinarySearch(t.staging, e.Move); !known && !marked {
+		t.staging = slices.Insert(slices.Clone(t.staging), at, e.Move)
+	}
+}
+
 // received seals the slice, if its move still runs.
 func (t *step) received(e Received) {
 	m, running := t.view.Move(e.Move)
