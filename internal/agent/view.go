@@ -274,6 +274,9 @@ func (v View) withCleanup(c api.Change) (scope.Index[Cleanup], error) {
 	if err != nil {
 		return v.cleanups, err
 	}
+	if err := scope.NodeID(c.Cleanup.Node).Check(); err != nil {
+		return v.cleanups, err // with a NUL byte it would be another node's
+	}
 	key := cleanupKey(scope.NodeID(c.Cleanup.Node), p)
 	if c.Op == "delete" {
 		return v.cleanups.Without(key), nil
