@@ -67,10 +67,9 @@ func (a *Admission) Enter(key []byte, now time.Duration, stripe uint32) (Ticket,
 			g.leave(stripe)
 			continue
 		}
-		if d := a.deleting.Load(); d != nil && d.Matches(key) {
+		if err := a.latched(r, key); err != nil {
 			g.leave(stripe)
-			return Ticket{}, &api.Error{Code: api.Quiesced, Owner: string(r.node), Detail: fmt.Sprintf(
-				"node %q is still deleting an old copy of %q; try again", r.node, *d)}
+			return Ticket{}, err
 		}
 		t := Ticket{rules: r, token: Token{Incarnation: r.view.incarnation}, session: r.session, gate: g, stripe: stripe}
 		if p != nil {
@@ -78,6 +77,18 @@ func (a *Admission) Enter(key []byte, now time.Duration, stripe uint32) (Ticket,
 		}
 		return t, nil
 	}
+}
+
+// latched refuses a key of which an old copy is being deleted just now. It is
+// asked for after the write was counted: who deletes looks at the count after it
+// has closed the latch.
+func (a *Admission) latched(r *Rules, key []byte) error {
+	d := a.deleting.Load()
+	if d == nil || !d.Matches(key) {
+		return nil
+	}
+	return &api.Error{Code: api.Quiesced, Owner: string(r.node), Detail: fmt.Sprintf(
+		"node %q is still deleting an old copy of %q; try again", r.node, *d)}
 }
 
 // EnterKeys admits one write of several keys, which must all be in one scope, or
@@ -93,6 +104,11 @@ func (a *Admission) EnterKeys(keys [][]byte, now time.Duration, stripe uint32) (
 	for _, key := range keys[1:] {
 		_, g, refusal := t.rules.judge(key, now)
 		if refusal == nil && g == t.gate {
+			// What is being deleted may be narrower than the scope.
+			if err := a.latched(t.rules, key); err != nil {
+				t.gate.leave(stripe)
+				return Ticket{}, err
+			}
 			continue
 		}
 		t.gate.leave(stripe)
@@ -105,7 +121,7 @@ func (a *Admission) EnterKeys(keys [][]byte, now time.Duration, stripe uint32) (
 // Check says whether the write may be acknowledged: its scope is of the same
 // tenure, the session is the one it was admitted under, and the lease holds. If
 // not, the answer to the client is OUTCOME_UNKNOWN: the write has executed, and
-// may be lost.
+// may be lost. now is read after the store has answered.
 func (a *Admission) Check(t *Ticket, key []byte, now time.Duration) error {
 	r := a.rules.Load()
 	if r == t.rules && (!t.leased || now < r.until) || r != t.rules && r.still(t, key, now) {
@@ -113,6 +129,17 @@ func (a *Admission) Check(t *Ticket, key []byte, now time.Duration) error {
 	}
 	return &api.Error{Code: api.OutcomeUnknown, Epoch: t.token.Epoch, Detail: fmt.Sprintf(
 		"the write executed, but meanwhile node %q lost its lease, its session or the scope of key %q; read it from the owner before writing again", r.node, scope.BytesText(string(key)))}
+}
+
+// CheckKeys is Check for a write of several keys: of those that no scope held,
+// any may belong to another node by now.
+func (a *Admission) CheckKeys(t *Ticket, keys [][]byte, now time.Duration) error {
+	for _, key := range keys {
+		if err := a.Check(t, key, now); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Leave takes the write out of the count. It is called once the store has

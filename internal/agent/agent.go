@@ -36,18 +36,22 @@ type State struct {
 	view    View
 	partial *View // a snapshot of which more lines follow
 	stream  uint64
-	watchAt time.Duration // when to watch again; 0 while a stream is on
+	on      bool          // the stream is
+	watchAt time.Duration // when to watch again, while none is
 	fresh   bool          // watch from a snapshot
+	stale   bool          // the view is of another incarnation than the cluster is in
 	session session
+	lost    string // the session before
 	lease   lease
 	marks   marks
 	staging []string // moves that have unsealed records here, sorted
 	targets []target
 	sources []source
-	chores  []chore
+	chores  chores
 	closing closing
 	fault   string
 	rules   *Rules
+	parted  scope.Index[struct{}] // prefixes of gates that the node does not own now
 	// published is the stamp of what rules were made from.
 	published stamp
 }
@@ -56,6 +60,7 @@ type State struct {
 type stamp struct {
 	index   uint64
 	session string
+	closing bool
 	until   time.Duration
 }
 
@@ -74,7 +79,7 @@ type Tick struct{}
 // CLOCK_BOOTTIME, from any origin that stays the same for the process.
 func Step(s State, now time.Duration, e Event) (State, []Effect) {
 	t := &step{State: s}
-	t.now = now
+	t.now = max(s.now, now)
 	switch e := e.(type) {
 	case Watched:
 		t.watched(e)
@@ -106,6 +111,8 @@ type step struct {
 	effects  []Effect
 	touched  []scope.Prefix // scopes of which the record, or a mark, changed in this step
 	replaced bool           // all scopes did: another view was installed
+	marked   bool           // what is sealed, or being sealed, changed
+	chored   bool           // a deletion ended
 }
 
 func (t *step) do(e Effect) { t.effects = append(t.effects, e) }
@@ -114,8 +121,11 @@ func (t *step) do(e Effect) { t.effects = append(t.effects, e) }
 // published before anything else begins: who asks for a drain must have closed the
 // scope.
 func (t *step) decide() {
+	asked := t.effects // by the event itself; this waits for the rules too
+	t.effects = nil
 	t.checkSession()
 	t.publish()
+	t.effects = append(t.effects, asked...)
 	t.watch()
 	t.open()
 	t.renew()
@@ -131,7 +141,8 @@ func (t *step) decide() {
 // before: its streams are gone. The first Step, of any event, begins to watch.
 func New(cfg Config, now time.Duration, held []Mark) State {
 	cfg.Stripes = max(1, cfg.Stripes)
-	s := State{cfg: cfg, now: now, watchAt: 1, fresh: true}
+	// Nothing was looked at yet at this time, so that the watch is due.
+	s := State{cfg: cfg, now: now - 1, watchAt: now, fresh: true}
 	for _, m := range held {
 		s.marks = s.marks.with(m)
 	}
@@ -162,72 +173,104 @@ func (s State) Fault() string { return s.fault }
 func (s State) Stopped() bool { return s.closing.done }
 
 // Due is when the next [Tick] has something to do, on the node's clock; 0 is not
-// before the next event.
+// before the next event. It is later than the last step: that one did whatever
+// was due, and what it left waits for an event, such as a session, not for time.
 func (s State) Due() time.Duration {
 	due := time.Duration(0)
 	at := func(d time.Duration) {
-		if d > 0 && (due == 0 || d < due) {
-			due = d
+		if d > s.now && (due == 0 || d < due) {
+			due = max(d, 1) // 0 is none
 		}
 	}
-	at(s.watchAt)
-	at(s.session.tryAt)
-	at(s.lease.renewAt)
-	at(s.closing.sayAt)
+	if !s.on {
+		at(s.watchAt)
+	}
+	if !s.closing.asked {
+		at(s.session.tryAt)
+	}
+	if !s.closing.said {
+		at(s.lease.renewAt)
+	} else if !s.closing.done {
+		at(s.closing.sayAt)
+	}
 	for _, x := range s.sources {
 		at(x.sayAt)
 	}
 	for _, x := range s.targets {
 		at(x.sayAt)
 	}
-	for _, x := range s.chores {
-		at(x.at)
-	}
+	at(s.chores.next)
 	return due
 }
 
 // publish makes new rules when something that they rest on has changed.
 func (t *step) publish() {
-	now := stamp{index: t.view.index, until: t.lease.valid(t.view.index)}
-	if t.Ready() {
+	now := stamp{index: t.view.index, closing: t.closing.asked, until: t.lease.valid(t.view.index)}
+	if t.session.seen && t.fault == "" && !t.closing.said {
 		now.session = t.session.id
 	}
-	if now == t.published && len(t.touched) == 0 && !t.replaced {
+	if now == t.published && len(t.touched) == 0 && !t.replaced && !t.marked {
 		return
 	}
 	t.published = now
 	r := *t.rules
+	t.forgetGates(&r)
+	t.renewUnknown(&r)
+	t.noteRetired(&r)
 	if t.replaced {
 		t.placeAll(&r)
 	}
 	for _, p := range t.touched {
 		t.place(&r, p)
 	}
-	r.view, r.marks, r.session, r.until = t.view, t.marks, now.session, now.until
+	r.view, r.marks, r.sealing = t.view, t.marks, t.sealingMoves()
+	r.session, r.closing, r.until = now.session, now.closing, now.until
 	t.rules = &r
 	t.do(Publish{&r})
 }
 
 // placeAll begins anew with another view. Writes that entered before count on: a
-// scope keeps its gate for the life of the process.
+// scope keeps its gate while any is under way.
 func (t *step) placeAll(r *Rules) {
 	r.places = scope.Index[*place]{}
-	t.renewUnknown(r)
 	for s := range t.view.scopes.Scopes() {
 		if s.Owner == t.cfg.Node {
 			t.place(r, s.Prefix)
+		}
+	}
+	for p := range r.gates.All() {
+		if _, owned := r.places.Get(p); !owned {
+			t.parted = t.parted.With(p, struct{}{})
+		}
+	}
+}
+
+// forgetGates lets go of the counts of scopes that the node does not own any more,
+// once no write counts there. That it reads a count does not make Step less of a
+// function: a gate that is let go is idle for good, so that no answer and no effect
+// depends on when that happens. The rules in force are looked at, not those that
+// are being made: only in a scope that they do not place nobody can enter and stay.
+func (t *step) forgetGates(r *Rules) {
+	for p := range t.parted.All() {
+		_, owned := t.rules.places.Get(p)
+		g, counts := r.gates.Get(p)
+		switch {
+		case owned || !counts:
+			t.parted = t.parted.Without(p)
+		case g.idle():
+			t.parted, r.gates = t.parted.Without(p), r.gates.Without(p)
 		}
 	}
 }
 
 // place notes whether and how the node owns a scope.
 func (t *step) place(r *Rules, p scope.Prefix) {
-	if _, known := r.view.scopes.Get(p); !known {
-		t.renewUnknown(r)
-	}
 	s, declared := t.view.scopes.Get(p)
 	if !declared || s.Owner != t.cfg.Node {
 		r.places = r.places.Without(p)
+		if _, counts := r.gates.Get(p); counts {
+			t.parted = t.parted.With(p, struct{}{})
+		}
 		return
 	}
 	g, known := r.gates.Get(p)
@@ -240,10 +283,31 @@ func (t *step) place(r *Rules, p scope.Prefix) {
 		needsLease: s.NeedsLease(), closed: t.view.Closed(s) || waits})
 }
 
-// renewUnknown counts writes of keys that no scope holds in another gate: those
-// under way may be of keys that a scope holds now, which then waits for them.
+// noteRetired notes that a scope went, or may have: a view that was installed
+// whole does not tell what was between.
+func (t *step) noteRetired(r *Rules) {
+	if t.replaced {
+		r.retired = t.view.index
+	}
+	for _, p := range t.touched {
+		if _, declared := t.view.scopes.Get(p); !declared {
+			r.retired = t.view.index
+		}
+	}
+}
+
+// renewUnknown counts writes of keys that no scope holds in another gate when
+// other prefixes are declared: those under way may be of keys that a scope holds
+// now, which then waits for them. Once for all changes of a step: the gate that is
+// still in force may be entered until the rules are published, so that it must not
+// be looked at, and dropped as idle, before.
 func (t *step) renewUnknown(r *Rules) {
-	if r.view.index > 0 && !t.cfg.RefuseUnknown {
+	declared := t.replaced
+	for _, p := range t.touched {
+		_, known := r.view.scopes.Get(p)
+		declared = declared || !known
+	}
+	if declared && r.view.index > 0 && !t.cfg.RefuseUnknown {
 		r.older = append(busy(r.older), r.unknown)
 		r.unknown = newGate(t.cfg.Stripes)
 	}

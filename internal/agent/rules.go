@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
@@ -15,16 +16,21 @@ type Rules struct {
 	node    scope.NodeID
 	view    View
 	marks   marks
-	session string // that this process may admit under; "" is none
+	sealing []string // moves whose slices are being sealed, sorted
+	session string   // that this process may acknowledge under; "" is none
+	closing bool     // nothing more is admitted: the node shuts down
 	// until is when the lease ends, on the node's clock; 0 is none.
 	until  time.Duration
 	places scope.Index[*place] // of the scopes that the node owns
-	gates  scope.Index[*gate]  // of all scopes that it ever owned
+	gates  scope.Index[*gate]  // of those, and of others in which its writes may still count
 	// unknown counts writes of keys that no scope holds; older are those of times
 	// when other prefixes were declared.
 	unknown       *gate
 	older         []*gate
 	refuseUnknown bool
+	// retired is the index of the view in which a scope went last. A key that no
+	// scope holds may have been another node's, if it was admitted before.
+	retired uint64
 }
 
 // place is a scope that the node owns.
@@ -51,7 +57,7 @@ func (r *Rules) judge(key []byte, now time.Duration) (*place, *gate, *api.Error)
 	switch {
 	case p.closed:
 		return nil, nil, r.quiesced(p)
-	case r.session == "":
+	case r.session == "" || r.closing:
 		return nil, nil, r.noSession()
 	case p.needsLease && now >= r.until:
 		return nil, nil, &api.Error{Code: api.LeaseLost, Owner: string(r.node), Epoch: p.scope.Epoch, Detail: fmt.Sprintf(
@@ -68,7 +74,7 @@ func (r *Rules) judgeForeign(key []byte) (*place, *gate, *api.Error) {
 		return nil, nil, r.quiesced(&place{scope: s})
 	case declared:
 		return nil, nil, &api.Error{Code: api.Misdirected, Owner: string(s.Owner), Epoch: s.Epoch, Detail: "writer is " + r.view.Addr(s.Owner)}
-	case r.session == "":
+	case r.session == "" || r.closing:
 		return nil, nil, r.noSession()
 	case r.refuseUnknown:
 		return nil, nil, &api.Error{Code: api.Misdirected, Detail: fmt.Sprintf("no scope holds the key, and node %q takes only keys of declared scopes; declare one", r.node)}
@@ -86,6 +92,9 @@ func (r *Rules) quiesced(p *place) *api.Error {
 }
 
 func (r *Rules) noSession() *api.Error {
+	if r.closing {
+		return &api.Error{Code: api.LeaseLost, Owner: string(r.node), Detail: fmt.Sprintf("node %q is shutting down and takes no more writes", r.node)}
+	}
 	return &api.Error{Code: api.LeaseLost, Owner: string(r.node), Detail: fmt.Sprintf(
 		"node %q has no session in which it may admit writes; it takes none until it has opened one and its view has reached that", r.node)}
 }
@@ -104,6 +113,9 @@ func (r *Rules) still(t *Ticket, key []byte, now time.Duration) bool {
 	if r.session == "" || r.session != t.session || r.token(key) != t.token {
 		return false
 	}
+	if t.token.Epoch == 0 && t.rules.view.index < r.retired {
+		return false // "no scope" is no tenure: it comes back after one
+	}
 	p, owned := r.places.Match(key)
 	return !owned || !p.needsLease || now < r.until
 }
@@ -112,11 +124,14 @@ func (r *Rules) still(t *Ticket, key []byte, now time.Duration) bool {
 // the node neither owns nor receives any key of it.
 func (r *Rules) deletable(p scope.Prefix, epoch uint64) bool {
 	c, pending := r.view.Cleanup(r.node, p)
-	if r.session == "" || !pending || c.Epoch != epoch {
+	if r.session == "" || r.closing || !pending || c.Epoch != epoch {
 		return false
 	}
 	for range r.places.Overlapping(p) {
 		return false
+	}
+	if _, waits := r.marks.awaited(p); waits {
+		return false // a slice may be on its way into the store
 	}
 	for m := range r.view.Moves() {
 		if m.To == r.node && m.Prefix.Overlaps(p) {
@@ -128,15 +143,19 @@ func (r *Rules) deletable(p scope.Prefix, epoch uint64) bool {
 
 // Stages says whether the node takes records of this move now: its own view shows
 // that the move runs, with it as the target, and nothing was sealed for that id.
-// Who takes a stream asks for every batch.
+// The view counts only with a session that it shows: one from before that may show
+// a move as running that has ended long ago. Who takes a stream asks for every
+// batch.
 func (r *Rules) Stages(move string) error {
 	m, running := r.view.Move(move)
 	mark, marked := r.marks.of(move)
 	switch {
 	case marked && mark.Promoted:
 		return fmt.Errorf("move %s: its slice is in the store of node %q already", move, r.node)
-	case marked:
+	case marked || slices.Contains(r.sealing, move):
 		return fmt.Errorf("move %s: its slice is sealed on node %q already and takes no more records", move, r.node)
+	case r.session == "" || r.closing:
+		return fmt.Errorf("move %s: node %q takes no records without a session that its view shows", move, r.node)
 	case !running || m.To != r.node || m.Mode != migration.Agent:
 		return fmt.Errorf("move %s: node %q knows of no such move to it that is running (its view is at index %d)", move, r.node, r.view.index)
 	}

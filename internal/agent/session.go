@@ -110,24 +110,38 @@ func (l lease) valid(index uint64) time.Duration {
 }
 
 func (t *step) watched(e Watched) {
-	if e.Stream != t.stream || t.watchAt != 0 {
+	if e.Stream != t.stream || !t.on {
 		return // of a stream that was given up
 	}
 	item := e.Item
 	its := Incarnation{item.Incarnation, item.Tag}
+	t.meet(its)
 	switch item.Type {
 	case "snapshot":
 		t.takeSnapshot(item)
 	case "change", "heartbeat":
-		if its != t.view.incarnation {
-			t.rewatch(true) // another history: its indexes say nothing about this view
-			return
-		}
-		if item.Index > t.view.index {
+		switch {
+		case t.partial != nil, its != t.view.incarnation, t.view.index == 0:
+			t.rewatch(true) // the rest of a snapshot, or all of it, is missing
+		case item.Index > t.view.index:
 			t.takeChanges(item)
 		}
-	case "error":
+	default: // an error, or a reset: the stream ends
 		t.rewatch(true)
+	}
+}
+
+// meet is told of another history of the cluster: its indexes say nothing about
+// this view. If it is a later one, nothing of the view holds any more, and the node
+// stops at once, not only when it has got the view of that one.
+func (t *step) meet(other Incarnation) {
+	was := t.view.incarnation
+	switch {
+	case other.Number > was.Number && was.Number > 0:
+		t.view, t.replaced = View{incarnation: other}, true
+	case other.Number == was.Number && other.Tag != was.Tag && was.Number > 0:
+		t.fault = fmt.Sprintf("incarnation %d of the cluster has the tag %q, and this node met it with the tag %q: it was used for two restores, and nothing of this node's view holds in both; "+
+			"restore again under a number never used before", was.Number, other.Tag, was.Tag)
 	}
 }
 
@@ -146,12 +160,14 @@ func (t *step) takeSnapshot(item api.WatchItem) {
 	if t.partial != nil {
 		v = *t.partial
 	}
+	began := t.partial == nil || v.index == item.Index
 	v, _, err := v.with(item.Index, item.Changes)
 	switch {
-	case err != nil:
+	case err != nil || !began || v.incarnation.Number == 0: // the record of the cluster comes first
 		t.rewatch(true)
 	case item.More:
 		t.partial = &v
+		t.meet(v.incarnation)
 	default:
 		t.partial = nil
 		t.install(v)
@@ -168,17 +184,16 @@ func (t *step) install(v View) {
 		v.incarnation == was && (v.index < t.view.index || v.index < t.session.opened):
 		t.rewatch(true) // of a server that lags; another one, or the same later
 		return
-	case v.incarnation.Number == was.Number && v.incarnation.Tag != was.Tag && t.view.index > 0:
-		t.fault = fmt.Sprintf("incarnation %d of the cluster has the tag %q, and this node met it with the tag %q: it was used for two restores, and nothing of this node's view holds in both; "+
-			"restore again under a number never used before", was.Number, v.incarnation.Tag, was.Tag)
+	case v.incarnation.Number == was.Number && v.incarnation.Tag != was.Tag:
+		t.meet(v.incarnation)
 		t.rewatch(true)
 		return
 	}
-	t.view, t.fault, t.replaced = v, "", true
+	t.view, t.fault, t.replaced, t.stale = v, "", true, false
 }
 
 func (t *step) watchEnded(e WatchEnded) {
-	if e.Stream == t.stream && t.watchAt == 0 {
+	if e.Stream == t.stream && t.on {
 		t.rewatch(e.Code == api.Compacted || e.Code == api.Slow)
 	}
 }
@@ -187,11 +202,13 @@ func (t *step) watchEnded(e WatchEnded) {
 func (t *step) rewatch(fresh bool) {
 	t.partial = nil
 	t.fresh = t.fresh || fresh
-	t.watchAt = t.now + again
+	if t.on {
+		t.on, t.watchAt = false, t.now+again
+	}
 }
 
 func (t *step) watch() {
-	if t.watchAt == 0 || t.now < t.watchAt {
+	if t.on || t.now < t.watchAt {
 		return
 	}
 	t.stream++
@@ -199,7 +216,7 @@ func (t *step) watch() {
 	if t.fresh {
 		from = 0
 	}
-	t.watchAt, t.fresh = 0, false
+	t.on, t.fresh = true, false
 	t.do(Watch{t.stream, from})
 }
 
@@ -224,6 +241,7 @@ func (t *step) checkSession() {
 
 // lose ends the session: it has expired, or another process has taken it over.
 func (t *step) lose() {
+	t.lost = t.session.id
 	t.session = session{tryAt: t.now}
 	t.lease = lease{}
 	if t.closing.asked {
@@ -234,7 +252,7 @@ func (t *step) lose() {
 // open asks for a session once there is a view.
 func (t *step) open() {
 	s := &t.session
-	if s.id != "" || s.opening || t.closing.asked || t.fault != "" || t.view.index == 0 || t.now < s.tryAt {
+	if s.id != "" || s.opening || t.closing.asked || t.fault != "" || t.stale || t.view.index == 0 || t.now < s.tryAt {
 		return
 	}
 	s.opening, s.tryAt = true, 0
@@ -242,7 +260,7 @@ func (t *step) open() {
 }
 
 func (t *step) opened(e Opened) {
-	if !t.session.opening {
+	if !t.session.opening || e.Session == "" || e.Session == t.lost {
 		return
 	}
 	t.session = session{id: e.Session, opened: e.Index, incarnation: e.Incarnation}
@@ -255,7 +273,11 @@ func (t *step) openFailed(e OpenFailed) {
 	}
 	t.session = session{tryAt: t.now + again}
 	if e.Code == api.StaleEpoch {
-		t.rewatch(true) // the cluster is in another incarnation than the view
+		// The cluster is in another incarnation than the view. Until there is a view
+		// of that one nothing is asked for: the next refusal would end the watch that
+		// brings it.
+		t.stale = true
+		t.rewatch(true)
 	}
 }
 
@@ -269,7 +291,7 @@ func (t *step) renew() {
 }
 
 func (t *step) renewed(e Renewed) {
-	if e.Session != t.session.id {
+	if e.Session == "" || e.Session != t.session.id {
 		return
 	}
 	if t.lease.until > 0 && t.now >= t.lease.until {
@@ -281,7 +303,7 @@ func (t *step) renewed(e Renewed) {
 }
 
 func (t *step) renewFailed(e RenewFailed) {
-	if e.Session == t.session.id && e.Code == api.SessionExpired {
+	if e.Session != "" && e.Session == t.session.id && e.Code == api.SessionExpired {
 		t.lose()
 	}
 }
@@ -311,7 +333,7 @@ func (t *step) close() {
 }
 
 func (t *step) closed(e Closed) {
-	if e.Session == t.session.id {
+	if e.Session != "" && e.Session == t.session.id {
 		t.lose()
 	}
 }

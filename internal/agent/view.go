@@ -145,13 +145,13 @@ func (v View) with(index uint64, changes []api.Change) (next View, touched []sco
 	for _, c := range changes {
 		switch {
 		case c.Cluster != nil:
-			v.incarnation = Incarnation{c.Cluster.Incarnation, c.Cluster.Tag}
-			v.hold = c.Cluster.Hold
+			v, err = v.withCluster(c.Cluster)
 		case c.Node != nil:
 			v.nodes = v.withNode(c)
 		case c.Scope != nil:
 			var p scope.Prefix
 			v.scopes, p, err = v.withScope(c)
+			v.flips = v.withoutFlip(p)
 			touched = append(touched, p)
 		case c.Move != nil:
 			v, err = v.withMove(c)
@@ -163,6 +163,16 @@ func (v View) with(index uint64, changes []api.Change) (next View, touched []sco
 		}
 	}
 	return v, touched, nil
+}
+
+// withCluster refuses another incarnation than the one that the view is of.
+func (v View) withCluster(c *api.ClusterRecord) (View, error) {
+	its := Incarnation{c.Incarnation, c.Tag}
+	if v.incarnation != its && v.incarnation.Number > 0 {
+		return v, fmt.Errorf("a record of incarnation %d (%q) in a view of %d (%q)", its.Number, its.Tag, v.incarnation.Number, v.incarnation.Tag)
+	}
+	v.incarnation, v.hold = its, c.Hold
+	return v, nil
 }
 
 func (v View) withNode(c api.Change) scope.Index[Peer] {
@@ -190,6 +200,16 @@ func (v View) withScope(c api.Change) (scope.Table, scope.Prefix, error) {
 	}
 	next, err := v.scopes.With(s)
 	return next, s.Prefix, err
+}
+
+// withoutFlip forgets the move that began a tenure which is over: flips are no
+// more than scopes.
+func (v View) withoutFlip(p scope.Prefix) scope.Index[Move] {
+	m, ok := v.flips.Get(p)
+	if s, declared := v.scopes.Get(p); ok && (!declared || s.Epoch > m.NewEpoch) {
+		return v.flips.Without(p)
+	}
+	return v.flips
 }
 
 func readScope(a *api.Scope) (s scope.Scope, err error) {
@@ -222,7 +242,9 @@ func (v View) withMove(c api.Change) (View, error) {
 		v.moves = v.moves.Without(scope.Prefix(m.ID))
 	case m.Phase == migration.Done:
 		v.moves = v.moves.Without(scope.Prefix(m.ID))
-		v.flips = v.flips.With(m.Prefix, m)
+		if later, ok := v.flips.Get(m.Prefix); !ok || later.NewEpoch < m.NewEpoch {
+			v.flips = v.flips.With(m.Prefix, m)
+		}
 	default:
 		v.moves = v.moves.With(scope.Prefix(m.ID), m)
 	}
@@ -251,6 +273,9 @@ func (v View) withCleanup(c api.Change) (scope.Index[Cleanup], error) {
 	p, err := scope.ParsePrefix(c.Cleanup.Prefix)
 	if err != nil {
 		return v.cleanups, err
+	}
+	if err := scope.NodeID(c.Cleanup.Node).Check(); err != nil {
+		return v.cleanups, err // with a NUL byte it would be another node's
 	}
 	key := cleanupKey(scope.NodeID(c.Cleanup.Node), p)
 	if c.Op == "delete" {
