@@ -59,6 +59,10 @@ func TestHoldIsInTheRecords(t *testing.T) {
 			if err := restore(g, persist(t, f)); err != nil {
 				t.Fatal(err)
 			}
+			was, _ := s.Scopes().Get("a:")
+			if sc, _ := g.State().Scopes().Get("a:"); *sc != *was {
+				t.Errorf("%+v came back as %+v", *was, *sc)
+			}
 			if back := g.State(); back.Hash() != s.Hash() || back.Cluster() != s.Cluster() || back.unmetText() != s.unmetText() {
 				t.Errorf("%+v came back as %+v", s.Cluster(), back.Cluster())
 			}

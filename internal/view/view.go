@@ -156,7 +156,7 @@ func tenures(st fsm.State) iter.Seq[migration.Move] {
 	return func(yield func(migration.Move) bool) {
 		for m := range st.Moves().FinishedOldest() {
 			sc, ok := st.Scopes().Get(m.Prefix)
-			if ok && m.Phase == migration.Done && m.NewEpoch == sc.Epoch && !yield(m) {
+			if ok && m.NewEpoch == sc.Epoch && !yield(m) { // an aborted one has no new epoch
 				return
 			}
 		}
