@@ -33,7 +33,7 @@ by MISDIRECTED and QUIESCED.`,
 			if err != nil {
 				return err
 			}
-			return list(c, n, n.Nodes, "ID ADDR", func(n api.Node) []string { return []string{n.ID, n.Addr} })
+			return list(c, n, n.Nodes, "ID ADDR", func(n api.NodeState) []string { return []string{n.ID, n.Addr} })
 		},
 	}
 	rm := &cobra.Command{

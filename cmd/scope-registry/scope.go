@@ -156,7 +156,7 @@ declared for these keys only with --source-fenced, your word that it is off.`,
 			}
 			cl := c.dial()
 			defer cl.Close()
-			a, err := cl.Retire(cmd.Context(), p, fenced, epoch)
+			a, err := cl.Retire(cmd.Context(), p, client.Fenced{Node: fenced}, epoch)
 			if err != nil {
 				return err
 			}
