@@ -61,7 +61,7 @@ func checkRandom(field, text string) error {
 		return invalid("%s has %d bytes; it needs 1 to %d", field, len(text), fsm.MaxRandom)
 	}
 	if i := strings.IndexFunc(text, func(c rune) bool { return c <= ' ' || c > '~' }); i >= 0 {
-		return invalid("%s %s has a blank at byte %d, or one that is not printable ASCII", field, shown(text), i)
+		return invalid("%s %s has at byte %d a blank, or what is not printable ASCII; leave it out", field, shown(text), i)
 	}
 	return nil
 }
