@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
@@ -125,4 +127,20 @@ func TestTallyOfAServer(t *testing.T) {
 			t.Errorf("there is no %s", series)
 		}
 	}
+	problems, err := promlint.New(bytes.NewReader(ours(data))).Lint() // what promtool check metrics says
+	if err != nil || len(problems) > 0 {
+		t.Errorf("%v, %+v", err, problems)
+	}
+}
+
+// ours are the lines of our own series: the names of raft's and boltdb's are theirs.
+func ours(metrics []byte) []byte {
+	var out bytes.Buffer
+	for line := range bytes.Lines(metrics) {
+		name := bytes.TrimPrefix(bytes.TrimPrefix(line, []byte("# HELP ")), []byte("# TYPE "))
+		if bytes.HasPrefix(name, []byte("scope_registry_")) && !bytes.HasPrefix(name, []byte("scope_registry_raft_")) {
+			out.Write(line)
+		}
+	}
+	return out.Bytes()
 }

@@ -127,6 +127,7 @@ func TestOpenRefusals(t *testing.T) {
 	} {
 		b.refused(api.Invalid, "POST", "/v1/nodes/a/session", strings.Replace(good, from, to, 1))
 	}
+	contains(t, b.refused(api.Invalid, "POST", "/v1/nodes/a/session", strings.Replace(good, token("s1"), token("s1")[1:], 1)).Detail, "31 bytes", "32")
 	b.refused(api.Invalid, "POST", "/v1/nodes/-/session", good)
 	if len(b.reg.Asked) != asked {
 		t.Errorf("%d commands were proposed", len(b.reg.Asked)-asked)
