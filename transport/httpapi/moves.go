@@ -153,7 +153,7 @@ func (s *server) getMove(ctx context.Context, in *getMoveInput) (*moveOutput, er
 			s.answeredAt(ctx, st.Index())
 			out := view.Move(st, m, nowMS())
 			if view.Reported(out) {
-				if l, err := s.leading(asked); err == nil { // shown without it otherwise
+				if l, err := s.leading(asked, in.Patience); err == nil { // shown without it otherwise
 					view.Progress(&out, l)
 				}
 			}

@@ -67,7 +67,7 @@ func (s *server) explain(ctx context.Context, in *routeInput) (*explainOutput, e
 	if out.Scope == nil {
 		return &explainOutput{out}, nil
 	}
-	view.ExplainNodes(st, key, &out, func() (*api.Leading, error) { return s.leading(ctx) })
+	view.ExplainNodes(st, key, &out, func() (*api.Leading, error) { return s.leading(ctx, in.Patience) })
 	status, err := s.reg.Status(ctx, false)
 	if err != nil {
 		out.Why += fmt.Sprintf(" The other servers could not be asked (%v).", err)
@@ -146,7 +146,7 @@ func (s *server) getScope(ctx context.Context, in *getScopeInput) (*scopeOutput,
 			Detail: fmt.Sprintf("no scope is declared with exactly the prefix %q; the list of scopes has those that are", p)}
 	}
 	out := view.Scope(st, sc)
-	out.Settled = view.Settled(st, sc, func() (*api.Leading, error) { return s.leading(ctx) })
+	out.Settled = view.Settled(st, sc, func() (*api.Leading, error) { return s.leading(ctx, in.Patience) })
 	return &scopeOutput{out}, nil
 }
 

@@ -29,7 +29,7 @@ func (s *server) listSessions(ctx context.Context, in *struct{ ReadParams }) (*s
 		return nil, err
 	}
 	out := api.Sessions{Index: st.Index()}
-	l, err := s.leading(ctx)
+	l, err := s.leading(ctx, in.Patience)
 	if err != nil {
 		out.NoLeases = err.Error()
 	} else {
@@ -41,8 +41,8 @@ func (s *server) listSessions(ctx context.Context, in *struct{ ReadParams }) (*s
 
 // leading asks the leader for what only it knows, for a short time: what is
 // asked for is shown without it otherwise.
-func (s *server) leading(ctx context.Context) (*api.Leading, error) {
-	ctx, cancel := context.WithTimeout(ctx, leaderTimeout)
+func (s *server) leading(ctx context.Context, p Patience) (*api.Leading, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.leaderTime())
 	defer cancel()
 	defer untilShutdown(ctx, cancel)()
 	l, err := s.reg.Leading(ctx)

@@ -205,6 +205,11 @@ func TestListSessions(t *testing.T) {
 			t.Errorf("after %v %+v", took, out)
 		}
 		contains(t, out.NoLeases, "TIMEOUT", "leader")
+		start = time.Now()
+		b.ok(200, &out, "GET", "/v1/sessions", "", api.HeaderPatience, "400")
+		if took := time.Since(start); took != 100*time.Millisecond {
+			t.Errorf("a client that waits 400 ms is answered after %v", took)
+		}
 		close(b.reg.Deaf)
 	})
 }
