@@ -8,15 +8,19 @@ import (
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
-// What a program says and hears that speaks for a node.
 type (
+	// OpenSession asks for the right to speak for a node.
 	OpenSession = api.OpenSession
-	Opened      = api.Opened
-	Renewal     = api.Renewal
-	Renewed     = api.Renewed
-	Report      = api.Report
-	NodeState   = api.NodeState
-	Cleanup     = api.Cleanup
+	// Opened answers it.
+	Opened = api.Opened
+	// Renewal is what the holder of a session says every few seconds.
+	Renewal = api.Renewal
+	// Renewed answers it.
+	Renewed = api.Renewed
+	// Report says how far the source of a move is.
+	Report = api.Report
+	// Cleanup is an old copy that its node has to delete.
+	Cleanup = api.Cleanup
 )
 
 // Fenced is the caller's word that a node is off. Identity is that of the data

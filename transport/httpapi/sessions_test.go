@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"strings"
@@ -59,7 +60,7 @@ func TestSessionLife(t *testing.T) {
 		t.Errorf("%+v at index %d, header %s", got, index, h.Get(api.HeaderIndex))
 	}
 	cmd := b.reg.Last().Command.(*fsm.OpenSession)
-	if hash := sha256.Sum256([]byte(token("s1"))); string(cmd.TokenHash) != string(hash[:]) || len(cmd.PreviousTokenHash) != 0 {
+	if hash := sha256.Sum256([]byte(token("s1"))); !bytes.Equal(cmd.TokenHash, hash[:]) || len(cmd.PreviousTokenHash) != 0 {
 		t.Errorf("the log has the token as %x", cmd.TokenHash)
 	}
 	n := b.node("a")
