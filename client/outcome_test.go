@@ -63,6 +63,9 @@ func TestRenewalsAreTriedAgain(t *testing.T) {
 		if err := ask(servers(t, cut).client(WithTimeout(300 * time.Millisecond))); !is(err, api.Timeout) {
 			t.Errorf("%s: %v", name, err)
 		}
+		if got := servers(t, refuse(api.Stale), ok(api.Renewed{})); name == "renew" && (!is(ask(got.client()), api.Stale) || len(got.requests()) != 1) {
+			t.Errorf("a node that does not follow asked %d times", len(got.requests()))
+		}
 		cl := servers(t, refuse(api.SessionExpired), ok(api.Renewed{}))
 		if err := ask(cl.client()); !is(err, api.SessionExpired) || len(cl.requests()) != 1 {
 			t.Errorf("%s: %v after %d requests", name, err, len(cl.requests()))

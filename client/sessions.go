@@ -38,13 +38,14 @@ func (c *Client) OpenSession(ctx context.Context, node string, o OpenSession) (O
 // Renew renews a lease. It lasts LeaseMS from before this was called: the answer
 // may be that to a second try, but no try is older than the call. A renewal
 // changes nothing in the log and is tried again until ctx ends; bound it, as one
-// that comes after the lease's end is of no use.
+// that comes after the lease's end is of no use. SESSION_EXPIRED: nothing that
+// the session says counts any more. STALE: the node's view stands still.
 func (c *Client) Renew(ctx context.Context, r Renewal) (Renewed, error) {
 	var out Renewed
 	body := struct {
 		View uint64 `json:"view_index"`
 	}{r.View}
-	err := c.do(ctx, call{method: http.MethodPut, path: "/v1/sessions/" + url.PathEscape(r.Session), body: body, out: &out})
+	err := c.do(ctx, call{method: http.MethodPut, path: "/v1/sessions/" + url.PathEscape(r.Session), body: body, out: &out, final: api.Stale})
 	return out, err
 }
 

@@ -48,8 +48,8 @@ func TestChangeText(t *testing.T) {
 		"node a at h:1, session s1 opened at index 7, view at 5":           {Op: "put", Node: &node},
 		"node a at h:1, expired":                                           {Op: "put", Node: &expired},
 		"node a removed":                                                   {Op: "delete", Node: &expired},
-		"cluster c1 incarnation 2 (tag)":                                   {Op: "put", Cluster: &api.ClusterRecord{ID: "c1", Incarnation: 2, Tag: "tag"}},
-		"cluster c1 incarnation 2 (tag), on hold since a restore":          {Op: "put", Cluster: &api.ClusterRecord{ID: "c1", Incarnation: 2, Tag: "tag", Hold: true}},
+		"cluster c1 incarnation 2":                                         {Op: "put", Cluster: &api.ClusterRecord{ID: "c1", Incarnation: 2, Tag: "tag"}},
+		"cluster c1 incarnation 2, on hold":                                {Op: "put", Cluster: &api.ClusterRecord{ID: "c1", Incarnation: 2, Tag: "tag", Hold: true}},
 		"move m1 of p: from a to b: aborted (session) the session expired": {Op: "put", Move: &api.Move{ID: "m1", Prefix: "p:", From: "a", To: "b", Phase: "aborted", Cause: "session", Detail: "the session expired"}},
 	} {
 		if got := changeText(ch); got != want {

@@ -80,14 +80,14 @@ func nodeText(n api.NodeState) string {
 func changeText(ch api.Change) string {
 	name, now := "", ""
 	switch {
+	case ch.Cluster != nil:
+		k := ch.Cluster
+		name, now = "cluster "+k.ID, fmt.Sprintf("incarnation %d", k.Incarnation)
+		if k.Hold {
+			now += ", on hold"
+		}
 	case ch.Node != nil:
 		name, now = "node "+ch.Node.ID, nodeText(*ch.Node)
-	case ch.Cluster != nil:
-		cl := ch.Cluster
-		name, now = "cluster "+cl.ID, fmt.Sprintf("incarnation %d (%s)", cl.Incarnation, cl.Tag)
-		if cl.Hold {
-			now += ", on hold since a restore"
-		}
 	case ch.Scope != nil:
 		s := ch.Scope
 		name, now = "scope "+s.Prefix, fmt.Sprintf("owner %s, epoch %d, %s", s.Owner, s.Epoch, s.State)
