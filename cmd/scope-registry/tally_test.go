@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"sort"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -64,11 +65,25 @@ func committed(t *testing.T, reg *apitest.Memory, cmds ...fsm.Command) {
 	}
 }
 
+// late is a registry that has caught up when a test says so.
+type late struct {
+	*apitest.Memory
+	ready atomic.Bool
+}
+
+// Ready is UNAVAILABLE until it has caught up.
+func (l *late) Ready() error {
+	if l.ready.Load() {
+		return nil
+	}
+	return &api.Error{Code: api.Unavailable, Detail: "it catches up"}
+}
+
 func TestTally(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := apitest.New(t)
-		reg.Down = &api.Error{Code: api.Unavailable, Detail: "it catches up"}
-		tl := newTally(reg)
+		behind := &late{Memory: reg}
+		tl := newTally(behind)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
@@ -78,7 +93,7 @@ func TestTally(t *testing.T) {
 		committed(t, reg, &fsm.InitCluster{Id: "c1"}, &fsm.SetNode{Id: "a", Addr: "h:1"}, &fsm.SetNode{Id: "b", Addr: "h:2"},
 			&fsm.Declare{Prefix: []byte("p:"), Writer: "a", Fallback: "b"}, &fsm.OpenSession{Node: "a"}) // before it has caught up
 		synctest.Wait()
-		reg.Down = nil
+		behind.ready.Store(true)
 		<-tl.counting
 		committed(t, reg, &fsm.OpenSession{Node: "b"}, &fsm.Declare{Prefix: []byte("m:"), Writer: "b"},
 			&fsm.StartMove{Id: "m1", Prefix: []byte("m:"), From: "b", To: "a"}, &fsm.Shipped{Move: "m1", Session: "s-b"}, &fsm.Ready{Move: "m1", Session: "s-a"},
