@@ -36,8 +36,8 @@ type Scopes struct {
 
 // Nodes are all data nodes.
 type Nodes struct {
-	Index uint64     `json:"index"`
-	Nodes []api.Node `json:"nodes"`
+	Index uint64          `json:"index"`
+	Nodes []api.NodeState `json:"nodes"`
 }
 
 // Moves are the moves that were asked for.
@@ -118,9 +118,9 @@ func (c *Client) Declare(ctx context.Context, p scope.Prefix, d api.Declare, ifE
 	return out, err
 }
 
-// Retire removes a scope. sourceFenced, unless "", is the caller's word that this node, the owner, is off.
-func (c *Client) Retire(ctx context.Context, p scope.Prefix, sourceFenced string, ifEpoch uint64) (api.Applied, error) {
-	q := values("source_fenced", sourceFenced)
+// Retire removes a scope. off, unless it is zero, is the caller's word about the owner.
+func (c *Client) Retire(ctx context.Context, p scope.Prefix, off Fenced, ifEpoch uint64) (api.Applied, error) {
+	q := values("source_fenced", off.Node, "source_fenced_identity", off.Identity)
 	q.Set("prefix", p.Text())
 	var out api.Applied
 	err := c.do(ctx, call{method: http.MethodDelete, path: "/v1/scope", query: q, out: &out, epoch: ifEpoch, mutates: true})
@@ -144,9 +144,9 @@ func (c *Client) Nodes(ctx context.Context) (Nodes, error) {
 	return get[Nodes](ctx, c, "/v1/nodes", nil)
 }
 
-// Node gets one data node; NOT_FOUND if there is none.
-func (c *Client) Node(ctx context.Context, id string) (api.Node, error) {
-	return get[api.Node](ctx, c, "/v1/nodes/"+url.PathEscape(id), nil)
+// Node gets one data node with its session; NOT_FOUND if there is none.
+func (c *Client) Node(ctx context.Context, id string) (api.NodeState, error) {
+	return get[api.NodeState](ctx, c, "/v1/nodes/"+url.PathEscape(id), nil)
 }
 
 // SetNode adds a data node or changes its address.
@@ -189,32 +189,24 @@ func (c *Client) Quiesce(ctx context.Context, id string) (api.Move, error) {
 	return post[api.Move](ctx, c, moveVerb(id, "quiesce"), struct{}{})
 }
 
-// Shipped says that the source has sent the slice.
+// Shipped is the operator's word, in mode assisted, that the source has sent the slice.
 func (c *Client) Shipped(ctx context.Context, id string, m *api.Manifest) (api.Move, error) {
-	return post[api.Move](ctx, c, moveVerb(id, "shipped"), manifest{m})
+	return post[api.Move](ctx, c, moveVerb(id, "shipped"), word{Manifest: m})
 }
 
-// Ready says that the target holds the slice; the move is done then.
+// Ready is the operator's word that the target holds the slice; the move is done then.
 func (c *Client) Ready(ctx context.Context, id string, m *api.Manifest) (api.Move, error) {
-	return post[api.Move](ctx, c, moveVerb(id, "ready"), manifest{m})
+	return post[api.Move](ctx, c, moveVerb(id, "ready"), word{Manifest: m})
 }
 
-// Abort ends a move that is not done; the owner stays.
+// Abort is the operator's: it ends a move that is not done; the owner stays.
 func (c *Client) Abort(ctx context.Context, id, reason string) (api.Move, error) {
-	return post[api.Move](ctx, c, moveVerb(id, "abort"), cause{reason})
+	return post[api.Move](ctx, c, moveVerb(id, "abort"), word{Reason: reason})
 }
 
-// Cleaned says that the source has deleted its old copy.
+// Cleaned is the operator's word that the old copy of the source is gone.
 func (c *Client) Cleaned(ctx context.Context, id, reason string) (api.Move, error) {
-	return post[api.Move](ctx, c, moveVerb(id, "cleaned"), cause{reason})
-}
-
-type manifest struct {
-	Manifest *api.Manifest `json:"manifest,omitempty"`
-}
-
-type cause struct {
-	Reason string `json:"reason,omitempty"`
+	return post[api.Move](ctx, c, moveVerb(id, "cleaned"), word{Reason: reason})
 }
 
 func moveVerb(id, verb string) string { return "/v1/moves/" + url.PathEscape(id) + "/" + verb }

@@ -108,7 +108,8 @@ type call struct {
 	epoch        uint64        // If-Match; 0 is none
 	extra        time.Duration // added to the timeout: a wait the server is asked for
 	mutates      bool
-	stream       **reply // takes the reply with its body unread; nil reads it into out
+	final        api.Code // of a refusal that another try does not change; "" is none
+	stream       **reply  // takes the reply with its body unread; nil reads it into out
 }
 
 func (c *Client) do(ctx context.Context, q call) error {
@@ -166,7 +167,7 @@ func (c *Client) try(ctx context.Context, q call, id string, body []byte) error 
 				c.next.Store(at)
 				return nil
 			}
-			if !again(err, q.mutates) {
+			if !again(err, q.mutates) || q.final != "" && api.CodeOf(err) == q.final {
 				c.next.Store(at)
 				if unsure && !decided(err) {
 					return outcomeUnknown(id, err)

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
 )
@@ -36,6 +37,38 @@ func TestRefusalAfterUnsure(t *testing.T) {
 		_, err := cl.client().SetNode(t.Context(), api.Node{ID: "a"})
 		if !is(err, c.want) || len(cl.requests()) != 2 {
 			t.Errorf("%s: %v after %d requests, want %s", name, err, len(cl.requests()), c.want)
+		}
+	}
+}
+
+// A renewal and a report are no entries of the log: they carry no request id,
+// are tried again, and end in TIMEOUT, not in an outcome that nobody knows.
+func TestRenewalsAreTriedAgain(t *testing.T) {
+	for name, ask := range map[string]func(*Client) error{
+		"renew": func(c *Client) error {
+			_, err := c.Renew(t.Context(), Renewal{Session: "s1", View: 7})
+			return err
+		},
+		"report": func(c *Client) error { return c.Report(t.Context(), Report{Move: "m1", Session: "s1"}) },
+	} {
+		for _, first := range []http.HandlerFunc{cut, refuse(api.Timeout), refuse(api.NoLeader), refuse(api.OutcomeUnknown)} {
+			cl := servers(t, first, ok(api.Renewed{Index: 9}))
+			if err := ask(cl.client()); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if got := cl.requests(); len(got) != 2 || got[0].id != "" || got[1].id != "" || got[0].body != got[1].body {
+				t.Errorf("%s: %+v", name, got)
+			}
+		}
+		if err := ask(servers(t, cut).client(WithTimeout(300 * time.Millisecond))); !is(err, api.Timeout) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := servers(t, refuse(api.Stale), ok(api.Renewed{})); name == "renew" && (!is(ask(got.client()), api.Stale) || len(got.requests()) != 1) {
+			t.Errorf("a node that does not follow asked %d times", len(got.requests()))
+		}
+		cl := servers(t, refuse(api.SessionExpired), ok(api.Renewed{}))
+		if err := ask(cl.client()); !is(err, api.SessionExpired) || len(cl.requests()) != 1 {
+			t.Errorf("%s: %v after %d requests", name, err, len(cl.requests()))
 		}
 	}
 }

@@ -90,7 +90,7 @@ func (c *cli) ask(o offer, begun string, more bool) ([]cobra.Completion, cobra.S
 func offers() map[string]offer {
 	return map[string]offer{
 		"PREFIX": offerPrefixes, "KEY": offerPrefixes, "NODE": offerNodes, "SERVER": offerServers,
-		"node set": offerNodes, "node remove": offerNodes,
+		"node set": offerNodes, "node remove": offerNodes, "node get": offerNodes, "node fence": offerNodes,
 		"move status": offerMoves(""), "move wait": offerMoves("running"), "move abort": offerMoves("running"), "move quiesce": offerMoves("running"),
 		"move shipped": offerMoves("running"), "move ready": offerMoves("running"), "move cleaned": offerMoves("finished"),
 	}

@@ -14,6 +14,9 @@ const (
 	// lookEvery is how often a move is asked for while it runs, and so how late a
 	// phase is shown. Its end is shown at once: the server answers then.
 	lookEvery = time.Second
+	// tellEvery is how often progress is told where it is told in lines: more would
+	// hide what else is said.
+	tellEvery = 5 * time.Second
 	// lookPause keeps a server that answers at once, as it shuts down, from being asked in a loop.
 	lookPause = 100 * time.Millisecond
 )
@@ -78,7 +81,8 @@ type tracker struct {
 
 	mu    sync.Mutex // guards what follows
 	move  api.Move
-	doing string // what this program does about it; "" only waits
+	doing string    // what this program does about it; "" only waits
+	told  time.Time // when progress was told last, as a line
 }
 
 func (c *cli) track() *tracker {
@@ -99,8 +103,11 @@ func (t *tracker) saw(m api.Move) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	known := len(t.move.Stamps)
-	if known > 0 && len(m.Stamps) <= known {
-		return // nothing new, or a server that is behind
+	if known > 0 && len(m.Stamps) <= known { // nothing new, or a server that is behind
+		if len(m.Stamps) == known {
+			t.advanced(m)
+		}
+		return
 	}
 	if known == 0 && len(m.Stamps) > 0 { // what was before the first look is no news, nor is it an end
 		known = len(m.Stamps) - 1
@@ -112,6 +119,9 @@ func (t *tracker) saw(m api.Move) {
 	if t.live {
 		return
 	}
+	if m.Progress != nil {
+		t.told = time.Now()
+	}
 	for i := known; i < len(m.Stamps); i++ {
 		if i == len(m.Stamps)-1 && !ended(m) {
 			t.c.remark("%s", progress(m, t.doing, time.Now()))
@@ -121,6 +131,21 @@ func (t *tracker) saw(m api.Move) {
 	}
 }
 
+// advanced takes a look within a phase that is known already. mu is held.
+func (t *tracker) advanced(m api.Move) {
+	old := t.move.Progress
+	t.move = m
+	if m.Progress == nil {
+		t.move.Progress = old // the leader did not answer this time
+		return
+	}
+	if moved := old == nil || old.Keys != m.Progress.Keys || old.Bytes != m.Progress.Bytes; t.live || !moved || time.Since(t.told) < tellEvery {
+		return
+	}
+	t.told = time.Now()
+	t.c.remark("%s", progress(m, t.doing, t.told))
+}
+
 func (t *tracker) text(now time.Time) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -128,12 +153,17 @@ func (t *tracker) text(now time.Time) string {
 }
 
 // progress is a running move in one line: its phase, for how long, the time
-// left to the next deadline, and what is going on.
+// left to the next deadline, and what is going on: how far its source is, where
+// that is known.
 func progress(m api.Move, doing string, now time.Time) string {
 	if m.Waiting == nil {
 		return ""
 	}
-	if doing == "" {
+	switch {
+	case doing != "":
+	case m.Progress != nil && m.Phase != "shipped": // what comes then is the target's
+		doing = shipped(*m.Progress)
+	default:
 		doing = "waiting for " + m.Waiting.For
 	}
 	text := fmt.Sprintf("%s %s for %s", m.ID, m.Phase, whole(now.Sub(time.UnixMilli(m.Waiting.SinceMS))))

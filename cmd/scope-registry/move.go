@@ -65,9 +65,9 @@ func (c *cli) moveListCmd() *cobra.Command {
 func (c *cli) moveStatusCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "status ID", Short: "Show one move",
-		Long: `Show one move: where it stands, whom it waits for and since when, what happens
-by itself at which deadline, and what may safely be done now. Deadlines are the
-leader's clock; the time left is counted on the clock here.`,
+		Long: `Show one move: where it stands, how far its source is, whom it waits for and since
+when, what happens by itself at which deadline, and what may safely be done now.
+Deadlines are the leader's clock; the time left is counted on the clock here.`,
 		Example: "  scope-registry move status mv-0123456789abcdef",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl := c.dial()
@@ -86,7 +86,7 @@ func (c *cli) moveWaitCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "wait ID", Short: "Wait until a move ends",
 		Long: `Wait until a move ends, and show it then. Standard error says meanwhile whom it
-waits for and what time is left. Exit 0 if the move is done, 4 if it was
+waits for, how far its source is and what time is left. Exit 0 if the move is done, 4 if it was
 aborted, 6 if it goes on after --for or Ctrl-C.`,
 		Example: "  scope-registry move wait mv-0123456789abcdef --for 5m",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -103,7 +103,8 @@ func (c *cli) moveQuiesceCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "quiesce ID", Short: "Close the scope of a move for writes",
 		Long: `Close the scope of a move that was started with --precopy: from now on nobody
-accepts writes to it, and the move's window runs.`,
+accepts writes to it, and the move's window runs. In mode agent the leader does
+so by itself once the source reports little left; this does not wait for that.`,
 		Example: "  scope-registry move quiesce mv-0123456789abcdef",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl := c.dial()
@@ -172,9 +173,31 @@ func (c *cli) move(m api.Move) error {
 		pairs := []string{"move", m.ID, "prefix", m.Prefix, "from", m.From, "to", m.To, "phase", m.Phase, "mode", m.Mode,
 			"epoch", num(m.Epoch), "new epoch", num(m.NewEpoch), "window", span(m.WindowMS), "timeout", span(m.TimeoutMS),
 			"actor", m.Actor, "reason", m.Reason, "shipped", manifestText(m.Shipped), "ready", manifestText(m.Ready),
-			"closed for", span(m.QuiescedMS), "cause", m.Cause, "detail", m.Detail, "cleanup", m.Cleanup}
+			"closed for", span(m.QuiescedMS), "progress", progressFact(&m), "cause", m.Cause, "detail", m.Detail, "cleanup", m.Cleanup}
 		return c.facts(append(pairs, waitingFacts(m.Waiting, time.Now())...)...)
 	})
+}
+
+// progressFact is how far a move is, with the age of that news; "" if nobody
+// told.
+func progressFact(m *api.Move) string {
+	if m == nil || m.Progress == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s (reported %s ago)", shipped(*m.Progress), seconds(time.Duration(m.Progress.AgeMS)*time.Millisecond))
+}
+
+// shipped is what the source of a move has shipped, what is left, how fast it
+// goes and when it would end.
+func shipped(p api.Progress) string {
+	text := fmt.Sprintf("%d keys, %s shipped; %d keys, %s left", p.Keys, size(p.Bytes), p.KeysLeft, size(p.BytesLeft))
+	if p.BytesPerSec > 0 {
+		text += "; " + size(p.BytesPerSec) + "/s"
+	}
+	if p.LeftMS >= 0 {
+		text += "; about " + whole(time.Duration(p.LeftMS)*time.Millisecond) + " to go"
+	}
+	return text
 }
 
 func manifestText(m *api.Manifest) string {

@@ -22,20 +22,6 @@ by MISDIRECTED and QUIESCED.`,
 			return c.applied("set node "+args[0], a)
 		},
 	}
-	ls := &cobra.Command{
-		Use: "list", Short: "List data nodes",
-		Long:    "List the data nodes and their addresses.",
-		Example: "  scope-registry node list",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl := c.dial()
-			defer cl.Close()
-			n, err := cl.Nodes(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return list(c, n, n.Nodes, "ID ADDR", func(n api.Node) []string { return []string{n.ID, n.Addr} })
-		},
-	}
 	rm := &cobra.Command{
 		Use: "remove ID", Short: "Remove a data node that nothing names",
 		Long: `Remove a data node. While a scope, a move, a retired scope or a pending cleanup
@@ -51,6 +37,9 @@ names it, that is refused (NODE_IN_USE, exit 4).`,
 			return c.applied("removed node "+args[0], a)
 		},
 	}
-	return group("node", "Data nodes and their addresses", `
-Data nodes are what scopes are written by: an id, and the address clients are sent to.`, "  scope-registry node list", set, ls, rm)
+	return group("node", "Data nodes, their addresses and sessions", `
+Data nodes are what scopes are written by: an id, and the address clients are sent
+to. A session is the right of one process to speak for its node, and lasts as long
+as that process renews it.`, "  scope-registry node list",
+		set, c.nodeListCmd(), c.nodeGetCmd(), rm, c.nodeSessionsCmd(), c.nodeFenceCmd())
 }

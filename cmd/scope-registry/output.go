@@ -122,6 +122,27 @@ func dash(text string) string {
 	return text
 }
 
+// truth is a truth value as text, "" if it is not known.
+func truth(v *bool) string {
+	if v == nil {
+		return ""
+	}
+	return yesNo(*v)
+}
+
+// size is a number of bytes as people read it.
+func size(n uint64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, names := float64(n)/unit, []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	for v >= unit && len(names) > 1 {
+		v, names = v/unit, names[1:]
+	}
+	return fmt.Sprintf("%.1f %s", v, names[0])
+}
+
 func num(n uint64) string { return fmt.Sprint(n) }
 
 // at is a wall clock time in milliseconds since 1970 as text.

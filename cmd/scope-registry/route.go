@@ -57,7 +57,8 @@ func (c *cli) explainCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "explain KEY", Short: "Say why a key routes as it does",
 		Long: `Say why a key routes as it does: its scope, owner and epoch, the move that runs
-and what it waits for, and the servers that have not applied the last change.`,
+and what it waits for, and the servers and nodes that have not seen the last
+change. Settled says whether all nodes with a session have.`,
 		Example: "  scope-registry explain app:billing:invoice:1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key, err := parseKey(args[0])
@@ -86,6 +87,15 @@ func (c *cli) explain(e api.Explain) error {
 	if len(e.Lagging) > 0 {
 		lagging = strings.Join(e.Lagging, ", ") + " may still answer as before the last change"
 	}
+	unseen := ""
+	if len(e.Unseen) > 0 {
+		unseen = strings.Join(e.Unseen, ", ") + " may still act as before the last change"
+	}
+	settled := ""
+	if e.Scope != nil {
+		settled = truth(e.Scope.Settled)
+	}
 	return c.facts(append([]string{"why", e.Why, "prefix", e.Prefix, "owner", e.Owner, addrOf(e.Route), e.Addr, "epoch", num(e.Epoch),
-		"state", e.State, "target", e.Target, "lagging", lagging, "index", num(e.Index), "move", move}, waiting...)...)
+		"state", e.State, "target", e.Target, "lagging", lagging, "settled", settled, "unseen", unseen,
+		"index", num(e.Index), "move", move, "progress", progressFact(e.Move)}, waiting...)...)
 }

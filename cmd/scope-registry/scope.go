@@ -16,6 +16,9 @@ that rises with every change of owner.`, "  scope-registry scope list",
 		c.scopeDeclareCmd(), c.scopeGetCmd(), c.scopeListCmd(), c.scopeRetireCmd(), c.scopePlanCmd(), c.scopeApplyCmd(), c.scopeForceCmd())
 }
 
+// fencedIdentity is what --source-fenced-identity is for.
+const fencedIdentity = "identity of the data that --source-fenced is about (node get shows it); empty if the node never had a session"
+
 func (c *cli) scopeDeclareCmd() *cobra.Command {
 	var d api.Declare
 	var epoch uint64
@@ -46,6 +49,7 @@ whose last owner may not know of the retire, unless that owner is the writer.`,
 	f.StringVar(&d.Failover, "failover", "", "auto (default) or manual")
 	f.StringVar(&d.Lease, "lease", "", "auto (default), always or never")
 	f.StringVar(&d.SourceFenced, "source-fenced", "", "your word that this node, the last owner of a retired scope, is off")
+	f.StringVar(&d.SourceFencedIdentity, "source-fenced-identity", "", fencedIdentity)
 	f.Uint64Var(&epoch, "if-epoch", 0, "only if the scope has this epoch")
 	_ = cmd.MarkFlagRequired("writer")
 	return cmd
@@ -55,7 +59,8 @@ func (c *cli) scopeGetCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "get PREFIX", Short: "Show one scope",
 		Long: `Show one scope: who writes it and who owns it now, at which epoch, the move that
-runs, and the nodes that still have to delete an old copy.`,
+runs, and the nodes that still have to delete an old copy. It is settled once
+every live session has seen its last change.`,
 		Example: "  scope-registry scope get app:billing: -o json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := parsePrefix(args[0])
@@ -76,7 +81,7 @@ runs, and the nodes that still have to delete an old copy.`,
 func (c *cli) scopeFacts(s api.Scope) error {
 	pairs := []string{"prefix", s.Prefix, "writer", s.Writer, "fallback", dash(s.Fallback), "owner", s.Owner, "owner addr", s.OwnerAddr,
 		"epoch", num(s.Epoch), "state", s.State, "target", s.Target, "move", s.Move, "failover", s.Failover, "lease", s.Lease,
-		"changed index", num(s.Changed)}
+		"changed index", num(s.Changed), "settled", truth(s.Settled)}
 	for _, cu := range s.Cleanups {
 		pairs = append(pairs, "cleanup", fmt.Sprintf("pending on %s, epoch %d, move %s", cu.Node, cu.Epoch, dash(cu.Move)))
 	}
@@ -141,7 +146,7 @@ func allScopes(cmd *cobra.Command, cl *client.Client, o client.ListOptions, limi
 }
 
 func (c *cli) scopeRetireCmd() *cobra.Command {
-	var fenced string
+	var off client.Fenced
 	var epoch uint64
 	cmd := &cobra.Command{
 		Use: "retire PREFIX", Short: "Remove a scope",
@@ -156,14 +161,15 @@ declared for these keys only with --source-fenced, your word that it is off.`,
 			}
 			cl := c.dial()
 			defer cl.Close()
-			a, err := cl.Retire(cmd.Context(), p, fenced, epoch)
+			a, err := cl.Retire(cmd.Context(), p, off, epoch)
 			if err != nil {
 				return err
 			}
 			return c.applied("retired "+p.Text(), a)
 		},
 	}
-	cmd.Flags().StringVar(&fenced, "source-fenced", "", "your word that this node, the owner, is off")
+	cmd.Flags().StringVar(&off.Node, "source-fenced", "", "your word that this node, the owner, is off")
+	cmd.Flags().StringVar(&off.Identity, "source-fenced-identity", "", fencedIdentity)
 	cmd.Flags().Uint64Var(&epoch, "if-epoch", 0, "only if the scope has this epoch")
 	return cmd
 }
@@ -175,7 +181,9 @@ func (c *cli) scopeForceCmd() *cobra.Command {
 		Short: "Give a scope to another node without its owner, losing what only the owner has",
 		Long: `Give a scope to another node although its owner is gone. What only the old owner
 has is lost, which --accept-loss says you know. --source-fenced is your word that
-the old owner is off: if it is not, two nodes write the same keys.`,
+the old owner is off: if it is not, two nodes write the same keys. It is not needed
+for an armed scope whose owner's session has ended; of an owner that ever had a
+session it names the data too, with --source-fenced-identity.`,
 		Example: "  scope-registry scope force app:billing: --to server-eu-1 --epoch 4 --accept-loss --source-fenced embed-billing-1 --reason 'disk lost'",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := parsePrefix(args[0])
@@ -197,6 +205,7 @@ the old owner is off: if it is not, two nodes write the same keys.`,
 	fl.Uint64Var(&f.ExpectedEpoch, "epoch", 0, "the epoch the scope has now")
 	fl.BoolVar(&f.AcceptLoss, "accept-loss", false, "what only the old owner has is lost")
 	fl.StringVar(&f.SourceFenced, "source-fenced", "", "your word that this node, the owner, is off")
+	fl.StringVar(&f.SourceFencedIdentity, "source-fenced-identity", "", fencedIdentity)
 	fl.StringVar(&f.Reason, "reason", "", "why, kept with the move")
 	for _, name := range []string{"to", "epoch"} {
 		_ = cmd.MarkFlagRequired(name)

@@ -48,6 +48,9 @@ func TestMain(m *testing.M) {
 //	server                  start one server, and ask it from now on
 //	cluster                 start three, s1 to s3
 //	down ID                 end one of these, and wait until the others have settled
+//	session NODE            open a session for a node and keep renewing it; $NODE is its id, as in $S_a
+//	say NODE VERB MOVE [KEYS BYTES [KEYS_LEFT BYTES_LEFT]]  a word of that session: report, shipped, ready, abort or cleaned
+//	expire NODE             end the session of a node as the leader does whose clock has passed its lease
 //	settle                  wait until the servers agree on a leader
 //	pretend CODE            ask a server from now on that answers everything with this error
 //	exits N scope-registry …  run the program, which must exit with N
@@ -67,6 +70,7 @@ func TestScripts(t *testing.T) {
 	}
 	cmds := map[string]func(*bench, *testscript.TestScript, []string){
 		"server": (*bench).startOne, "cluster": (*bench).startThree, "down": (*bench).down, "settle": (*bench).settle, "pretend": (*bench).pretend,
+		"session": (*bench).session, "say": (*bench).say, "expire": (*bench).expire,
 		"exits": (*bench).exits, "start": (*bench).start, "until": (*bench).until, "interrupt": (*bench).interrupt,
 		"ended": (*bench).ended, "capture": (*bench).capture, "fields": (*bench).fields,
 	}
@@ -104,11 +108,13 @@ type bench struct {
 	size       int // of the cluster
 	procs      map[string]*process
 	fakes      []*httptest.Server
+	nodes      nodes
 	transcript strings.Builder
 }
 
 // close ends what the script left running, and waits for it.
 func (b *bench) close() {
+	b.nodes.close()
 	for _, p := range b.procs {
 		_ = p.cmd.Process.Signal(os.Interrupt) // it may have ended; killed, it would leave what it started itself
 		select {
@@ -333,6 +339,12 @@ var varying = []struct {
 	{regexp.MustCompile(`(?m)^(2> \S+ \[[A-Z]+\] |closed for |\{"type":"heartbeat").*\n`), ""}, // logs; no line at 0 ms; one a second
 	{regexp.MustCompile(`127\.0\.0\.1:[0-9]{5}`), "127.0.0.1:PORT"},
 	{regexp.MustCompile(`[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z`), "TIME"},
+	{regexp.MustCompile(`( left)(?:; [0-9.]+ [KMG]?i?B/s)?(?:; about [0-9hms]+ to go)? \(reported [0-9hms.]+ ago\)`), "$1 (reported SPAN ago)"},
+	{regexp.MustCompile(`("(?:bytes_per_second|left_ms|age_ms|view_index|opened_index)": ?)-?[0-9]+`), "${1}N"},
+	{regexp.MustCompile(`(opened at index |view at )[0-9]+`), "${1}N"},
+	{regexp.MustCompile(`(?m)^([a-z]+ +\S+:[0-9]+ +(?:live|blind)) +[0-9]+ +[0-9.]+s$`), "$1  N  SPAN"},
+	{regexp.MustCompile(`(?m)^([a-z]+ +[0-9a-z-]+) +[0-9]+ +[0-9]+ +(live|blind) +[0-9.]+s$`), "$1  N  N  $2  SPAN"},
+	{regexp.MustCompile(`(?m)^(lease +)[0-9.]+s$`), "${1}SPAN"},
 	{regexp.MustCompile(`[0-9hms.]+ ago \(|in [0-9hms.]+ \(|due now \(`), "SPAN ("},
 	{regexp.MustCompile(`(?m)^(2> \S+ [a-z]+) for [0-9hms]+(, [0-9hms]+ left)?: .*`), "$1"}, // how often it looks at the move
 	{regexp.MustCompile(`("(?:since|at|time|quiesced)_ms": ?)[0-9]+`), "${1}MS"},

@@ -41,7 +41,8 @@ type server struct {
 	log        hclog.Logger
 	http, resp string // addresses that were bound; resp is "" without one
 	cancel     context.CancelFunc
-	running    sync.WaitGroup // front ends, and the reminder of --insecure
+	tally      *tally
+	running    sync.WaitGroup // front ends, the tally, and the reminder of --insecure
 	failed     chan error     // of front ends that stopped by themselves
 }
 
@@ -125,7 +126,9 @@ func startServer(ctx context.Context, cfg serverConfig) (_ *server, err error) {
 func (s *server) serve(run context.Context, cfg serverConfig, shared prometheus.Gatherer, open []net.Listener) {
 	own := prometheus.NewRegistry()
 	metrics := httpapi.Collector(s.reg)
-	own.MustRegister(metrics)
+	s.tally = newTally(s.reg)
+	s.running.Go(func() { s.tally.run(run) })
+	own.MustRegister(metrics, s.tally)
 	h := httpapi.New(httpapi.Config{Registry: s.reg, Logger: cfg.Logger, Gatherer: prometheus.Gatherers{shared, own}, Metrics: metrics, Version: cfg.Version})
 	s.front("HTTP", func() error { return httpapi.Serve(run, open[0], h, cfg.Logger) })
 	if s.resp == "" {

@@ -50,8 +50,9 @@ func (c *cli) moveStartCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "start PREFIX --from NODE --to NODE", Short: "Start moving a scope",
 		Long: `Start moving a scope. Without --precopy nobody accepts writes to it from now on,
-until the move ends. In mode assisted you ship the records and then say shipped
-and ready; move run does all of that around a command of yours.
+until the move ends. In mode agent both nodes need a live session, and they do the
+rest. In mode assisted you ship the records and then say shipped and ready; move
+run does all of that around a command of yours.
 With --wait: exit 0 when the move is done, 4 when it was aborted.`,
 		Example: "  scope-registry move start app:billing: --from embed-billing-1 --to server-eu-1 --mode assisted",
 		RunE: func(cmd *cobra.Command, args []string) error {

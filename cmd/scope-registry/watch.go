@@ -63,6 +63,19 @@ func (c *cli) item(it api.WatchItem) error {
 	return nil
 }
 
+// nodeText is a node with what is known of its process.
+func nodeText(n api.NodeState) string {
+	text := "at " + n.Addr
+	switch state := sessionState(n, nil); state {
+	case nodeNone:
+	case nodeLive:
+		text += fmt.Sprintf(", session %s opened at index %d, view at %d", n.Session.ID, n.Session.Opened, n.Session.View)
+	default:
+		text += ", " + state
+	}
+	return text
+}
+
 // changeText is one change as people read it.
 func changeText(ch api.Change) string {
 	name, now := "", ""
@@ -74,7 +87,7 @@ func changeText(ch api.Change) string {
 			now += ", on hold"
 		}
 	case ch.Node != nil:
-		name, now = "node "+ch.Node.ID, "at "+ch.Node.Addr
+		name, now = "node "+ch.Node.ID, nodeText(*ch.Node)
 	case ch.Scope != nil:
 		s := ch.Scope
 		name, now = "scope "+s.Prefix, fmt.Sprintf("owner %s, epoch %d, %s", s.Owner, s.Epoch, s.State)

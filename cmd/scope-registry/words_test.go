@@ -77,6 +77,9 @@ func TestCompletion(t *testing.T) {
 		"move abort ":              "m1",
 		"move cleaned ":            "--reason",
 		"node remove ":             "a b",
+		"node get ":                "a b",
+		"node fence ":              "--identity a b",
+		"node sessions ":           "",
 		"node set a ":              "",
 		"route app: --as ":         "a b",
 		"scope list --under ap":    "app:",
@@ -182,7 +185,7 @@ func TestJSONLines(t *testing.T) {
 	if err := os.WriteFile(file, []byte("[[cluster.scope]]\nprefix = \"p:\"\nwriter = \"a\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range []string{"health", "version", "node list", "node set a h:9", "node remove c", "scope list", "scope get app:", "scope get q:", "route app:1 --as b",
+	for _, args := range []string{"health", "version", "node list", "node get a", "node fence a --identity d", "node set a h:9", "node remove c", "scope list", "scope get app:", "scope get q:", "route app:1 --as b",
 		"explain app:1", "scope plan -f " + file, "scope apply -f " + file, "scope apply --chunks -f " + file, "scope retire p:", "move start app: --from a --to b --mode assisted --id m1 --precopy",
 		"move list", "move status m1", "move quiesce m1", "move shipped m1", "move abort m1", "move wait m1", "move run app: --from a --to b --exec true",
 		"move cleaned m1", "scope force app: --to a --epoch 2 --accept-loss --source-fenced b", "cluster status --hash", "cluster transfer", "watch --from 1 --count 3"} {

@@ -34,6 +34,9 @@ type Scope struct {
 	Target      string `json:"target,omitempty"`   // node the scope moves to, while quiesced
 	Move        string `json:"move,omitempty"`     // id of the running move
 	Changed     uint64 `json:"changed_index"`
+	// Settled is whether the view of every live session has reached the last
+	// change. It is absent where nobody asked, and where no leader answered.
+	Settled *bool `json:"settled,omitempty"`
 	// Cleanups are the nodes that still have to delete an old copy.
 	Cleanups []Cleanup `json:"cleanups,omitempty"`
 }
@@ -46,6 +49,9 @@ type Declare struct {
 	Failover     string `json:"failover,omitempty"` // auto (default) or manual
 	Lease        string `json:"lease,omitempty"`    // auto (default), always or never
 	SourceFenced string `json:"source_fenced,omitempty"`
+	// SourceFencedIdentity is of the data that the word is about; empty if that
+	// node never had a session.
+	SourceFencedIdentity string `json:"source_fenced_identity,omitempty"`
 }
 
 // Batch is the body of POST /v1/apply: all of it in one log entry, or nothing.
@@ -109,6 +115,7 @@ type Explain struct {
 	Move    *Move    `json:"move,omitempty"`
 	Why     string   `json:"why"`
 	Lagging []string `json:"lagging,omitempty"` // servers that have not applied the scope's last change
+	Unseen  []string `json:"unseen,omitempty"`  // nodes with a session whose view has not reached it; absent if no leader answered
 }
 
 // Manifest sums up the records of a slice, in any order.
@@ -200,7 +207,9 @@ type Force struct {
 	ExpectedEpoch uint64 `json:"expected_epoch"`
 	AcceptLoss    bool   `json:"accept_loss"`
 	SourceFenced  string `json:"source_fenced,omitempty"`
-	Reason        string `json:"reason,omitempty"`
+	// SourceFencedIdentity is as in Declare.
+	SourceFencedIdentity string `json:"source_fenced_identity,omitempty"`
+	Reason               string `json:"reason,omitempty"`
 }
 
 // Member is one server of the cluster as the answering server sees it.

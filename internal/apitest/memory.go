@@ -35,11 +35,17 @@ type Memory struct {
 	Down    error             // of Read, Ready, Watch and Status; no leader is known then
 	Reached uint64            // how far s2 is, at most as far as s1
 	made    int               // ids of moves
+
+	// Views and Reports are what nodes said last, by session and by move.
+	Views   map[string]uint64
+	Reports map[string]api.Report
+	Deaf    chan struct{} // Leading waits until it is closed, or for its context
 }
 
 // New returns a registry without any state. A fault of the state machine fails t.
 func New(t testing.TB) *Memory {
-	return &Memory{FSM: fsm.New(func(err error) { t.Errorf("fatal: %v", err) })}
+	return &Memory{FSM: fsm.New(func(err error) { t.Errorf("fatal: %v", err) }),
+		Views: map[string]uint64{}, Reports: map[string]api.Report{}}
 }
 
 // Propose applies a command, which must have a time bound. The error is Fail, an

@@ -404,8 +404,7 @@ func (x *stream) beat() {
 			return
 		}
 		if i := x.s.state.Index(); i >= x.from {
-			c := x.s.state.Cluster()
-			x.send(api.WatchItem{Type: "heartbeat", Index: i, Incarnation: c.Incarnation, Tag: c.Tag})
+			x.send(view.Head("heartbeat", i, x.s.state.Cluster()))
 		}
 		x.beat()
 	})
@@ -443,15 +442,12 @@ func (x *stream) end(code api.Code) {
 }
 
 func projected(index uint64, v version) api.WatchItem {
-	c := v.state.Cluster()
-	item := view.Item(fsm.Item{Index: index, Events: v.events}, c.Incarnation, 0)
-	item.Incarnation, item.Tag = c.Incarnation, c.Tag
-	return item
+	return view.Item(fsm.Item{Index: index, Events: v.events}, v.state.Cluster(), 0)
 }
 
 func snapshotOf(st fsm.State) api.WatchItem {
 	c := st.Cluster()
-	item := api.WatchItem{Type: "snapshot", Index: st.Index(), Incarnation: c.Incarnation, Tag: c.Tag}
+	item := view.Head("snapshot", st.Index(), c)
 	for e := range view.Records(st) {
 		item.Changes = append(item.Changes, view.Change(e, c.Incarnation, 0))
 	}

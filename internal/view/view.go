@@ -88,14 +88,21 @@ func Applied(r *fsm.Result) api.Applied {
 	return api.Applied{Index: r.Index, Epoch: r.Epoch, Move: r.Move, Changed: r.Changed, Warnings: r.Warnings}
 }
 
-// Item is one item of a watch. nowMS is the wall clock, for the time a scope
-// has been closed.
-func Item(it fsm.Item, incarnation uint64, nowMS int64) api.WatchItem {
-	out := api.WatchItem{Type: "change", Index: it.Index, Changes: make([]api.Change, 0, len(it.Events))}
+// Item is one item of a watch, of the cluster's incarnation c. nowMS is the wall
+// clock, for the time a scope has been closed.
+func Item(it fsm.Item, c fsm.Cluster, nowMS int64) api.WatchItem {
+	out := Head("change", it.Index, c)
+	out.Changes = make([]api.Change, 0, len(it.Events))
 	for _, e := range it.Events {
-		out.Changes = append(out.Changes, Change(e, incarnation, nowMS))
+		out.Changes = append(out.Changes, Change(e, c.Incarnation, nowMS))
 	}
 	return out
+}
+
+// Head is an item of a watch without changes. It names the incarnation: an index
+// says nothing about another history of the cluster.
+func Head(kind string, index uint64, c fsm.Cluster) api.WatchItem {
+	return api.WatchItem{Type: kind, Index: index, Incarnation: c.Incarnation, Tag: c.Tag}
 }
 
 // Change is one change of a watch item: the record, without what other records

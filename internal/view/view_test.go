@@ -162,7 +162,7 @@ func TestChange(t *testing.T) {
 func TestItem(t *testing.T) {
 	w := declared(t)
 	w.do(&fsm.Retire{Prefix: []byte("\x00:")})
-	is(t, "retire", Item(fsm.Item{Index: 6, Events: w.events}, 1, 0), `{"type":"change","index":6,"changes":[`+
+	is(t, "retire", Item(fsm.Item{Index: 6, Events: w.events}, fsm.Cluster{Incarnation: 1, Tag: "t"}, 0), `{"type":"change","index":6,"incarnation":1,"incarnation_tag":"t","changes":[`+
 		`{"cause":"retire","op":"delete","scope":{"prefix":"\\x00:","writer":"a","fallback":"c","owner":"a","epoch":1,"incarnation":1,"failover":"auto","lease":"auto","armed":true,"state":"owned","changed_index":5}},`+
 		`{"cause":"retire","op":"put","tombstone":{"prefix":"\\x00:","owner":"a","epoch":1,"retired_index":6}}]}`)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/client"
+	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 )
@@ -64,7 +65,7 @@ func TestClientUnderstandsServer(t *testing.T) {
 	}
 	s, err := c.Scope(ctx, p)
 	check("scope", err)
-	_, err = c.Retire(ctx, p, "", s.Epoch+1)
+	_, err = c.Retire(ctx, p, client.Fenced{}, s.Epoch+1)
 	var e *api.Error
 	if !errors.As(err, &e) || e.Code != api.StaleEpoch || e.Epoch != s.Epoch {
 		t.Errorf("%v", err)
@@ -77,6 +78,103 @@ func TestClientUnderstandsServer(t *testing.T) {
 	check("cluster", err)
 	check("transfer", c.Transfer(ctx, "s2"))
 	check("health", c.Health(ctx))
+	check("stop", stop())
+}
+
+// The same of a node and its session.
+func TestNodeUnderstandsServer(t *testing.T) {
+	b := newBench(t)
+	b.declared()
+	b.live("c")
+	url, stop := served(t, b.h)
+	c := client.New([]string{url})
+	ctx := t.Context()
+	check := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	for _, id := range []string{"a", "b"} {
+		open := client.OpenSession{Identity: "disk-" + id, Session: "n-" + id, Token: token(id), Incarnation: 1, Tag: "c1", View: 1}
+		got, err := c.OpenSession(ctx, id, open)
+		if check("open", err); got.Session != "n-"+id || got.Opened == 0 || got.LeaseMS == 0 {
+			t.Errorf("%+v", got)
+		}
+		again, err := c.OpenSession(ctx, id, open)
+		if check("open again", err); again.Opened != got.Opened {
+			t.Errorf("%+v, then %+v", got, again)
+		}
+	}
+	renewed, err := c.Renew(ctx, client.Renewal{Session: "n-a", View: c.Index()})
+	if check("renew", err); renewed.LeaseMS == 0 || b.reg.Views["n-a"] == 0 {
+		t.Errorf("%+v", renewed)
+	}
+	m, err := c.StartMove(ctx, api.StartMove{Prefix: "app:", From: "a", To: "b"})
+	check("start", err)
+	check("report", c.Report(ctx, client.Report{Move: m.ID, Session: "n-a", Keys: 1, KeysLeft: 2}))
+	m, err = c.Move(ctx, m.ID, 0)
+	if check("move", err); m.Progress == nil || m.Progress.KeysLeft != 2 {
+		t.Errorf("%+v", m.Progress)
+	}
+	_, err = c.ShippedAs(ctx, "n-a", m.ID, &api.Manifest{Keys: 1})
+	check("shipped", err)
+	_, err = c.ReadyAs(ctx, "n-b", m.ID, &api.Manifest{Keys: 1})
+	check("ready", err)
+	m, err = c.CleanedAs(ctx, "n-a", client.Cleanup{Node: "a", Prefix: "app:", Epoch: m.Epoch, Move: m.ID})
+	if check("cleaned", err); m.Phase != "done" || m.Cleanup != "" {
+		t.Errorf("%+v", m)
+	}
+	m, err = c.StartMove(ctx, api.StartMove{Prefix: "app:", From: "b", To: "c"})
+	check("start", err)
+	m, err = c.AbortAs(ctx, "n-b", m.ID, "disk full")
+	if check("abort", err); m.Cause != fsm.CauseSource || m.Detail != "disk full" {
+		t.Errorf("%+v", m)
+	}
+	all, err := c.Sessions(ctx)
+	if check("sessions", err); len(all.Sessions) != 3 || all.Sessions[0].LeftMS == nil {
+		t.Errorf("%+v", all)
+	}
+	_, err = c.CloseSession(ctx, "n-a")
+	check("close", err)
+	_, err = c.Renew(ctx, client.Renewal{Session: "n-a"})
+	if !errors.Is(err, &api.Error{Code: api.SessionExpired}) {
+		t.Errorf("%v", err)
+	}
+	check("stop", stop())
+}
+
+// And of an admin who vouches for a node.
+func TestAdminUnderstandsServer(t *testing.T) {
+	b := newBench(t)
+	b.declared()
+	b.live("a", "c")
+	b.propose(&fsm.CloseSession{Session: "s-a"})
+	url, stop := served(t, b.h)
+	c := client.New([]string{url})
+	ctx := t.Context()
+	check := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	_, err := c.FenceNode(ctx, client.Fenced{Node: "a", Identity: "disk-a"})
+	check("fence", err)
+	n, err := c.Node(ctx, "a")
+	if check("node", err); !n.Fenced || n.Session != nil || n.Identity != "disk-a" {
+		t.Errorf("%+v", n)
+	}
+	s, err := c.Scope(ctx, "app:")
+	check("scope", err)
+	_, err = c.Force(ctx, api.Force{Prefix: "app:", To: "c", ExpectedEpoch: s.Epoch, AcceptLoss: true, SourceFenced: "a"})
+	if !errors.Is(err, &api.Error{Code: api.IdentityChanged}) {
+		t.Errorf("%v", err)
+	}
+	_, err = c.Declare(ctx, "old:", api.Declare{Writer: "a"}, 0)
+	check("declare", err)
+	_, err = c.Retire(ctx, "old:", client.Fenced{Node: "a", Identity: "disk-a"}, 0)
+	check("retire", err)
 	check("stop", stop())
 }
 

@@ -13,13 +13,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/snapshot"
 )
 
 // populated has records of every kind: nodes a to d, the scopes app: (move m1
 // waits for shipped), pre: (m2 copies), sent: (m3 waits for ready), was: (m0 is
-// done, its cleanup pending) and jobs: (at rest), and a tombstone.
+// done, its cleanup pending) and jobs: (at rest), and a tombstone. Nodes with
+// sessions are x, y and z; x copies live: to y (m4), left: has gone from x to z
+// (m5), and the session of w has expired.
 func (b *bench) populated() {
 	b.t.Helper()
 	b.moving()
@@ -35,6 +38,18 @@ func (b *bench) populated() {
 	b.ok(200, nil, "POST", "/v1/moves/m3/shipped", manifest)
 	b.ok(200, nil, "POST", "/v1/moves/m0/shipped", manifest)
 	b.ok(200, nil, "POST", "/v1/moves/m0/ready", manifest)
+	for _, id := range []string{"w", "x", "y", "z"} {
+		b.ok(200, nil, "PUT", "/v1/nodes/"+id, `{"addr":"10.0.1.1:6004"}`)
+	}
+	b.ok(200, nil, "PUT", "/v1/scope?prefix=live:", `{"writer":"x","fallback":"z"}`)
+	b.ok(200, nil, "PUT", "/v1/scope?prefix=left:", `{"writer":"x"}`)
+	b.live("w", "x", "y", "z")
+	b.propose(&fsm.Expire{Session: "s-w", Term: 1})
+	b.ok(202, nil, "POST", "/v1/moves", `{"id":"m4","prefix":"live:","from":"x","to":"y","precopy":true}`)
+	b.ok(200, nil, "POST", "/v1/moves/m4/progress", strings.Replace(report, "s-a", "s-x", 1))
+	b.ok(202, nil, "POST", "/v1/moves", `{"id":"m5","prefix":"left:","from":"x","to":"z"}`)
+	b.ok(200, nil, "POST", "/v1/moves/m5/shipped", `{"session":"s-x"}`)
+	b.ok(200, nil, "POST", "/v1/moves/m5/ready", `{"session":"s-z"}`)
 }
 
 // exchange is one request with what has to come of it: a good reply, or the
@@ -67,6 +82,7 @@ func (e exchange) restarted() exchange {
 // exchanges are those of each operation, over populated.
 func exchanges() map[string][]exchange {
 	const target, events = "10.0.0.9:1", "text/event-stream"
+	const opening = `{"identity":"disk-w","session":"s-new","token":"0123456789abcdef0123456789abcdef","incarnation":1,"incarnation_tag":"c1","view_index":3}`
 	invalid := get("/v1/nodes?form=1").refused(api.Invalid)
 	return map[string][]exchange{
 		"healthz": {get("/healthz"), send("POST", "/healthz", "").refused(api.Invalid)},
@@ -78,9 +94,9 @@ func exchanges() map[string][]exchange {
 		"backup": {get("/v1/backup"), get("/v1/backup?at=1").refused(api.Invalid), get("/v1/backup").refused(api.NoLeader).broken()},
 		"route": {get("/v1/route?key=app:1&as=a"), get("/v1/route?key=jobs:1"), get("/v1/route?key=none&as=a"),
 			get("/v1/route").refused(api.Invalid), get("/v1/route?key=a&max_stale=1ms").refused(api.Stale).broken()},
-		"explain":    {get("/v1/explain?key=app:1&as=a"), get("/v1/explain?key=was:1"), get("/v1/explain?key=none"), get("/v1/explain").refused(api.Invalid)},
+		"explain":    {get("/v1/explain?key=app:1&as=a"), get("/v1/explain?key=was:1"), get("/v1/explain?key=live:1"), get("/v1/explain?key=none"), get("/v1/explain").refused(api.Invalid)},
 		"listScopes": {get("/v1/scopes"), get("/v1/scopes?limit=1"), get("/v1/scopes?under=zz"), get("/v1/scopes?limit=-1").refused(api.Invalid)},
-		"getScope":   {get("/v1/scope?prefix=app:"), get("/v1/scope?prefix=was:"), get("/v1/scope?prefix=a").refused(api.NotFound), get("/v1/scope").refused(api.Invalid)},
+		"getScope":   {get("/v1/scope?prefix=app:"), get("/v1/scope?prefix=was:"), get("/v1/scope?prefix=live:"), get("/v1/scope?prefix=a").refused(api.NotFound), get("/v1/scope").refused(api.Invalid)},
 		"declareScope": {send("PUT", "/v1/scope?prefix=new:", `{"writer":"a"}`), send("PUT", "/v1/scope?prefix=app:x", `{"writer":"a"}`).refused(api.Overlap),
 			send("PUT", "/v1/scope", `{"writer":"a"}`).refused(api.Invalid)},
 		"retireScope": {send("DELETE", "/v1/scope?prefix=jobs:", ""), send("DELETE", "/v1/scope?prefix=app:", "").refused(api.MoveInFlight),
@@ -88,19 +104,27 @@ func exchanges() map[string][]exchange {
 		"apply": {send("POST", "/v1/apply", `{"nodes":[{"id":"d","addr":"10.0.0.4:7"}],"scopes":[{"prefix":"n:","writer":"d"}]}`),
 			send("POST", "/v1/apply", `{"nodes":[{"id":"d","addr":"10.0.0.4:7"}],"dry_run":true}`),
 			send("POST", "/v1/apply", `{"dry_run":true}`), send("POST", "/v1/apply", `{"if_index":1}`).refused(api.IndexChanged)},
-		"listNodes":      {get("/v1/nodes"), invalid},
-		"getNode":        {get("/v1/nodes/a"), get("/v1/nodes/zz").refused(api.NotFound)},
-		"setNode":        {send("PUT", "/v1/nodes/e", `{"addr":"`+target+`"}`), send("PUT", "/v1/nodes/e", `{"addr":"e"}`).refused(api.Invalid)},
-		"removeNode":     {send("DELETE", "/v1/nodes/d", ""), send("DELETE", "/v1/nodes/a", "").refused(api.NodeInUse)},
-		"startMove":      {send("POST", "/v1/moves", `{"prefix":"jobs:","from":"c","to":"a","mode":"assisted"}`), send("POST", "/v1/moves", `{"prefix":"jobs:","from":"a","to":"c","mode":"assisted"}`).refused(api.NotOwner)},
-		"listMoves":      {get("/v1/moves"), get("/v1/moves?prefix=none"), get("/v1/moves?state=odd").refused(api.Invalid)},
-		"getMove":        {get("/v1/moves/m0"), get("/v1/moves/m1"), get("/v1/moves/m2"), get("/v1/moves/m3"), get("/v1/moves/zz").refused(api.NotFound)},
-		"quiesceMove":    {send("POST", "/v1/moves/m2/quiesce", ""), send("POST", "/v1/moves/m0/quiesce", "").refused(api.WrongPhase)},
-		"shippedMove":    {send("POST", "/v1/moves/m1/shipped", manifest), send("POST", "/v1/moves/m2/shipped", "").refused(api.WrongPhase)},
-		"readyMove":      {send("POST", "/v1/moves/m3/ready", manifest), send("POST", "/v1/moves/m3/ready", `{}`).refused(api.ManifestMismatch)},
-		"abortMove":      {send("POST", "/v1/moves/m1/abort", `{"reason":"r"}`), send("POST", "/v1/moves/m0/abort", "").refused(api.WrongPhase)},
-		"cleanedMove":    {send("POST", "/v1/moves/m0/cleaned", `{"reason":"off"}`), send("POST", "/v1/moves/m0/cleaned", `{}`).refused(api.Invalid)},
-		"force":          {send("POST", "/v1/force", `{"prefix":"jobs:","to":"b","expected_epoch":6,"accept_loss":true,"source_fenced":"c"}`), send("POST", "/v1/force", `{"prefix":"jobs:","to":"b","expected_epoch":99,"accept_loss":true}`).refused(api.StaleEpoch)},
+		"listNodes":    {get("/v1/nodes"), invalid},
+		"getNode":      {get("/v1/nodes/a"), get("/v1/nodes/w"), get("/v1/nodes/x"), get("/v1/nodes/zz").refused(api.NotFound)},
+		"setNode":      {send("PUT", "/v1/nodes/e", `{"addr":"`+target+`"}`), send("PUT", "/v1/nodes/e", `{"addr":"e"}`).refused(api.Invalid)},
+		"removeNode":   {send("DELETE", "/v1/nodes/d", ""), send("DELETE", "/v1/nodes/a", "").refused(api.NodeInUse)},
+		"startMove":    {send("POST", "/v1/moves", `{"prefix":"jobs:","from":"c","to":"a","mode":"assisted"}`), send("POST", "/v1/moves", `{"prefix":"jobs:","from":"a","to":"c","mode":"assisted"}`).refused(api.NotOwner)},
+		"listMoves":    {get("/v1/moves"), get("/v1/moves?prefix=none"), get("/v1/moves?state=odd").refused(api.Invalid)},
+		"getMove":      {get("/v1/moves/m0"), get("/v1/moves/m1"), get("/v1/moves/m2"), get("/v1/moves/m3"), get("/v1/moves/m4"), get("/v1/moves/zz").refused(api.NotFound)},
+		"quiesceMove":  {send("POST", "/v1/moves/m2/quiesce", ""), send("POST", "/v1/moves/m0/quiesce", "").refused(api.WrongPhase)},
+		"shippedMove":  {send("POST", "/v1/moves/m1/shipped", manifest), send("POST", "/v1/moves/m2/shipped", "").refused(api.WrongPhase)},
+		"readyMove":    {send("POST", "/v1/moves/m3/ready", manifest), send("POST", "/v1/moves/m3/ready", `{}`).refused(api.ManifestMismatch)},
+		"abortMove":    {send("POST", "/v1/moves/m1/abort", `{"reason":"r"}`), send("POST", "/v1/moves/m0/abort", "").refused(api.WrongPhase)},
+		"cleanedMove":  {send("POST", "/v1/moves/m0/cleaned", `{"reason":"off"}`), send("POST", "/v1/moves/m5/cleaned", `{"session":"s-x","node":"x","prefix":"left:","epoch":9}`), send("POST", "/v1/moves/m0/cleaned", `{}`).refused(api.Invalid)},
+		"force":        {send("POST", "/v1/force", `{"prefix":"jobs:","to":"b","expected_epoch":6,"accept_loss":true,"source_fenced":"c"}`), send("POST", "/v1/force", `{"prefix":"jobs:","to":"b","expected_epoch":99,"accept_loss":true}`).refused(api.StaleEpoch)},
+		"listSessions": {get("/v1/sessions"), get("/v1/sessions?node=x").refused(api.Invalid)},
+		"openSession": {send("POST", "/v1/nodes/w/session", opening), send("POST", "/v1/nodes/x/session", opening).refused(api.SessionBusy),
+			send("POST", "/v1/nodes/w/session", `{"token":"short"}`).refused(api.Invalid)},
+		"renewSession": {send("PUT", "/v1/sessions/s-x", `{"view_index":7}`), send("PUT", "/v1/sessions/s-w", `{"view_index":7}`).refused(api.SessionExpired)},
+		"closeSession": {send("DELETE", "/v1/sessions/s-x", ""), send("DELETE", "/v1/sessions/s-w", "").refused(api.SessionExpired)},
+		"fenceNode":    {send("POST", "/v1/nodes/w/fence", `{"identity":"disk-w"}`), send("POST", "/v1/nodes/x/fence", `{"identity":"disk-x"}`).refused(api.SessionBusy)},
+		"reportMove": {send("POST", "/v1/moves/m4/progress", `{"session":"s-x","keys":1,"bytes":1,"keys_left":0,"bytes_left":0}`),
+			send("POST", "/v1/moves/m5/progress", `{"session":"s-x","keys":1,"bytes":1,"keys_left":0,"bytes_left":0}`).refused(api.WrongPhase)},
 		"clusterStatus":  {get("/v1/cluster?hash=true"), get("/v1/cluster").refused(api.Unavailable).broken()},
 		"transferLeader": {send("POST", "/v1/cluster/transfer", `{"to":"s2"}`), send("POST", "/v1/cluster/transfer", `{"to":"-"}`).refused(api.Invalid)},
 	}
@@ -256,7 +280,7 @@ func TestPopulated(t *testing.T) {
 	for range st.TombstonesOver("") {
 		tombstones++
 	}
-	if got := fmt.Sprint(st.NodesLen(), st.Scopes().Len(), st.Moves().RunningLen(), st.CleanupsLen(), tombstones); got != "4 5 3 1 1" {
+	if got := fmt.Sprint(st.NodesLen(), st.Scopes().Len(), st.Moves().RunningLen(), st.CleanupsLen(), tombstones); got != "8 7 4 2 1" {
 		t.Errorf("nodes, scopes, moves, cleanups, tombstones: %s", got)
 	}
 }

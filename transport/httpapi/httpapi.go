@@ -34,9 +34,14 @@ const (
 	MaxList = 10_000
 	// MaxHeaderText bounds a request id and an actor, which stand in the log.
 	MaxHeaderText = 128
+	// MinToken and MaxToken bound a session's token in bytes: 128 random bits in
+	// hex at least, and no more than anybody draws.
+	MinToken = 32
+	MaxToken = 256
 
 	defaultList     = 1000
 	maxMoveWait     = 60 * time.Second // what proxies let an idle request live
+	leaderTimeout   = time.Second      // how long a read waits for what only the leader knows
 	requestTimeout  = 10 * time.Second // a mutation or read that takes longer has lost its leader
 	bodyReadTimeout = 30 * time.Second // MaxBody over a slow link
 	// writeTimeout ends a reply or stream whose client does not take a writePiece
@@ -58,6 +63,14 @@ type Registry interface {
 	Ready() error
 	Status(ctx context.Context, hash bool) (api.Cluster, error)
 	Transfer(ctx context.Context, to string) error
+	// Renew answers when the leader has confirmed the lease.
+	Renew(ctx context.Context, r api.Renewal) (api.Renewed, error)
+	// Report tells the leader how far a move is; nothing of it is logged.
+	Report(ctx context.Context, r api.Report) error
+	// Leading asks the leader for what only it knows.
+	Leading(ctx context.Context) (api.Leading, error)
+	// Leases are the times of every session.
+	Leases() api.Leases
 }
 
 // Config is what New needs. Registry is required.
@@ -98,6 +111,7 @@ func New(cfg Config) http.Handler {
 	s.api.UseMiddleware(enter)
 	s.scopeRoutes()
 	s.nodeRoutes()
+	s.sessionRoutes()
 	s.moveRoutes()
 	s.clusterRoutes()
 	s.rawRoutes(promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{}))

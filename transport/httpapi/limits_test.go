@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 )
@@ -21,7 +22,8 @@ import (
 func TestLengthLimits(t *testing.T) {
 	b := newBench(t)
 	long := func(n int) string { return strings.Repeat("x", n+1) }
-	prefix, id, text := long(scope.MaxPrefixLen), long(scope.MaxNodeIDLen), long(MaxHeaderText)
+	prefix, id, text, random := long(scope.MaxPrefixLen), long(scope.MaxNodeIDLen), long(MaxHeaderText), long(fsm.MaxRandom)
+	open := `{"identity":"i","session":"s","token":"` + long(MaxToken) + `","incarnation":1,"incarnation_tag":"t","view_index":0}`
 	for _, c := range []struct {
 		limit                int
 		method, target, body string
@@ -43,6 +45,21 @@ func TestLengthLimits(t *testing.T) {
 		{scope.MaxNodeIDLen, "PUT", "/v1/scope?prefix=x", `{"writer":"` + id + `"}`, nil},
 		{scope.MaxNodeIDLen, "POST", "/v1/moves", `{"prefix":"x","from":"a","to":"` + id + `"}`, nil},
 		{scope.MaxNodeIDLen, "POST", "/v1/cluster/transfer", `{"to":"` + id + `"}`, nil},
+		{fsm.MaxRandom, "PUT", "/v1/sessions/" + random, `{"view_index":1}`, nil},
+		{fsm.MaxRandom, "DELETE", "/v1/sessions/" + random, "", nil},
+		{fsm.MaxRandom, "POST", "/v1/nodes/a/session", strings.Replace(open, `"i"`, `"`+random+`"`, 1), nil},
+		{fsm.MaxRandom, "POST", "/v1/nodes/a/session", strings.Replace(open, `"s"`, `"`+random+`"`, 1), nil},
+		{fsm.MaxRandom, "POST", "/v1/nodes/a/fence", `{"identity":"` + random + `"}`, nil},
+		{fsm.MaxRandom, "POST", "/v1/moves/m1/shipped", `{"session":"` + random + `"}`, nil},
+		{fsm.MaxRandom, "POST", "/v1/moves/m1/ready", `{"session":"` + random + `"}`, nil},
+		{fsm.MaxRandom, "POST", "/v1/moves/m1/abort", `{"session":"` + random + `"}`, nil},
+		{fsm.MaxRandom, "POST", "/v1/moves/m1/cleaned", `{"session":"` + random + `","node":"a","prefix":"","epoch":1}`, nil},
+		{fsm.MaxRandom, "POST", "/v1/moves/m1/progress", `{"session":"` + random + `","keys":0,"bytes":0,"keys_left":0,"bytes_left":0}`, nil},
+		{fsm.MaxRandom, "DELETE", "/v1/scope?prefix=x&source_fenced=a&source_fenced_identity=" + random, "", nil},
+		{fsm.MaxRandom, "PUT", "/v1/scope?prefix=x", `{"writer":"a","source_fenced":"a","source_fenced_identity":"` + random + `"}`, nil},
+		{fsm.MaxRandom, "POST", "/v1/force", `{"prefix":"x","to":"b","expected_epoch":1,"accept_loss":true,"source_fenced":"a","source_fenced_identity":"` + random + `"}`, nil},
+		{MaxToken, "POST", "/v1/nodes/a/session", open, nil},
+		{MaxToken, "POST", "/v1/nodes/a/session", strings.Replace(strings.Replace(open, long(MaxToken), long(MinToken), 1), `"view`, `"previous_token":"`+long(MaxToken)+`","view`, 1), nil},
 		{MaxHeaderText, "PUT", "/v1/nodes/a", `{"addr":"h:1"}`, []string{"Idempotency-Key", text}},
 		{MaxHeaderText, "PUT", "/v1/nodes/a", `{"addr":"h:1"}`, []string{"X-Registry-Actor", text}},
 	} {

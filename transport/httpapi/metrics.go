@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scope-registry/scope-registry/internal/api"
 )
 
 // Metrics counts requests and watchers and reads the sizes of the state when
@@ -14,6 +16,7 @@ type Metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	watchers prometheus.Gauge
+	renewals *prometheus.CounterVec
 	gauges   []gauge
 }
 
@@ -36,6 +39,8 @@ func Collector(reg Registry) *Metrics {
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "scope_registry_http_request_duration_seconds",
 			Help:    "Duration of HTTP requests by operation; that of a watch is the life of the stream.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 12)}, []string{"operation"}),
+		renewals: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "scope_registry_session_renewals_total",
+			Help: "Renewals of sessions that this server was asked for, by outcome: ok or an error's code."}, []string{"outcome"}),
 		watchers: prometheus.NewGauge(prometheus.GaugeOpts{Name: "scope_registry_watchers", Help: "Open watch streams."}),
 		gauges: []gauge{
 			named("index", "Log index that this server has applied.", func(r Registry) float64 { return float64(r.State().Index()) }),
@@ -43,6 +48,13 @@ func Collector(reg Registry) *Metrics {
 			named("scopes_without_fallback", "Scopes that take no writes while their writer is down.",
 				func(r Registry) float64 { return float64(r.State().Scopes().NoFallbackLen()) }),
 			named("nodes", "Declared nodes.", func(r Registry) float64 { return float64(r.State().NodesLen()) }),
+			named("sessions", "Live sessions of nodes.", func(r Registry) float64 {
+				n := 0
+				for range r.State().Sessions() {
+					n++
+				}
+				return float64(n)
+			}),
 			named("moves_running", "Moves that have not ended.", func(r Registry) float64 { return float64(r.State().Moves().RunningLen()) }),
 			named("cleanups_pending", "Old copies that their node has still to delete.",
 				func(r Registry) float64 { return float64(r.State().CleanupsLen()) }),
@@ -71,6 +83,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.requests.Describe(ch)
 	m.duration.Describe(ch)
 	m.watchers.Describe(ch)
+	m.renewals.Describe(ch)
 }
 
 // Collect implements prometheus.Collector.
@@ -81,9 +94,19 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.requests.Collect(ch)
 	m.duration.Collect(ch)
 	m.watchers.Collect(ch)
+	m.renewals.Collect(ch)
 }
 
 func (m *Metrics) observe(operation string, status int, took time.Duration) {
 	m.requests.WithLabelValues(operation, strconv.Itoa(status)).Inc()
 	m.duration.WithLabelValues(operation).Observe(took.Seconds())
+}
+
+// renewed counts a renewal by how it ended.
+func (m *Metrics) renewed(err error) {
+	outcome := "ok"
+	if err != nil {
+		outcome = string(api.CodeOf(err))
+	}
+	m.renewals.WithLabelValues(outcome).Inc()
 }

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -20,6 +21,7 @@ func (s *server) moveRoutes() {
 	register(s, "readyMove", http.MethodPost, "/v1/moves/{id}/ready", "The target holds all records: ownership flips", s.readyMove)
 	register(s, "abortMove", http.MethodPost, "/v1/moves/{id}/abort", "End the move; the source keeps the scope", s.abortMove)
 	register(s, "cleanedMove", http.MethodPost, "/v1/moves/{id}/cleaned", "The old copy of a finished move is gone", s.cleanedMove)
+	register(s, "reportMove", http.MethodPost, "/v1/moves/{id}/progress", "The source of a move says how far it is; nothing of it is logged", s.reportMove)
 	register(s, "force", http.MethodPost, "/v1/force", "Give a scope to another node without its owner", s.force)
 }
 
@@ -138,6 +140,7 @@ func (s *server) getMove(ctx context.Context, in *getMoveInput) (*moveOutput, er
 	if err != nil {
 		return nil, err
 	}
+	asked := ctx // the wait may be over when the leader is asked
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	defer untilShutdown(ctx, cancel)()
@@ -148,7 +151,13 @@ func (s *server) getMove(ctx context.Context, in *getMoveInput) (*moveOutput, er
 		}
 		if !m.Running() || s.reg.WaitIndex(ctx, st.Index()+1) != nil {
 			s.answeredAt(ctx, st.Index())
-			return &moveOutput{view.Move(st, m, nowMS())}, nil
+			out := view.Move(st, m, nowMS())
+			if view.Reported(out) {
+				if l, err := s.leading(asked, in.Patience); err == nil { // shown without it otherwise
+					view.Progress(&out, l)
+				}
+			}
+			return &moveOutput{out}, nil
 		}
 		st = s.reg.State()
 	}
@@ -173,7 +182,16 @@ type manifestInput struct {
 	ID   string `path:"id"`
 	Body *struct {
 		Manifest *api.Manifest `json:"manifest,omitempty"`
+		Session  string        `json:"session,omitempty" doc:"Of the node whose word it is, in mode agent; in mode assisted it is the operator's"`
 	}
+}
+
+// session is checked by the command, which knows the move's mode.
+func (in *manifestInput) session() string {
+	if in.Body == nil {
+		return ""
+	}
+	return in.Body.Session
 }
 
 func (in *manifestInput) manifest() *fsm.Manifest {
@@ -184,26 +202,44 @@ func (in *manifestInput) manifest() *fsm.Manifest {
 	return &fsm.Manifest{Keys: m.Keys, Bytes: m.Bytes, Digest: m.Digest}
 }
 
+// checkSession checks a session that may be left out.
+func checkSession(id string) error {
+	if id == "" {
+		return nil
+	}
+	return checkRandom("session", id)
+}
+
 func (s *server) shippedMove(ctx context.Context, in *manifestInput) (*moveOutput, error) {
-	return s.step(ctx, in.Mutation, in.ID, &fsm.Shipped{Move: in.ID, Manifest: in.manifest()})
+	if err := checkSession(in.session()); err != nil {
+		return nil, err
+	}
+	return s.step(ctx, in.Mutation, in.ID, &fsm.Shipped{Move: in.ID, Manifest: in.manifest(), Session: in.session()})
 }
 
 func (s *server) readyMove(ctx context.Context, in *manifestInput) (*moveOutput, error) {
-	return s.step(ctx, in.Mutation, in.ID, &fsm.Ready{Move: in.ID, Manifest: in.manifest()})
+	if err := checkSession(in.session()); err != nil {
+		return nil, err
+	}
+	return s.step(ctx, in.Mutation, in.ID, &fsm.Ready{Move: in.ID, Manifest: in.manifest(), Session: in.session()})
 }
 
 type abortInput struct {
 	Mutation
 	ID   string `path:"id"`
 	Body *struct {
-		Reason string `json:"reason,omitempty"`
+		Reason  string `json:"reason,omitempty"`
+		Session string `json:"session,omitempty" doc:"Of the source or target, whose word it is; empty: the operator's"`
 	}
 }
 
 func (s *server) abortMove(ctx context.Context, in *abortInput) (*moveOutput, error) {
 	cmd := &fsm.Abort{Move: in.ID}
 	if in.Body != nil {
-		cmd.Reason = in.Body.Reason
+		cmd.Reason, cmd.Session = in.Body.Reason, in.Body.Session
+	}
+	if err := checkSession(cmd.Session); err != nil {
+		return nil, err
 	}
 	return s.step(ctx, in.Mutation, in.ID, cmd)
 }
@@ -212,28 +248,104 @@ type cleanedInput struct {
 	Mutation
 	ID   string `path:"id"`
 	Body struct {
-		Reason string `json:"reason" doc:"Why the old copy is known to be gone: the node is off, or runs no agent"`
+		Reason  string  `json:"reason,omitempty" doc:"Why the old copy is known to be gone: the node is off, or runs no agent; needed without a session"`
+		Session string  `json:"session,omitempty" doc:"Of the node that has deleted the copy, which then names the cleanup"`
+		Node    string  `json:"node,omitempty"`
+		Prefix  *string `json:"prefix,omitempty" doc:"Text form of bytes"`
+		Epoch   uint64  `json:"epoch,omitempty" doc:"Of the tenure that ended"`
 	}
 }
 
-// cleanedMove makes the command from the move alone, not from the cleanup that
-// is pending: a retry must be the same command when the first try was applied.
 func (s *server) cleanedMove(ctx context.Context, in *cleanedInput) (*moveOutput, error) {
-	if in.Body.Reason == "" {
-		return nil, invalid("reason is empty; say why the old copy is known to be gone")
+	cmd, err := s.cleanedBy(ctx, in)
+	if err != nil {
+		return nil, err
 	}
+	return s.step(ctx, in.Mutation, in.ID, cmd)
+}
+
+// cleanedBy is a node's word about the cleanup that it names, or the operator's
+// about the one that the move has left.
+func (s *server) cleanedBy(ctx context.Context, in *cleanedInput) (*fsm.Cleaned, error) {
+	b := in.Body
+	named := b.Node != "" || b.Prefix != nil || b.Epoch != 0
+	switch {
+	case b.Session == "" && named:
+		return nil, invalid("node, prefix and epoch are a node's words, with its session; without one give a reason alone")
+	case b.Session == "" && b.Reason == "":
+		return nil, invalid("reason is empty; say why the old copy is known to be gone")
+	case b.Session == "":
+		return s.cleanedAfter(ctx, in.ID, b.Reason)
+	case b.Prefix == nil:
+		return nil, invalid("prefix is missing; a node's word names node, prefix and epoch of the cleanup that it has done, as the watch shows it")
+	case b.Epoch == 0:
+		return nil, invalid("epoch is missing; a node's word names node, prefix and epoch of the cleanup that it has done, as the watch shows it")
+	}
+	if err := errors.Join(checkNode("node", b.Node), checkSession(b.Session)); err != nil {
+		return nil, err
+	}
+	p, err := parsePrefix("prefix", *b.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	return &fsm.Cleaned{Node: b.Node, Prefix: p.Bytes(), Epoch: b.Epoch, Move: in.ID, Session: b.Session, Reason: b.Reason}, nil
+}
+
+// cleanedAfter makes the command from the move alone, not from the cleanup that
+// is pending: a retry must be the same command when the first try was applied.
+func (s *server) cleanedAfter(ctx context.Context, id, reason string) (*fsm.Cleaned, error) {
 	st := s.reg.State()
-	m, ok := st.Moves().Get(in.ID)
+	m, ok := st.Moves().Get(id)
 	if !ok { // this server may be behind
 		var err error
 		if st, err = s.read(ctx, ReadParams{Consistency: "linearizable"}); err != nil {
 			return nil, err
 		}
-		if m, ok = st.Moves().Get(in.ID); !ok {
-			return nil, noMove(st, in.ID)
+		if m, ok = st.Moves().Get(id); !ok {
+			return nil, noMove(st, id)
 		}
 	}
-	return s.step(ctx, in.Mutation, in.ID, fsm.CleanedAfter(m, in.Body.Reason))
+	return fsm.CleanedAfter(m, reason), nil
+}
+
+type reportInput struct {
+	Patience
+	ID   string `path:"id"`
+	Body struct {
+		Move      string `json:"move,omitempty" doc:"That of the path, if given"`
+		Session   string `json:"session" doc:"Of the source"`
+		Keys      uint64 `json:"keys" doc:"Shipped so far"`
+		Bytes     uint64 `json:"bytes"`
+		KeysLeft  uint64 `json:"keys_left" doc:"As the source estimates"`
+		BytesLeft uint64 `json:"bytes_left"`
+	}
+}
+
+type reportedOutput struct {
+	Body struct {
+		Index uint64 `json:"index"`
+	}
+}
+
+// reportMove is no entry of the log, and so has no request id: the next report
+// replaces it.
+func (s *server) reportMove(ctx context.Context, in *reportInput) (*reportedOutput, error) {
+	b := in.Body
+	if b.Move != "" && b.Move != in.ID {
+		return nil, invalid("the body's move %s is not the path's %s; leave it out of the body", shown(b.Move), shown(in.ID))
+	}
+	if err := checkRandom("session", b.Session); err != nil {
+		return nil, err
+	}
+	ctx, cancel := in.bound(ctx)
+	defer cancel()
+	err := s.reg.Report(ctx, api.Report{Move: in.ID, Session: b.Session, Keys: b.Keys, Bytes: b.Bytes, KeysLeft: b.KeysLeft, BytesLeft: b.BytesLeft})
+	if err != nil {
+		return nil, err
+	}
+	var out reportedOutput
+	out.Body.Index = s.reg.State().Index()
+	return &out, nil
 }
 
 type forceInput struct {
@@ -250,9 +362,9 @@ func (s *server) force(ctx context.Context, in *forceInput) (*appliedBody, error
 	if err := checkNode("to", b.To); err != nil {
 		return nil, err
 	}
-	if err := checkNodes("source_fenced", b.SourceFenced); err != nil {
+	if err := checkFenced("", b.SourceFenced, b.SourceFencedIdentity); err != nil {
 		return nil, err
 	}
 	return s.apply(ctx, in.Mutation, &fsm.Force{Prefix: p.Bytes(), To: b.To, ExpectedEpoch: b.ExpectedEpoch,
-		AcceptLoss: b.AcceptLoss, SourceFenced: b.SourceFenced, Reason: b.Reason})
+		AcceptLoss: b.AcceptLoss, SourceFenced: b.SourceFenced, SourceFencedIdentity: b.SourceFencedIdentity, Reason: b.Reason})
 }

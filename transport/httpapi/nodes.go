@@ -16,12 +16,13 @@ func (s *server) nodeRoutes() {
 	register(s, "getNode", http.MethodGet, "/v1/nodes/{id}", "One node", s.getNode)
 	register(s, "setNode", http.MethodPut, "/v1/nodes/{id}", "Declare a node or change its address", s.setNode)
 	register(s, "removeNode", http.MethodDelete, "/v1/nodes/{id}", "Remove a node that nothing names", s.removeNode)
+	register(s, "fenceNode", http.MethodPost, "/v1/nodes/{id}/fence", "The admin's word that a node is off: its next session may be of other data", s.fenceNode)
 }
 
 type nodesOutput struct {
 	Body struct {
-		Index uint64     `json:"index"`
-		Nodes []api.Node `json:"nodes"`
+		Index uint64          `json:"index"`
+		Nodes []api.NodeState `json:"nodes"`
 	}
 }
 
@@ -31,9 +32,9 @@ func (s *server) listNodes(ctx context.Context, in *struct{ ReadParams }) (*node
 		return nil, err
 	}
 	var out nodesOutput
-	out.Body.Index, out.Body.Nodes = st.Index(), make([]api.Node, 0, st.NodesLen())
+	out.Body.Index, out.Body.Nodes = st.Index(), make([]api.NodeState, 0, st.NodesLen())
 	for n := range st.Nodes() {
-		out.Body.Nodes = append(out.Body.Nodes, view.Node(n))
+		out.Body.Nodes = append(out.Body.Nodes, view.NodeState(n))
 	}
 	return &out, nil
 }
@@ -43,7 +44,7 @@ type getNodeInput struct {
 	ID string `path:"id"`
 }
 
-type nodeOutput struct{ Body api.Node }
+type nodeOutput struct{ Body api.NodeState }
 
 func (s *server) getNode(ctx context.Context, in *getNodeInput) (*nodeOutput, error) {
 	if err := checkNode("id", in.ID); err != nil {
@@ -58,7 +59,7 @@ func (s *server) getNode(ctx context.Context, in *getNodeInput) (*nodeOutput, er
 		return nil, &api.Error{Code: api.NotFound, Index: st.Index(),
 			Detail: fmt.Sprintf("no node %q is declared; the list of nodes has those that are", in.ID)}
 	}
-	return &nodeOutput{view.Node(n)}, nil
+	return &nodeOutput{view.NodeState(n)}, nil
 }
 
 type setNodeInput struct {
@@ -90,4 +91,22 @@ func (s *server) removeNode(ctx context.Context, in *removeNodeInput) (*appliedB
 		return nil, err
 	}
 	return s.apply(ctx, in.Mutation, &fsm.RemoveNode{Id: in.ID})
+}
+
+type fenceInput struct {
+	Mutation
+	ID   string `path:"id"`
+	Body struct {
+		Identity string `json:"identity" doc:"Of the data that the node last held a session with, which is off"`
+	}
+}
+
+func (s *server) fenceNode(ctx context.Context, in *fenceInput) (*appliedBody, error) {
+	if err := checkNode("id", in.ID); err != nil {
+		return nil, err
+	}
+	if err := checkRandom("identity", in.Body.Identity); err != nil {
+		return nil, err
+	}
+	return s.apply(ctx, in.Mutation, &fsm.FenceNode{Node: in.ID, Identity: in.Body.Identity})
 }

@@ -114,6 +114,9 @@ func (s *server) describe() {
 		schemas[name].Properties["code"].Enum = anys(codes)
 	}
 	schemas["Problem"].Properties["outcome"].Enum = anys([]api.Outcome{api.NotApplied, api.Unknown})
+	for _, name := range []string{"token", "previous_token"} {
+		schemas["OpenSession"].Properties[name].Format = "password" // a secret
+	}
 	schemas["WatchItem"].Properties["type"].Enum = anys([]string{"snapshot", "change", "heartbeat", "error"})
 	for _, schema := range schemas {
 		for _, field := range schema.Properties {

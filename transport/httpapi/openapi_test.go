@@ -77,7 +77,8 @@ func TestDescriptionIsComplete(t *testing.T) {
 			for _, p := range op.Parameters {
 				headers[p.Name] = true
 			}
-			if mutates := method != "get"; headers[api.HeaderRequestID] != mutates || headers[api.HeaderActor] != mutates {
+			logged := op.OperationID != "renewSession" && op.OperationID != "reportMove"
+			if mutates := method != "get" && logged; headers[api.HeaderRequestID] != mutates || headers[api.HeaderActor] != mutates {
 				t.Errorf("%s %s: headers %v", method, path, headers)
 			}
 		}

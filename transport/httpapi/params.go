@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 )
@@ -51,6 +52,29 @@ func checkNodes(pairs ...string) error {
 		}
 	}
 	return nil
+}
+
+// checkRandom checks a session's id or an identity from the named field: what
+// the log refuses shall not stand in its words a thousand times as long.
+func checkRandom(field, text string) error {
+	if text == "" || len(text) > fsm.MaxRandom {
+		return invalid("%s has %d bytes; it needs 1 to %d", field, len(text), fsm.MaxRandom)
+	}
+	if i := strings.IndexFunc(text, func(c rune) bool { return c <= ' ' || c > '~' }); i >= 0 {
+		return invalid("%s %s has at byte %d a blank, or what is not printable ASCII; leave it out", field, shown(text), i)
+	}
+	return nil
+}
+
+// checkFenced checks the word that a node is off; both may be empty.
+func checkFenced(at, node, identity string) error {
+	if err := checkNodes(at+"source_fenced", node); err != nil || identity == "" {
+		return err
+	}
+	if node == "" {
+		return invalid("%ssource_fenced_identity %s is given without source_fenced; name the node too", at, shown(identity))
+	}
+	return checkRandom(at+"source_fenced_identity", identity)
 }
 
 // given reports whether the query has the parameter at all: an empty prefix is

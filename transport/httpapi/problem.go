@@ -103,14 +103,16 @@ func toProblem(ctx huma.Context, _ string, v any) (any, error) {
 	if !ok {
 		return v, nil
 	}
-	p := problemOf(modelError(m))
+	p := problemOf(modelError(m, ctx.Operation().OperationID == openSession))
 	if c, ok := ctx.(*humaContext); ok {
 		c.status = p.Status
 	}
 	return p, nil
 }
 
-func modelError(m *huma.ErrorModel) *api.Error {
+// modelError repeats what was wrong, but not of a body that holds secrets: huma
+// gives the whole body for a field that it lacks.
+func modelError(m *huma.ErrorModel, secret bool) *api.Error {
 	if m.Status == http.StatusRequestEntityTooLarge {
 		return &api.Error{Code: api.TooLarge, Detail: fmt.Sprintf("the body has %d bytes or more; send less at once", MaxBody)}
 	}
@@ -123,7 +125,7 @@ func modelError(m *huma.ErrorModel) *api.Error {
 		if d.Location != "" {
 			text = d.Location + ": " + text
 		}
-		if d.Value != nil && d.Value != "" {
+		if !secret && d.Value != nil && d.Value != "" {
 			text += ", got " + shown(d.Value)
 		}
 		said = append(said, text)

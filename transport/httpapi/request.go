@@ -160,6 +160,16 @@ func (p Patience) bound(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeout(ctx, limit)
 }
 
+// leaderTime is how long a read may wait for what only the leader knows. It has
+// read the state before, for which the client's patience had to do as well.
+func (p Patience) leaderTime() time.Duration {
+	limit := leaderTimeout
+	if p.PatienceMS > 0 && p.PatienceMS/4 < uint64(limit/time.Millisecond) {
+		limit = time.Duration(p.PatienceMS) * time.Millisecond / 4
+	}
+	return limit
+}
+
 // ReadParams are the read levels, for every read. Exported, as huma sees no others.
 type ReadParams struct {
 	Patience

@@ -67,6 +67,7 @@ func (s *server) explain(ctx context.Context, in *routeInput) (*explainOutput, e
 	if out.Scope == nil {
 		return &explainOutput{out}, nil
 	}
+	view.ExplainNodes(st, key, &out, func() (*api.Leading, error) { return s.leading(ctx, in.Patience) })
 	status, err := s.reg.Status(ctx, false)
 	if err != nil {
 		out.Why += fmt.Sprintf(" The other servers could not be asked (%v).", err)
@@ -144,7 +145,9 @@ func (s *server) getScope(ctx context.Context, in *getScopeInput) (*scopeOutput,
 		return nil, &api.Error{Code: api.NotFound, Index: st.Index(),
 			Detail: fmt.Sprintf("no scope is declared with exactly the prefix %q; the list of scopes has those that are", p)}
 	}
-	return &scopeOutput{view.Scope(st, sc)}, nil
+	out := view.Scope(st, sc)
+	out.Settled = view.Settled(st, sc, func() (*api.Leading, error) { return s.leading(ctx, in.Patience) })
+	return &scopeOutput{out}, nil
 }
 
 type declareInput struct {
@@ -184,7 +187,10 @@ func declareOf(at string, d api.Declare) (*fsm.Declare, error) {
 	if err := checkNode(at+"writer", d.Writer); err != nil {
 		return nil, err
 	}
-	if err := checkNodes(at+"fallback", d.Fallback, at+"source_fenced", d.SourceFenced); err != nil {
+	if err := checkNodes(at+"fallback", d.Fallback); err != nil {
+		return nil, err
+	}
+	if err := checkFenced(at, d.SourceFenced, d.SourceFencedIdentity); err != nil {
 		return nil, err
 	}
 	if _, err := scope.ParseFailover(d.Failover); err != nil {
@@ -194,7 +200,7 @@ func declareOf(at string, d api.Declare) (*fsm.Declare, error) {
 		return nil, invalid("%slease: %v", at, err)
 	}
 	return &fsm.Declare{Prefix: p.Bytes(), Writer: d.Writer, Fallback: d.Fallback, Failover: d.Failover,
-		Lease: d.Lease, SourceFenced: d.SourceFenced}, nil
+		Lease: d.Lease, SourceFenced: d.SourceFenced, SourceFencedIdentity: d.SourceFencedIdentity}, nil
 }
 
 type retireInput struct {
@@ -202,6 +208,7 @@ type retireInput struct {
 	Prefix       string `query:"prefix" doc:"Text form of bytes"`
 	IfMatch      string `header:"If-Match" doc:"Refuse unless the scope has this epoch"`
 	SourceFenced string `query:"source_fenced" doc:"The admin's word that this node, the owner, is off; then no tombstone stays"`
+	Identity     string `query:"source_fenced_identity" doc:"Of the data that the word is about; empty if that node never had a session"`
 }
 
 func (s *server) retireScope(ctx context.Context, in *retireInput) (*appliedBody, error) {
@@ -213,10 +220,10 @@ func (s *server) retireScope(ctx context.Context, in *retireInput) (*appliedBody
 	if err != nil {
 		return nil, err
 	}
-	if err := checkNodes("source_fenced", in.SourceFenced); err != nil {
+	if err := checkFenced("", in.SourceFenced, in.Identity); err != nil {
 		return nil, err
 	}
-	return s.apply(ctx, in.Mutation, &fsm.Retire{Prefix: p.Bytes(), ExpectedEpoch: epoch, SourceFenced: in.SourceFenced})
+	return s.apply(ctx, in.Mutation, &fsm.Retire{Prefix: p.Bytes(), ExpectedEpoch: epoch, SourceFenced: in.SourceFenced, SourceFencedIdentity: in.Identity})
 }
 
 type batchInput struct {

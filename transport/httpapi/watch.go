@@ -195,14 +195,14 @@ func (st *stream) run(ctx context.Context) error {
 			_ = st.send(api.WatchItem{Type: "error", Index: st.watcher.Index(), Error: ended}) // it ends anyway
 			return err
 		case err == nil:
-			if err := st.send(view.Item(item, st.server.reg.State().Cluster().Incarnation, nowMS())); err != nil {
+			if err := st.send(view.Item(item, st.server.reg.State().Cluster(), nowMS())); err != nil {
 				return err
 			}
 		}
 		if time.Now().Before(beat) {
 			continue
 		}
-		if err := st.send(api.WatchItem{Type: "heartbeat", Index: st.watcher.Index()}); err != nil {
+		if err := st.send(view.Head("heartbeat", st.watcher.Index(), st.server.reg.State().Cluster())); err != nil {
 			return err
 		}
 		beat = time.Now().Add(heartbeatEvery)
@@ -211,7 +211,8 @@ func (st *stream) run(ctx context.Context) error {
 
 // snapshot sends the whole state in items of snapshotChunk changes.
 func (st *stream) snapshot(ctx context.Context, s fsm.State) error {
-	chunk := api.WatchItem{Type: "snapshot", Index: s.Index(), More: true}
+	chunk := view.Head("snapshot", s.Index(), s.Cluster())
+	chunk.More = true
 	incarnation, now := s.Cluster().Incarnation, nowMS()
 	for e := range view.Records(s) {
 		if len(chunk.Changes) == snapshotChunk {

@@ -178,7 +178,7 @@ func (l *lines) of(item fsm.Item, now fsm.State) ([]byte, error) {
 	if slot.index == item.Index {
 		return slot.text, nil
 	}
-	text, err := encode(view.Item(item, now.Cluster().Incarnation, nowMS()))
+	text, err := encode(view.Item(item, now.Cluster(), nowMS()))
 	if err == nil && item.Index > slot.index { // who is far behind does not take the place of the newest
 		slot.index, slot.text = item.Index, text
 	}

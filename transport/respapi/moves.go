@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
@@ -136,6 +137,7 @@ func (c *conn) listMoves(args [][]byte) error {
 		return err
 	}
 	moves := view.Moves(st, f, limit, nowMS())
+	c.addProgress(moves)
 	c.reply(func(w *resp.Writer) {
 		w.Array(len(moves))
 		for _, m := range moves {
@@ -154,8 +156,25 @@ func (c *conn) getMove(args [][]byte) error {
 	if !ok {
 		return noMove(args[0])
 	}
-	c.reply(func(w *resp.Writer) { write(w, movePairs(view.Move(st, m, nowMS()))) })
+	out := []api.Move{view.Move(st, m, nowMS())}
+	c.addProgress(out)
+	c.reply(func(w *resp.Writer) { write(w, movePairs(out[0])) })
 	return nil
+}
+
+// addProgress adds what the leader has heard of the moves that nodes run. Where
+// it does not answer they are shown without.
+func (c *conn) addProgress(moves []api.Move) {
+	if !slices.ContainsFunc(moves, view.Reported) {
+		return
+	}
+	l, err := c.leading()
+	if err != nil {
+		return
+	}
+	for i := range moves {
+		view.Progress(&moves[i], l)
+	}
 }
 
 func noMove(id []byte) error {

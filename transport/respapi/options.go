@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 )
@@ -38,6 +39,17 @@ func node(word string, to *string) option {
 	return option{word: word, take: func(v []byte) (err error) {
 		*to, err = nodeID(word, v)
 		return err
+	}}
+}
+
+// identity is a word with the identity of a node's data behind it.
+func identity(word string, to *string) option {
+	return option{word: word, take: func(v []byte) error {
+		if len(v) == 0 || len(v) > fsm.MaxRandom {
+			return invalid("%s '%s' has %d bytes; it needs 1 to %d", word, shown(v), len(v), fsm.MaxRandom)
+		}
+		*to = string(v)
+		return nil
 	}}
 }
 

@@ -33,6 +33,7 @@ const (
 	MaxName = 64
 
 	defaultCount    = 100
+	leaderTimeout   = time.Second            // how long a read waits for what only the leader knows
 	requestTimeout  = 10 * time.Second       // a command or read that takes longer has lost its leader
 	writeTimeout    = 10 * time.Second       // a client that does not read for longer is closed
 	shutdownTimeout = 5 * time.Second        // how long commands may take to end
@@ -59,6 +60,8 @@ type Registry interface {
 	Leader() (id string, lastContact time.Duration, known bool)
 	Ready() error
 	Status(ctx context.Context, hash bool) (api.Cluster, error)
+	// Leading asks the leader for what only it knows.
+	Leading(ctx context.Context) (api.Leading, error)
 	ID() string
 }
 

@@ -18,7 +18,7 @@ func routeCommands() []command {
 	return []command{
 		{name: "SCOPE ROUTE", args: "<key> [AS <node>] [LINEARIZABLE]", about: "Whether a node may write a key; without AS, who may",
 			group: groupRegistry, min: 1, max: 4, run: (*conn).route},
-		{name: "SCOPE EXPLAIN", args: "<key>", about: "Why a key routes as it does, and which servers have not seen it yet",
+		{name: "SCOPE EXPLAIN", args: "<key>", about: "Why a key routes as it does, and which servers and nodes have not seen it yet",
 			group: groupRegistry, min: 1, max: 1, run: (*conn).explain},
 	}
 }
@@ -130,6 +130,7 @@ func (c *conn) explain(args [][]byte) error {
 	}
 	e, changed := view.Explain(st, args[0], "", nowMS())
 	if e.Scope != nil {
+		view.ExplainNodes(st, args[0], &e, c.leading)
 		ctx, cancel, err := c.request()
 		if err != nil {
 			return err
@@ -156,6 +157,6 @@ func explainPairs(e api.Explain) pairs {
 		{"key", bytesOf(e.Key)}, {"prefix", prefix}, {"owner", given(e.Owner)}, {"addr", given(e.Addr)},
 		{"epoch", given(e.Epoch)}, {"state", state}, {"target", given(e.Target)}, {"index", e.Index},
 		{"scope", shownAs(e.Scope, scopePairs)}, {"move", shownAs(e.Move, movePairs)},
-		{"why", e.Why}, {"lagging", e.Lagging},
+		{"why", e.Why}, {"lagging", e.Lagging}, {"unseen", e.Unseen},
 	}
 }

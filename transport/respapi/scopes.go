@@ -12,9 +12,9 @@ import (
 
 func scopeCommands() []command {
 	return []command{
-		{name: "SCOPE DECLARE", args: "<prefix> WRITER <id> [FALLBACK <id>] [FAILOVER auto|manual] [LEASE auto|always|never] [EPOCH <n>] [SOURCE-FENCED <id>]",
+		{name: "SCOPE DECLARE", args: "<prefix> WRITER <id> [FALLBACK <id>] [FAILOVER auto|manual] [LEASE auto|always|never] [EPOCH <n>] [SOURCE-FENCED <id> [SOURCE-IDENTITY <identity>]]",
 			about: "Declare a scope, or change its options", group: groupRegistry, min: 3, max: anyNumber, run: (*conn).declare},
-		{name: "SCOPE RETIRE", args: "<prefix> [EPOCH <n>] [SOURCE-FENCED <id>]", about: "Retire a scope",
+		{name: "SCOPE RETIRE", args: "<prefix> [EPOCH <n>] [SOURCE-FENCED <id> [SOURCE-IDENTITY <identity>]]", about: "Retire a scope",
 			group: groupRegistry, min: 1, max: anyNumber, run: (*conn).retire},
 		{name: "SCOPE GET", args: "<prefix>", about: "One scope", group: groupRegistry, min: 1, max: 1, run: (*conn).getScope},
 		{name: "SCOPE LIST", args: "[MATCH <prefix>] [COUNT <n>] [FROM <prefix>]",
@@ -49,7 +49,8 @@ func (c *conn) propose(cmd fsm.Command) (*fsm.Result, error) {
 func (c *conn) declare(args [][]byte) error {
 	cmd := &fsm.Declare{Prefix: bytes.Clone(args[0])}
 	err := options(args[1:], node("WRITER", &cmd.Writer), node("FALLBACK", &cmd.Fallback), name("FAILOVER", &cmd.Failover),
-		name("LEASE", &cmd.Lease), epoch(&cmd.ExpectedEpoch), node("SOURCE-FENCED", &cmd.SourceFenced))
+		name("LEASE", &cmd.Lease), epoch(&cmd.ExpectedEpoch), node("SOURCE-FENCED", &cmd.SourceFenced),
+		identity("SOURCE-IDENTITY", &cmd.SourceFencedIdentity))
 	if err != nil {
 		return err
 	}
@@ -61,7 +62,9 @@ func (c *conn) declare(args [][]byte) error {
 
 func (c *conn) retire(args [][]byte) error {
 	cmd := &fsm.Retire{Prefix: bytes.Clone(args[0])}
-	if err := options(args[1:], epoch(&cmd.ExpectedEpoch), node("SOURCE-FENCED", &cmd.SourceFenced)); err != nil {
+	err := options(args[1:], epoch(&cmd.ExpectedEpoch), node("SOURCE-FENCED", &cmd.SourceFenced),
+		identity("SOURCE-IDENTITY", &cmd.SourceFencedIdentity))
+	if err != nil {
 		return err
 	}
 	return c.apply(cmd)
@@ -76,7 +79,9 @@ func (c *conn) getScope(args [][]byte) error {
 	if !ok {
 		return &api.Error{Code: api.NotFound, Detail: "no scope is declared with exactly the prefix '" + shown(args[0]) + "'; SCOPE LIST shows them"}
 	}
-	c.reply(func(w *resp.Writer) { write(w, scopePairs(view.Scope(st, sc))) })
+	out := view.Scope(st, sc)
+	out.Settled = view.Settled(st, sc, c.leading)
+	c.reply(func(w *resp.Writer) { write(w, scopePairs(out)) })
 	return nil
 }
 

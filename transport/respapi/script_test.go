@@ -10,6 +10,7 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 
+	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
@@ -19,7 +20,9 @@ import (
 //	write [conn=name]              the same without reading
 //	read [conn=name] [replies=n]   replies to what was written
 //	closed [conn=name]             what comes until the server closes
-//	registry [code=CODE] [down=CODE]   lets the registry fail; nothing: no more
+//	node [open=ID] [expire=ID] [seen=ID]   its session s-ID is opened, or has expired; or its view has reached the index of now
+//	move [report=ID] [shipped=ID] [ready=ID] [abort=ID]   a word about m1 of the node's session
+//	registry [code=CODE] [down=CODE] [deaf=yes]   lets the registry fail, or its leader not answer; nothing: no more
 //
 // Replies are shown line by line, bulk strings behind their length; bytes that
 // are not printable as \xNN, a backslash as \\.
@@ -65,15 +68,71 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 	case "closed":
 		defer delete(s.clients, name)
 		return visible(c.closed())
+	case "node":
+		s.node(d)
+	case "move":
+		s.move(d)
 	case "registry":
-		var code, down string
+		var code, down, deaf string
 		d.MaybeScanArgs(t, "code", &code)
 		d.MaybeScanArgs(t, "down", &down)
-		s.reg.set(func() { s.reg.Fail, s.reg.Down = failing(code), failing(down) })
+		d.MaybeScanArgs(t, "deaf", &deaf)
+		s.reg.set(func() {
+			s.reg.Fail, s.reg.Down, s.reg.Deaf = failing(code), failing(down), nil
+			if deaf != "" {
+				s.reg.Deaf = make(chan struct{})
+			}
+		})
 	default:
 		t.Fatalf("%s is no command of these scripts", d.Cmd)
 	}
 	return ""
+}
+
+// node does what a node's process does besides moves.
+func (s *script) node(d *datadriven.TestData) {
+	var open, expire, seen string
+	d.MaybeScanArgs(s.t, "open", &open)
+	d.MaybeScanArgs(s.t, "expire", &expire)
+	d.MaybeScanArgs(s.t, "seen", &seen)
+	switch c := s.reg.State().Cluster(); {
+	case open != "":
+		if c.ID == "" {
+			s.reg.apply(s.t, &fsm.InitCluster{Id: "c1"})
+			c = s.reg.State().Cluster()
+		}
+		s.reg.apply(s.t, &fsm.OpenSession{Node: open, Identity: "disk-" + open, Session: "s-" + open,
+			TokenHash: make([]byte, fsm.TokenHashLen), Incarnation: c.Incarnation, IncarnationTag: c.Tag})
+	case expire != "":
+		s.reg.apply(s.t, &fsm.Expire{Session: "s-" + expire, Term: 1})
+	case seen != "":
+		if _, err := s.reg.Renew(s.t.Context(), api.Renewal{Session: "s-" + seen, View: s.reg.State().Index()}); err != nil {
+			s.t.Error(err)
+		}
+	}
+}
+
+// move says a node's word about m1.
+func (s *script) move(d *datadriven.TestData) {
+	var report, shipped, ready, abort string
+	d.MaybeScanArgs(s.t, "report", &report)
+	d.MaybeScanArgs(s.t, "shipped", &shipped)
+	d.MaybeScanArgs(s.t, "ready", &ready)
+	d.MaybeScanArgs(s.t, "abort", &abort)
+	sums := &fsm.Manifest{Keys: 12, Bytes: 340}
+	switch {
+	case report != "":
+		err := s.reg.Report(s.t.Context(), api.Report{Move: "m1", Session: "s-" + report, Keys: 7, Bytes: 300, KeysLeft: 5, BytesLeft: 1 << 20})
+		if err != nil {
+			s.t.Error(err)
+		}
+	case shipped != "":
+		s.reg.apply(s.t, &fsm.Shipped{Move: "m1", Manifest: sums, Session: "s-" + shipped})
+	case ready != "":
+		s.reg.apply(s.t, &fsm.Ready{Move: "m1", Manifest: sums, Session: "s-" + ready})
+	case abort != "":
+		s.reg.apply(s.t, &fsm.Abort{Move: "m1", Reason: "disk full", Session: "s-" + abort})
+	}
 }
 
 func failing(code string) error {

@@ -75,6 +75,14 @@ func given[T comparable](v T) any {
 	return v
 }
 
+// truth is v, or nil where it is not known.
+func truth(v *bool) any {
+	if v == nil {
+		return nil
+	}
+	return *v
+}
+
 // shownAs is nil for what is not there, else what show makes of it.
 func shownAs[T any](v *T, show func(T) pairs) any {
 	if v == nil {
@@ -91,12 +99,35 @@ func bytesOf(text string) string {
 	return text // never: the text was made by scope.BytesText
 }
 
+func nodePairs(n api.NodeState) pairs {
+	return pairs{
+		{"id", n.ID}, {"addr", n.Addr}, {"identity", given(n.Identity)},
+		{"session", shownAs(n.Session, func(s api.Session) pairs {
+			return pairs{{"id", s.ID}, {"opened_index", s.Opened}, {"view_index", s.View}}
+		})},
+		{"expired", n.Expired}, {"fenced", n.Fenced}, {"incarnation", given(n.Incarnation)}, {"incarnation_tag", given(n.Tag)},
+	}
+}
+
+func sessionPairs(s api.SessionState) pairs {
+	var left any
+	if s.LeftMS != nil {
+		left = *s.LeftMS
+	}
+	return pairs{{"node", s.Node}, {"id", s.ID}, {"opened_index", s.Opened}, {"view_index", s.View}, {"left_ms", left}, {"blind", s.Blind}}
+}
+
+func progressPairs(p api.Progress) pairs {
+	return pairs{{"keys", p.Keys}, {"bytes", p.Bytes}, {"keys_left", p.KeysLeft}, {"bytes_left", p.BytesLeft},
+		{"bytes_per_second", p.BytesPerSec}, {"left_ms", p.LeftMS}, {"age_ms", p.AgeMS}}
+}
+
 func scopePairs(s api.Scope) pairs {
 	return pairs{
 		{"prefix", bytesOf(s.Prefix)}, {"writer", s.Writer}, {"fallback", given(s.Fallback)},
 		{"owner", s.Owner}, {"owner_addr", s.OwnerAddr}, {"epoch", s.Epoch}, {"incarnation", s.Incarnation},
 		{"failover", s.Failover}, {"lease", s.Lease}, {"armed", s.Armed}, {"state", s.State},
-		{"target", given(s.Target)}, {"move", given(s.Move)}, {"changed_index", s.Changed},
+		{"target", given(s.Target)}, {"move", given(s.Move)}, {"changed_index", s.Changed}, {"settled", truth(s.Settled)},
 		{"cleanups", each(s.Cleanups, cleanupPairs)},
 	}
 }
@@ -115,7 +146,7 @@ func movePairs(m api.Move) pairs {
 			return pairs{{"phase", s.Phase}, {"index", s.Index}, {"time_ms", s.TimeMS}}
 		})},
 		{"cause", given(m.Cause)}, {"detail", given(m.Detail)}, {"quiesced_ms", m.QuiescedMS},
-		{"cleanup", given(m.Cleanup)}, {"waiting", shownAs(m.Waiting, waitingPairs)},
+		{"progress", shownAs(m.Progress, progressPairs)}, {"cleanup", given(m.Cleanup)}, {"waiting", shownAs(m.Waiting, waitingPairs)},
 	}
 }
 

@@ -44,7 +44,7 @@ func (r *rig) commit(c fsm.Command) *fsm.Result {
 	next, res, events := r.state.Apply(fsm.At{Index: r.index, Term: 1, TimeMS: int64(r.index)}, fsm.Envelope{Command: c})
 	r.state = next
 	if len(events) > 0 {
-		item := view.Item(fsm.Item{Index: r.index, Events: events}, 1, int64(r.index))
+		item := view.Item(fsm.Item{Index: r.index, Events: events}, fsm.Cluster{Incarnation: 1}, int64(r.index))
 		for _, s := range rigServers {
 			r.run.Seen = append(r.run.Seen, history.Seen{Server: s, At: r.now, Item: item})
 		}
