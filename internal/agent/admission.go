@@ -48,6 +48,9 @@ type Ticket struct {
 // it beside the value.
 func (t *Ticket) Token() Token { return t.token }
 
+// Leased reports whether the write needs a lease.
+func (t *Ticket) Leased() bool { return t.leased }
+
 // Enter admits a write of key and counts it, or says why not: MISDIRECTED with
 // the owner, QUIESCED with where the scope goes, or LEASE_LOST. now is the node's
 // CLOCK_BOOTTIME. Stripe may be any number; goroutines that use different ones do

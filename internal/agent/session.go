@@ -89,8 +89,8 @@ type session struct {
 	id          string
 	opened      uint64
 	incarnation Incarnation
-	seen        bool // the view has reached opened, and shows it
-	opening     bool
+	seen        bool          // the view has reached opened, and shows it
+	opening     bool          // in this incarnation
 	tryAt       time.Duration // when to open the next one
 }
 
@@ -189,7 +189,7 @@ func (t *step) install(v View) {
 		t.rewatch(true)
 		return
 	}
-	t.view, t.fault, t.replaced, t.stale = v, "", true, false
+	t.view, t.fault, t.replaced, t.stale, t.fresh = v, "", true, false, false
 }
 
 func (t *step) watchEnded(e WatchEnded) {
@@ -216,7 +216,7 @@ func (t *step) watch() {
 	if t.fresh {
 		from = 0
 	}
-	t.on, t.fresh = true, false
+	t.on = true // fresh until the snapshot is there: this stream may end before
 	t.do(Watch{t.stream, from})
 }
 
@@ -255,7 +255,7 @@ func (t *step) open() {
 	if s.id != "" || s.opening || t.closing.asked || t.fault != "" || t.stale || t.view.index == 0 || t.now < s.tryAt {
 		return
 	}
-	s.opening, s.tryAt = true, 0
+	s.opening, s.incarnation, s.tryAt = true, t.view.incarnation, 0
 	t.do(OpenSession{t.view.incarnation, t.view.index})
 }
 
@@ -271,8 +271,9 @@ func (t *step) openFailed(e OpenFailed) {
 	if !t.session.opening {
 		return
 	}
+	asked := t.session.incarnation
 	t.session = session{tryAt: t.now + again}
-	if e.Code == api.StaleEpoch {
+	if e.Code == api.StaleEpoch && asked == t.view.incarnation {
 		// The cluster is in another incarnation than the view. Until there is a view
 		// of that one nothing is asked for: the next refusal would end the watch that
 		// brings it.

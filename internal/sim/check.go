@@ -23,6 +23,7 @@ type checker struct {
 	done     map[string]bool           // moves that were done in this incarnation
 	moves    map[string]migration.Move // moves that were ever done
 	proposed map[string]uint64         // sessions → term in which their expiry was proposed
+	ended    map[string]bool           // sessions that have expired
 }
 
 // history is what clients were told of one key.
@@ -43,7 +44,7 @@ type span struct{ from, to time.Duration }
 
 func newChecker(w *world) *checker {
 	return &checker{w: w, keys: map[string]*history{}, owners: map[agent.Token]scope.NodeID{}, sessions: map[string]*node{},
-		eras: map[agent.Incarnation]int{}, epochs: map[scope.Prefix]agent.Token{}, served: map[agent.Token]bool{}, done: map[string]bool{}, moves: map[string]migration.Move{}, proposed: map[string]uint64{}}
+		eras: map[agent.Incarnation]int{}, epochs: map[scope.Prefix]agent.Token{}, served: map[agent.Token]bool{}, done: map[string]bool{}, moves: map[string]migration.Move{}, proposed: map[string]uint64{}, ended: map[string]bool{}}
 }
 
 func (c *checker) of(key string) *history {
@@ -67,6 +68,9 @@ func (c *checker) admitted(o *op) {
 	c.of(o.key).loose[o.id] = o
 	if o.token.Epoch == 0 {
 		return
+	}
+	if session := o.n.st.Session(); o.ticket.Leased() && c.ended[session] {
+		c.w.fail("I4", "write %d of %q is admitted by %s on its lease, and session %s has expired", o.id, o.key, o.n.name, session)
 	}
 	if who, ok := c.owners[o.token]; ok && who != o.n.id {
 		c.w.fail("I1", "write %d of %q is admitted by %s under token %v, as earlier ones were by %s", o.id, o.key, o.n.name, o.token, who)

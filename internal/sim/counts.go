@@ -10,7 +10,10 @@ var mustHappen = []string{
 	"fault: node paused", "fault: node shut down", "fault: node suspended for longer than its lease", "fault: nodes cut from each other",
 	"fault: one direction cut", "fault: one incarnation number for two restores", "fault: record lost in staging", "fault: server crashed",
 	"fault: server cut off", "fault: server paused", "fault: slow answers", "fault: watch streams broken", "write stuck in the store",
-	"message late", "message lost", "message twice", "leadership transferred", "election", "backup", "restore",
+	"trap: leadership lost and won again between an expiry and its entry", "trap: a deadline passes while a renewal is being confirmed",
+	"trap: a node is stopped between a renewal and its answer", "trap: a word comes after its node has got an empty disk",
+	"trap: a stream comes again after its promotion", "fault: watchers too slow", "fault: sealing takes long", "fault: deleting takes long",
+	"restore into a fresh cluster", "message late", "message lost", "message twice", "leadership transferred", "election", "backup", "restore",
 	// What servers did.
 	"entry of a deposed leader committed", "entry of a deposed leader lost", "proposal at a stale leader", "leader found its tick late",
 	"directive Abort", "directive Ack", "directive Expire", "directive Quiesce", "snapshot read and log replayed", "request answered from the ring",

@@ -65,6 +65,7 @@ func (c *checker) once(env fsm.Envelope, r *fsm.Result, index uint64) {
 // expired: I4, the lease of the holder ended before.
 func (c *checker) expired(session string) {
 	c.w.count("session expired")
+	c.ended[session] = true
 	n, ok := c.sessions[session]
 	if !ok || !n.alive || n.st.Session() != session {
 		return
@@ -127,7 +128,12 @@ func (c *checker) moveEnded(m migration.Move) {
 }
 
 // restored: nothing of what the backup did not hold is promised.
-func (c *checker) restored(before, after fsm.State) {
+func (c *checker) restored(after fsm.State, events []fsm.Event) {
+	for _, ev := range events {
+		if ev.Move != nil {
+			c.moveEnded(*ev.Move)
+		}
+	}
 	cl := after.Cluster()
 	in := agent.Incarnation{Number: cl.Incarnation, Tag: cl.Tag}
 	if _, used := c.eras[in]; !used {
@@ -144,6 +150,8 @@ func (c *checker) differs(v agent.View) string {
 	st := c.w.log.stateAt(v.Index())
 	cl := st.Cluster()
 	switch {
+	case c.eras[v.Incarnation()] < c.eras[agent.Incarnation{Number: cl.Incarnation, Tag: cl.Tag}]:
+		return "" // of a history whose indexes a fresh cluster uses again
 	case v.Incarnation() != agent.Incarnation{Number: cl.Incarnation, Tag: cl.Tag} || v.Holds() != cl.Hold:
 		return fmt.Sprintf("is of incarnation %v, hold %v; the state is of %d %s, hold %v", v.Incarnation(), v.Holds(), cl.Incarnation, cl.Tag, cl.Hold)
 	case v.Scopes().Len() != st.Scopes().Len():

@@ -64,7 +64,7 @@ func (g *log) commit(s *server, e *entry) {
 	if g.leader != s || g.term != e.term {
 		return // its fate was decided when the next leader came
 	}
-	if !s.hasMajority() {
+	if !s.hasMajority() || g.w.now < s.stalled {
 		s.after(g.rng.between(50*time.Millisecond, 150*time.Millisecond), func() { g.commit(s, e) })
 		return
 	}
@@ -166,21 +166,37 @@ func (g *log) feed(s *server) {
 	})
 }
 
-// restore puts a backup in place of the newest state.
-func (g *log) restore(backup fsm.State, r fsm.Restoration) error {
-	g.index++
-	r.Index = g.index
-	state, _, err := backup.Restored(r)
+// restore puts a backup in place of the newest state: at the next index, or where
+// a fresh cluster that was founded on the backup goes on, at an index that was used
+// before.
+func (g *log) restore(backup fsm.State, r fsm.Restoration, fresh bool) error {
+	r.Index = g.index + 1
+	if fresh {
+		r.Index = backup.Index() + 1
+	}
+	state, events, err := backup.Restored(r)
 	if err != nil {
-		g.index--
 		return fmt.Errorf("restoring: %w", err)
 	}
-	before := g.last
+	if fresh {
+		g.w.count("restore into a fresh cluster")
+		for i := r.Index; i <= g.index; i++ {
+			delete(g.states, i)
+		}
+	}
+	g.index = r.Index
 	g.put(version{state: state})
-	g.w.check.restored(before, state)
-	g.w.note("restored index %d as incarnation %d %s at %d", backup.Index(), r.Incarnation, r.Tag, g.index)
+	g.w.check.restored(state, events)
+	g.w.note("restored index %d as incarnation %d %s at %d, in a fresh cluster: %v", backup.Index(), r.Incarnation, r.Tag, g.index, fresh)
 	for _, s := range g.w.servers {
 		s.floorNext = g.index
+		if fresh {
+			s.begin(g.index, state)
+		}
+	}
+	if fresh {
+		g.flight, g.leader, g.silent = nil, nil, 2
+		return nil
 	}
 	g.replicate()
 	if g.leader != nil {

@@ -132,7 +132,12 @@ func (n *node) effect(f agent.Effect) {
 	case agent.StopShipping:
 		delete(n.sending, f.Move)
 	case agent.Seal:
-		n.after(n.rng.between(fast, slow), func() { n.seal(f) })
+		d := n.rng.between(fast, slow)
+		if n.w.now < n.w.seals {
+			n.w.count("fault: sealing takes long")
+			d = n.rng.between(11*time.Second, 18*time.Second)
+		}
+		n.after(d, func() { n.seal(f) })
 	case agent.Promote:
 		n.after(n.rng.between(fast, 2*slow), func() { n.promote(f) })
 	case agent.Discard:
@@ -233,7 +238,8 @@ func (w *world) certain(from *proc, c fsm.Command, then func(*fsm.Result)) {
 func (n *node) renew(f agent.Renew) {
 	sent := n.clock()
 	s := n.server()
-	n.w.call(n.proc, s.proc, 3*time.Second, func(reply func(any)) { s.renew(f.Renewal, reply) }, func(v any, ok bool) {
+	n.trapAnswer()
+	n.w.call(n.proc, s.proc, 9*time.Second, func(reply func(any)) { s.renew(f.Renewal, reply) }, func(v any, ok bool) {
 		r, _ := v.(renewal)
 		switch {
 		case !ok:
@@ -264,6 +270,9 @@ func (n *node) say(w agent.Word) {
 	}
 	e := fsm.Envelope{RequestID: n.w.draw("req"), Actor: n.name, Command: c}
 	s := n.server()
+	if w.Kind == agent.SayReady && n.trapWord(e) {
+		return
+	}
 	n.w.call(n.proc, s.proc, 3*time.Second, func(reply func(any)) { s.command(e, reply) }, func(v any, ok bool) {
 		a, _ := v.(answer)
 		if !ok || a.result == nil {
@@ -317,6 +326,7 @@ func (n *node) promote(f agent.Promote) {
 	n.disk.marks[f.Move] = m
 	delete(n.disk.sealed, f.Move)
 	n.w.count("slice promoted")
+	n.trapStream(f.Move)
 	n.w.note("%s promotes %s of %q: %v", n.name, f.Move, f.Prefix, slice)
 	n.step(agent.Promoted{Move: f.Move})
 }
@@ -338,7 +348,12 @@ func (n *node) deleteBatch(f agent.Delete) {
 		n.step(agent.Deleted{Prefix: f.Prefix, Epoch: f.Epoch})
 		return
 	}
-	n.after(n.rng.between(fast, 2*slow), func() {
+	d := n.rng.between(fast, 2*slow)
+	if n.w.now < n.w.deletes {
+		n.w.count("fault: deleting takes long")
+		d = n.rng.between(time.Second, 9*time.Second)
+	}
+	n.after(d, func() {
 		keys := n.disk.store.data.under(f.Prefix)
 		for _, k := range keys[:min(2, len(keys))] {
 			n.disk.store.put(k, 0)

@@ -204,12 +204,12 @@ func (w *world) declareAnew(p scope.Prefix, to, shape int, fence bool) {
 
 // restore puts a backup in place. Complete is the statement that no node was
 // declared since.
-func (w *world) restore(backup fsm.State, number uint64, complete bool) {
+func (w *world) restore(backup fsm.State, number uint64, complete, fresh bool) {
 	if w.log.leader == nil || backup.Cluster().ID == "" {
 		return
 	}
 	tag := w.draw("tag")
-	if err := w.log.restore(backup, fsm.Restoration{Incarnation: number, Tag: tag, Complete: complete, TimeMS: 1}); err != nil {
+	if err := w.log.restore(backup, fsm.Restoration{Incarnation: number, Tag: tag, Complete: complete, TimeMS: 1}, fresh); err != nil {
 		w.count("restore refused")
 		return
 	}

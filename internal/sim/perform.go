@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -32,6 +33,19 @@ func (w *world) performFault(a action) bool {
 	case "bad network":
 		w.count("fault: bad network")
 		w.bad = max(w.bad, w.now+min(a.d, 9*time.Second))
+	case "trap":
+		w.trap, w.trapFor = traps[a.b%len(traps)], a.d
+	case "slow seals":
+		w.seals = w.now + a.d
+	case "slow deletes":
+		w.deletes = w.now + a.d
+	case "slow watchers":
+		w.count("fault: watchers too slow")
+		for _, s := range w.servers {
+			for _, x := range s.streams {
+				x.end(api.Slow)
+			}
+		}
 	case "break watches":
 		w.breakWatches(nil)
 	default:
@@ -73,11 +87,7 @@ func (w *world) performOnServer(a action) bool {
 		w.count("fault: leader cut off")
 		w.cutOff(leader.proc, w.serverProcs(), false, a.d)
 	case "transfer":
-		if s != w.log.leader && s.alive && !s.paused && s.hasMajority() && leader.alive && !leader.paused {
-			w.count("leadership transferred")
-			leader.stepDown()
-			w.log.elect(s)
-		}
+		w.transfer(s)
 	default:
 		return false
 	}

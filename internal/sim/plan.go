@@ -150,18 +150,84 @@ var directed = []schedule{
 		s.then(2*sec, action{kind: "backup"})
 		s.then(2*sec, action{kind: "move", a: r.below(4), b: r.below(4), flag: true})
 		s.then(2*sec, action{kind: pick(r, "cut owner", "nothing", "cut node"), a: r.below(4), d: r.between(5*sec, 25*sec)})
-		s.then(sec, action{kind: "restore", flag: r.oneIn(2)})
+		s.then(sec, action{kind: "restore", flag: r.oneIn(2), b: r.below(2)})
 		return s.then(r.between(500*ms, 15*sec), action{kind: pick(r, "move", "restore", "redeclare", "force"), a: r.below(4), b: r.below(4), flag: r.oneIn(2)}).plan
+	}},
+	{"restore into a move", func(r *rng) []action {
+		s := begin(r)
+		s.then(3*sec, action{kind: "cut pair", a: 0, d: 6 * sec})
+		s.then(200*ms, action{kind: "move long", a: 0, b: 2, flag: true})
+		s.then(r.between(300*ms, sec), action{kind: "backup"})
+		return s.then(r.between(sec, 9*sec), action{kind: "restore", flag: r.oneIn(2)}).plan
+	}},
+	{"a renewal at the last moment", func(r *rng) []action { // the deadline passes while it is being confirmed
+		s := begin(r)
+		for range 2 {
+			s.then(3*sec, action{kind: "trap", b: 1})
+			s.then(sec, action{kind: "cut owner", a: r.below(4), d: r.between(7*sec, 10*sec)})
+			s.then(12*sec, action{kind: "nothing"})
+		}
+		return s.plan
+	}},
+	{"an office lost and won again", func(r *rng) []action { // what was proposed in the one must not count in the other
+		s := begin(r)
+		for range 2 {
+			s.then(3*sec, action{kind: "trap", b: 0})
+			s.then(sec, action{kind: "cut owner", a: r.below(4), d: 14 * sec})
+			s.then(15*sec, action{kind: "nothing"})
+		}
+		return s.plan
+	}},
+	{"an answer that outlives its lease", func(r *rng) []action { // the node is stopped between asking and hearing
+		s := begin(r)
+		for range 3 {
+			s.then(2*sec, action{kind: "trap", b: 2, d: r.between(9*sec, 13*sec)})
+			s.then(13*sec, action{kind: "nothing"})
+		}
+		return s.plan
+	}},
+	{"a word that outlives its disk", func(r *rng) []action { // the node closes, gets an empty disk, and what it said comes
+		s := begin(r)
+		for range 3 {
+			s.then(sec, action{kind: "trap", b: 3})
+			s.then(100*ms, action{kind: "move long", a: r.below(4), b: r.below(4), flag: true})
+			s.then(9*sec, action{kind: "nothing"})
+		}
+		return s.plan
+	}},
+	{"a promoted stream comes again", func(r *rng) []action { // to a node that started anew and sees the past
+		s := begin(r)
+		for range 2 {
+			s.then(sec, action{kind: "cut follower", d: 12 * sec})
+			s.then(300*ms, action{kind: "trap", b: 4})
+			s.then(300*ms, action{kind: "move", a: r.below(4), b: r.below(4), flag: true})
+			s.then(16*sec, action{kind: "nothing"})
+		}
+		return s.plan
+	}},
+	{"snapshots of a server that lags", func(r *rng) []action {
+		s := begin(r)
+		s.then(2*sec, action{kind: "cut follower", d: 20 * sec})
+		for range 6 {
+			s.then(r.between(500*ms, 3*sec), action{kind: "slow watchers"})
+		}
+		return s.plan
+	}},
+	{"the source dies when all is shipped", func(r *rng) []action { // the target takes long to seal; nobody takes over meanwhile
+		s := begin(r)
+		s.then(sec, action{kind: "slow seals", d: 6 * sec})
+		s.then(200*ms, action{kind: "move long", a: 0, b: 2, flag: true})
+		return s.then(r.between(300*ms, 900*ms), action{kind: pick(r, "cut owner", "crash owner", "pause owner"), a: 0, d: 15 * sec}).plan
 	}},
 	{"one number restored twice", func(r *rng) []action {
 		s := begin(r)
 		s.then(2*sec, action{kind: "backup"})
-		s.then(2*sec, action{kind: "restore", flag: true})
-		for range 3 {
-			s.then(2*sec, action{kind: "move", a: r.below(4), b: r.below(4), flag: true})
+		s.then(300*ms, action{kind: "restore", flag: true, b: r.below(2)})
+		for range r.below(3) + 1 {
+			s.then(sec, action{kind: "move", a: r.below(4), b: r.below(4), flag: true})
 		}
-		s.then(r.between(sec, 4*sec), action{kind: pick(r, "cut node", "nothing"), a: r.below(4), d: r.between(4*sec, 12*sec)})
-		s.then(sec, action{kind: "restore twice", flag: true})
+		s.then(sec, action{kind: pick(r, "cut node", "nothing"), a: r.below(4), d: r.between(2*sec, 9*sec)})
+		s.then(sec, action{kind: "restore twice", flag: true, b: r.below(4)})
 		return s.then(r.between(8*sec, 15*sec), action{kind: "restore", flag: true}).plan
 	}},
 	{"tombstones", func(r *rng) []action { // who owned a retired scope may not have heard
@@ -182,7 +248,8 @@ var directed = []schedule{
 	{"cleanups", func(r *rng) []action { // an old copy is deleted, and its node gets the scope again
 		s := begin(r)
 		p := r.below(4)
-		s.then(2*sec, action{kind: "move", a: p, b: r.below(4), flag: true})
+		s.then(sec, action{kind: pick(r, "nothing", "slow deletes"), d: 30 * sec})
+		s.then(sec, action{kind: "move", a: p, b: r.below(4), flag: true})
 		s.then(r.between(2500*ms, 4500*ms), action{kind: pick(r, "pause source", "stale source", "cut source"), a: p, d: r.between(500*ms, 9*sec)})
 		s.then(r.between(100*ms, 3*sec), action{kind: pick(r, "force back", "force back", "move back"), a: p})
 		return s.then(3*sec, action{kind: "move", a: p, b: r.below(4), flag: true}).plan
@@ -298,10 +365,10 @@ func (w *world) perform1(a action) bool {
 		w.backup = w.log.last
 		w.count("backup")
 	case "restore":
-		w.restore(w.backup, w.log.last.Cluster().Incarnation+1, a.flag)
+		w.restore(w.backup, w.log.last.Cluster().Incarnation+1, a.flag, a.b%2 == 1)
 	case "restore twice":
 		w.count("fault: one incarnation number for two restores")
-		w.restore(w.backup, w.log.last.Cluster().Incarnation, a.flag)
+		w.restore(w.backup, w.log.last.Cluster().Incarnation, a.flag, a.b%2 == 1)
 	default:
 		return false
 	}

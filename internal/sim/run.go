@@ -60,7 +60,7 @@ func runPlan(seed uint64, plan []action, tracing bool) Outcome {
 }
 
 func newWorld(seed uint64) *world {
-	w := &world{seed: seed, hash: 0xcbf29ce484222325, times: api.DefaultLeases(), cuts: map[[2]string]bool{}, slow: map[string]time.Duration{}, counts: map[string]int{},
+	w := &world{seed: seed, hash: 0xcbf29ce484222325, times: api.DefaultLeases(), cuts: map[[2]string]bool{}, slow: map[string]time.Duration{}, streams: map[string]sent{}, counts: map[string]int{},
 		ties: newRng(seed, 3), net: newRng(seed, 4), clients: newRng(seed, 5)}
 	w.log, w.check = newLog(w), newChecker(w)
 	w.operator = w.newProc("operator", 6)
@@ -148,7 +148,7 @@ func (w *world) heal() {
 	}
 	w.keepNodesUp()
 	if w.faulted() {
-		w.restore(w.backup, w.log.last.Cluster().Incarnation+1, true)
+		w.restore(w.backup, w.log.last.Cluster().Incarnation+1, true, false)
 	}
 	if cl := w.log.last.Cluster(); cl.Hold && !cl.Complete {
 		w.releaseAll(cl.Tag)

@@ -24,6 +24,7 @@ type server struct {
 	waiting    []func() bool // each is asked after an entry, until it is true
 	streams    []*stream
 	countsFrom time.Duration // no deadline that it counts began before: it was elected, or paused for long
+	stalled    time.Duration // nothing is committed until then
 }
 
 // leading is one term of a leader, the shell around the ledger as the registry
@@ -48,8 +49,19 @@ func (s *server) hasMajority() bool {
 
 func (s *server) leads() bool { return s.lead != nil }
 
+// begin has the server start anew with a state, as one of a fresh cluster.
+func (s *server) begin(index uint64, state fsm.State) {
+	s.applied, s.state, s.floor = index, state, index
+	s.lead, s.belief, s.ready, s.waiting = nil, nil, false, nil
+	for _, x := range s.streams {
+		x.end("")
+	}
+	s.streams = nil
+}
+
 // apply brings the server's state to an index, entry by entry.
 func (s *server) apply(to uint64) {
+	to = min(to, s.log.index) // it may be from before a restore
 	for i := s.applied + 1; i <= to; i++ {
 		v, ok := s.log.states[i]
 		s.applied = i
@@ -224,9 +236,27 @@ func (s *server) submit(e fsm.Envelope, reply func(answer)) {
 		s.w.fail("check", "%v", err)
 		return
 	}
-	s.log.propose(s, &entry{data: data, commands: []fsm.Envelope{e}, done: func(_ uint64, results []*fsm.Result) {
-		reply(answer{result: results[0], code: api.Code(results[0].GetCode())})
-	}, lost: func() { reply(answer{unknown: true}) }})
+	s.after(s.queued(e), func() {
+		if !s.leads() {
+			reply(answer{code: api.NoLeader})
+			return
+		}
+		s.log.propose(s, &entry{data: data, commands: []fsm.Envelope{e}, done: func(_ uint64, results []*fsm.Result) {
+			reply(answer{result: results[0], code: api.Code(results[0].GetCode())})
+		}, lost: func() { reply(answer{unknown: true}) }})
+	})
+}
+
+// queued is how long a command waits for the entry before it. The leader may lose
+// its office meanwhile, and win it again.
+func (s *server) queued(e fsm.Envelope) time.Duration {
+	if x, ok := e.Command.(*fsm.Expire); ok && s.w.trapped(s, x.GetSession()) {
+		return s.rng.between(400*time.Millisecond, 3*time.Second)
+	}
+	if s.rng.oneIn(20) {
+		return s.rng.between(0, 100*time.Millisecond)
+	}
+	return 0
 }
 
 // command is what a front end does: to the leader, one hop, and then it waits
@@ -299,6 +329,7 @@ func (s *server) renew(r api.Renewal, reply func(any)) {
 }
 
 func (s *server) judgeRenewal(l *leading, r api.Renewal, reply func(any)) {
+	s.w.trapRenewal(s, l, r)
 	s.confirm(l, func() {
 		if !l.on {
 			reply(renewal{code: api.NoLeader})

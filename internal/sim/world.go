@@ -33,6 +33,11 @@ type world struct {
 	clients  *rng
 	healing  bool
 	backup   fsm.State
+	trap     string // what to wait for, see the traps
+	trapFor  time.Duration
+	streams  map[string]sent
+	seals    time.Duration // until when sealing takes long
+	deletes  time.Duration // until when deleting does
 
 	violation *Violation
 	tracing   bool

@@ -1,0 +1,131 @@
+// Command planted checks that the simulation finds what it is there for. It plants
+// one bug after the other into the code, by an overlay of the compiler, and runs
+// the simulation until an invariant fails. A bug that is not found within the seeds
+// fails the run.
+//
+//	go run ./internal/sim/planted -seeds 1000
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+func main() {
+	seeds := flag.Int("seeds", 1000, "within how many seeds each bug must be found")
+	only := flag.String("only", "", "only bugs whose name holds this")
+	flag.Parse()
+	if err := run(os.Stdout, *seeds, *only); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(out io.Writer, seeds int, only string) error {
+	dir, err := os.MkdirTemp("", "planted-")
+	if err != nil {
+		return fmt.Errorf("making a directory for the overlays: %w", err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	missed := 0
+	for i, b := range bugs {
+		if !strings.Contains(b.name, only) {
+			continue
+		}
+		began := time.Now()
+		found, err := hunt(filepath.Join(dir, fmt.Sprint(i)), b, seeds)
+		if err != nil {
+			return fmt.Errorf("bug %q: %w", b.name, err)
+		}
+		if found == "" {
+			missed++
+			found = "NOT FOUND"
+		}
+		fmt.Fprintf(out, "%-68s %s (%.0f s)\n", b.name, found, time.Since(began).Seconds())
+	}
+	if missed > 0 {
+		return fmt.Errorf("%d planted bugs were not found within %d seeds: the simulation does not look where they are", missed, seeds)
+	}
+	return nil
+}
+
+// hunt builds the simulation with the bug and runs it. It returns the seed and the
+// violation, "" if there is none.
+func hunt(dir string, b bug, seeds int) (string, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", err
+	}
+	overlay, err := plant(dir, b)
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(dir, "sim")
+	//nolint:gosec // the program and its arguments are ours
+	build := exec.Command("go", "build", "-overlay", overlay, "-o", program, "./internal/sim/run")
+	if said, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building with it: %w\n%s", err, said)
+	}
+	var said bytes.Buffer
+	hunting := exec.Command(program, "-quiet", "-seeds", fmt.Sprint(seeds)) //nolint:gosec // as above
+	hunting.Stdout, hunting.Stderr = &said, &said
+	err = hunting.Run()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return "", nil
+	case errors.As(err, &exit) && exit.ExitCode() == 1:
+		seed, what, _ := strings.Cut(strings.TrimSpace(said.String()), " ")
+		const enough = 110
+		if len(what) > enough {
+			what = what[:enough] + "…"
+		}
+		return fmt.Sprintf("seed %s: %s", seed, what), nil
+	}
+	return "", fmt.Errorf("running it: %w\n%s", err, said.String())
+}
+
+// plant writes the changed files and the list of them that the compiler reads.
+func plant(dir string, b bug) (string, error) {
+	root, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	changed := map[string]string{}
+	for _, e := range b.edits {
+		text, known := changed[e.file]
+		if !known {
+			raw, err := os.ReadFile(e.file)
+			if err != nil {
+				return "", fmt.Errorf("run this from the root of the repository: %w", err)
+			}
+			text = string(raw)
+		}
+		if n := strings.Count(text, e.from); n != 1 {
+			return "", fmt.Errorf("%s holds %d times what is to be changed, once is needed: %q", e.file, n, e.from)
+		}
+		changed[e.file] = strings.Replace(text, e.from, e.to, 1)
+	}
+	replace := map[string]string{}
+	for file, text := range changed {
+		path := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			return "", err
+		}
+		replace[filepath.Join(root, file)] = path
+	}
+	list, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "overlay.json")
+	return path, os.WriteFile(path, list, 0o600)
+}
