@@ -129,9 +129,15 @@ func TestNoWriteAfterTheDrain(t *testing.T) {
 }
 
 // TestDeletesAndWritesDoNotMeet: the old copy is deleted in batches, by a goroutine
-// that asks for each, while takeovers cancel the cleanup in the middle of them.
+// that asks for each, while takeovers cancel the cleanup in the middle of them. So
+// many moves run elsewhere that the rules take a while to be asked: a takeover
+// comes often while they are.
 func TestDeletesAndWritesDoNotMeet(t *testing.T) {
-	s := begun(t, "scope a: n1 e1")
+	records := []string{"scope a: n1 e1"}
+	for i := range 400 {
+		records = append(records, fmt.Sprintf("move m%d p%d: n2>n3 copying", i, i))
+	}
+	s := begun(t, records...)
 	st := &store{adm: s.adm}
 	var pending atomic.Uint64 // epoch of the copy that is to be deleted
 	var batches atomic.Int64
