@@ -255,7 +255,7 @@ func (t *step) open() {
 	if s.id != "" || s.opening || t.closing.asked || t.fault != "" || t.stale || t.view.index == 0 || t.now < s.tryAt {
 		return
 	}
-	s.opening, s.tryAt = true, 0
+	s.opening, s.incarnation, s.tryAt = true, t.view.incarnation, 0
 	t.do(OpenSession{t.view.incarnation, t.view.index})
 }
 
@@ -271,8 +271,9 @@ func (t *step) openFailed(e OpenFailed) {
 	if !t.session.opening {
 		return
 	}
+	asked := t.session.incarnation
 	t.session = session{tryAt: t.now + again}
-	if e.Code == api.StaleEpoch {
+	if e.Code == api.StaleEpoch && asked == t.view.incarnation {
 		// The cluster is in another incarnation than the view. Until there is a view
 		// of that one nothing is asked for: the next refusal would end the watch that
 		// brings it.
