@@ -151,7 +151,8 @@ func (a *Admission) CheckKeys(t *Ticket, keys [][]byte, now time.Duration) error
 func (a *Admission) Leave(t *Ticket) { t.gate.leave(t.stripe) }
 
 // Drained reports whether no write counts under the prefix and no delete runs
-// there. It stays true while the rules in force admit none there.
+// there. Once it is true none executes there while the rules in force admit none:
+// a writer that still has older rules may count for a moment, and leaves again.
 func (a *Admission) Drained(p scope.Prefix) bool {
 	r := a.rules.Load()
 	if d := a.deleting.Load(); d != nil && d.Overlaps(p) {

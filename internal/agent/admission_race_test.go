@@ -25,6 +25,7 @@ type store struct {
 	flipped  atomic.Uint64 // tenures before this epoch are over, and the rules say so
 	deleting atomic.Bool
 	stop     atomic.Bool
+	others   sync.WaitGroup // goroutines of one test that end by stop
 	wrong    atomic.Pointer[string]
 }
 
@@ -78,6 +79,7 @@ func (s *store) run(t *testing.T, key string, beginning uint64, circle func(roun
 	}
 	s.stop.Store(true)
 	all.Wait()
+	s.others.Wait()
 	if wrong := s.wrong.Load(); wrong != nil {
 		t.Fatal(*wrong)
 	}
@@ -127,16 +129,21 @@ func TestNoWriteAfterTheDrain(t *testing.T) {
 }
 
 // TestDeletesAndWritesDoNotMeet: the old copy is deleted in batches, by a goroutine
-// that asks for each, while takeovers cancel the cleanup in the middle of them.
+// that asks for each, while takeovers cancel the cleanup in the middle of them. So
+// many moves run elsewhere that the rules take a while to be asked: a takeover
+// comes often while they are.
 func TestDeletesAndWritesDoNotMeet(t *testing.T) {
-	s := begun(t, "scope a: n1 e1")
+	records := []string{"scope a: n1 e1"}
+	for i := range 400 {
+		records = append(records, fmt.Sprintf("move m%d p%d: n2>n3 copying", i, i))
+	}
+	s := begun(t, records...)
 	st := &store{adm: s.adm}
 	var pending atomic.Uint64 // epoch of the copy that is to be deleted
 	var batches atomic.Int64
-	var deleter sync.WaitGroup
-	deleter.Add(1)
+	st.others.Add(1)
 	go func() {
-		defer deleter.Done()
+		defer st.others.Done()
 		for !st.stop.Load() {
 			if !st.adm.BeginDelete("a:", pending.Load()) {
 				runtime.Gosched()
@@ -169,7 +176,6 @@ func TestDeletesAndWritesDoNotMeet(t *testing.T) {
 		}
 		item("-cleanup n1 a: e%d | scope a: n1 e%d", epoch, epoch+2) // a takeover
 	})
-	deleter.Wait()
 }
 
 // TestUnknownWritesMeetADeclare: a scope is declared, and at once closed, over keys

@@ -47,6 +47,7 @@ type State struct {
 	staging []string // moves that have unsealed records here, sorted
 	targets []target
 	sources []source
+	looked  scope.Index[Move] // the running moves when sources were last served
 	chores  chores
 	closing closing
 	fault   string

@@ -11,7 +11,8 @@ import (
 // Mark is what a node keeps on disk about the staged slice of one move, before it
 // says anything about it. A marked move takes no stream again: not after the seal,
 // which the registry was told of, nor after the promotion, when a view from before
-// the flip would bring old records over newer ones.
+// the flip would bring old records over newer ones. How many are kept, and why
+// others may go, is said at keptPromoted.
 type Mark struct {
 	Move     string
 	Prefix   scope.Prefix

@@ -95,7 +95,9 @@ type StopShipping struct{ Move string }
 // keeps batches and the seal of one move apart.
 type Seal struct{ Mark Mark }
 
-// Promote replaces what the store holds of the prefix by the staged slice.
+// Promote replaces what the store holds of the prefix by the staged slice. It is
+// asked for once in a process; one that died on the way has it done again by the
+// next, before anything of the prefix is admitted.
 type Promote struct{ Slice }
 
 // Discard deletes the staging of a move that ended without it, and its mark; or

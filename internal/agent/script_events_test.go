@@ -95,6 +95,9 @@ func (s *script) item(a words) Event {
 		return Watched{s.streamOf(a), it}
 	}
 	it := api.WatchItem{Index: a.number(a.pos(0)), Incarnation: inc.Number, Tag: inc.Tag}
+	if a.has("unmarked") { // as a server that tells its incarnation in the record only
+		it.Incarnation, it.Tag = 0, ""
+	}
 	switch a.cmd {
 	case "snap", "more":
 		it.Type, it.More = "snapshot", a.cmd == "more"

@@ -42,8 +42,14 @@ func (t *step) shipFailed(e ShipFailed) {
 	})
 }
 
-// serveSources does what the running moves away from this node need.
+// serveSources does what the running moves away from this node need. While there
+// are none a step does not look through those of others, of which there may be
+// many.
 func (t *step) serveSources() {
+	if len(t.sources) == 0 && t.looked == t.view.moves {
+		return
+	}
+	t.looked = t.view.moves
 	var next []source
 	for m := range t.view.Moves() {
 		if m.From != t.cfg.Node || m.Mode != migration.Agent {

@@ -49,8 +49,8 @@ func (t *step) targetOf(move string) target {
 }
 
 func (t *step) putTarget(x target) {
-	out := slices.DeleteFunc(slices.Clone(t.targets), func(o target) bool { return o.Move == x.Move })
-	t.targets = append(out, x)
+	t.dropTarget(x.Move) // which makes a list of its own
+	t.targets = append(t.targets, x)
 }
 
 func (t *step) dropTarget(move string) {
