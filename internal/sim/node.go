@@ -341,32 +341,32 @@ func (n *node) discard(f agent.Discard) {
 	n.step(agent.Discarded{Move: f.Move})
 }
 
-// deleteBatch deletes two records of an old copy, and goes on.
+// deleteBatch deletes a few records of an old copy, and goes on.
 func (n *node) deleteBatch(f agent.Delete) {
 	if !n.adm.BeginDelete(f.Prefix, f.Epoch) {
 		n.w.count("delete stopped")
 		n.step(agent.Deleted{Prefix: f.Prefix, Epoch: f.Epoch})
 		return
 	}
-	d := n.rng.between(fast, 2*slow)
+	batch, pause := 2, n.rng.between(fast, slow)
 	if n.w.now < n.w.deletes {
 		n.w.count("fault: deleting takes long")
-		d = n.rng.between(time.Second, 9*time.Second)
+		batch, pause = 1, n.rng.between(2*time.Second, 6*time.Second)
 	}
-	n.after(d, func() {
+	n.after(n.rng.between(fast, 2*slow), func() {
 		keys := n.disk.store.data.under(f.Prefix)
-		for _, k := range keys[:min(2, len(keys))] {
+		for _, k := range keys[:min(batch, len(keys))] {
 			n.disk.store.put(k, 0)
 		}
 		n.disk.store.sync()
 		n.adm.EndDelete()
 		n.lookDrained()
 		n.w.count("batch deleted")
-		if len(keys) <= 2 {
+		if len(keys) <= batch {
 			n.step(agent.Deleted{Prefix: f.Prefix, Epoch: f.Epoch, Done: true})
 			return
 		}
-		n.after(n.rng.between(fast, slow), func() { n.deleteBatch(f) })
+		n.after(pause, func() { n.deleteBatch(f) })
 	})
 }
 

@@ -198,8 +198,7 @@ var directed = []schedule{
 	{"a promoted stream comes again", func(r *rng) []action { // to a node that started anew and sees the past
 		s := begin(r)
 		for range 2 {
-			s.then(sec, action{kind: "cut follower", d: 12 * sec})
-			s.then(300*ms, action{kind: "trap", b: 4})
+			s.then(sec, action{kind: "trap", b: 4})
 			s.then(300*ms, action{kind: "move", a: r.below(4), b: r.below(4), flag: true})
 			s.then(16*sec, action{kind: "nothing"})
 		}
@@ -228,6 +227,8 @@ var directed = []schedule{
 		}
 		s.then(sec, action{kind: pick(r, "cut node", "nothing"), a: r.below(4), d: r.between(2*sec, 9*sec)})
 		s.then(sec, action{kind: "restore twice", flag: true, b: r.below(4)})
+		s.then(9*sec, action{kind: "crash node", a: r.below(4), d: 100 * ms})
+		s.then(sec, action{kind: "crash node", a: r.below(4), d: 100 * ms})
 		return s.then(r.between(8*sec, 15*sec), action{kind: "restore", flag: true}).plan
 	}},
 	{"tombstones", func(r *rng) []action { // who owned a retired scope may not have heard

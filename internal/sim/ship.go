@@ -41,6 +41,7 @@ func (n *node) copySlice(f agent.Copy) {
 func (n *node) ship(f agent.Ship) {
 	data := n.disk.store.data.slice(f.Prefix)
 	n.w.note("%s ships %s of %q: %v", n.name, f.Move, f.Prefix, data)
+	n.trapShip()
 	n.w.streams[f.Move] = sent{n.life*10000 + n.streams, data}
 	n.begin(&shipment{n: n, move: f.Move, to: f.To, data: data, done: func(failure string) {
 		if failure != "" {

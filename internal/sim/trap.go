@@ -71,28 +71,45 @@ func (n *node) trapWord(e fsm.Envelope) bool {
 	return true
 }
 
-// trapStream: a node has promoted a slice and starts anew; it sees only a server
+// trapShip: from now on one server learns nothing more, and so sees the move run
+// for ever.
+func (n *node) trapShip() {
+	if n.w.trap != "stream" {
+		return
+	}
+	n.w.trap = "stream again"
+	for _, s := range n.w.servers {
+		if s != n.w.log.leader && s.alive && !s.paused {
+			n.w.behind = s
+		}
+	}
+	if s := n.w.behind; s != nil {
+		n.w.after(15*time.Millisecond, func() { n.w.cutOff(s.proc, n.w.serverProcs(), false, 14*time.Second) })
+	}
+}
+
+// trapStream: a node has promoted a slice and starts anew; it sees only the server
 // that lags, and the stream comes again.
 func (n *node) trapStream(move string) {
 	last, known := n.w.streams[move]
-	if n.w.trap != "stream" || !known {
+	if n.w.trap != "stream again" || !known {
 		return
 	}
 	n.w.trap = ""
 	n.w.count("trap: a stream comes again after its promotion")
 	var others []*proc
 	for _, s := range n.w.servers {
-		if s.hasMajority() {
+		if s != n.w.behind {
 			others = append(others, s.proc)
 		}
 	}
 	n.w.after(time.Second, func() {
 		n.w.crashNode(n, 100*time.Millisecond)
-		n.w.cutOff(n.proc, others, false, 4*time.Second)
+		n.w.cutOff(n.proc, others, false, 8*time.Second)
 	})
-	for _, d := range []time.Duration{2, 3, 4} {
-		n.w.after(d*time.Second, func() {
-			n.w.send(n.w.operator, n.proc, func() { n.stage(move, last.stream+int(d)*100_000, true, last.data, true, last.data.manifest()) })
+	for i := range 14 {
+		n.w.after(2*time.Second+time.Duration(i)*500*time.Millisecond, func() {
+			n.w.send(n.w.operator, n.proc, func() { n.stage(move, last.stream+i*100_000, true, last.data, true, last.data.manifest()) })
 		})
 	}
 }

@@ -36,6 +36,7 @@ type world struct {
 	trap     string // what to wait for, see the traps
 	trapFor  time.Duration
 	streams  map[string]sent
+	behind   *server       // that a trap has cut off
 	seals    time.Duration // until when sealing takes long
 	deletes  time.Duration // until when deleting does
 
