@@ -22,7 +22,7 @@ func (s *script) event(a words) Event {
 	case "renewed":
 		return Renewed{Session: a.pos(0), SentAt: a.span(a.named["sent"]), Lease: a.span(a.or("lease", "8s")), Index: a.number(a.named["index"])}
 	case "renew-failed":
-		return RenewFailed{a.pos(0), api.Code(a.pos(1))}
+		return RenewFailed{a.pos(0), api.Code(a.pos(1)), a.number(a.named["index"])}
 	case "shutdown":
 		return Shutdown{}
 	case "closed":
