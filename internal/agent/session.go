@@ -163,7 +163,7 @@ func (t *step) takeSnapshot(item api.WatchItem) {
 		v = *t.partial
 	}
 	began := t.partial == nil || v.index == item.Index
-	v, _, err := v.with(item.Index, item.Changes)
+	v, err := v.loaded(item.Index, item.Changes)
 	switch {
 	case err != nil || !began || v.incarnation.Number == 0: // the record of the cluster comes first
 		t.rewatch(true)
