@@ -247,6 +247,14 @@ var directed = []schedule{
 		}
 		return s.plan
 	}},
+	{"a leader that wakes up", func(r *rng) []action { // and is all that a node can reach, while another one counts its lease
+		s := begin(r)
+		for range 2 {
+			s.then(3*sec, action{kind: "leave owner with the leader", a: r.below(4), d: r.between(7*sec, 11*sec)})
+			s.then(15*sec, action{kind: "nothing"})
+		}
+		return s.plan
+	}},
 	{"cleanups", func(r *rng) []action { // an old copy is deleted, and its node gets the scope again
 		s := begin(r)
 		p := r.below(4)
