@@ -238,8 +238,8 @@ func incarnationText(i Incarnation) string { return fmt.Sprintf("%d:%s", i.Numbe
 
 func (s *script) status() {
 	st := s.state
-	fmt.Fprintf(&s.out, "  view=%d inc=%s%s ready=%v lease=%s stopped=%v%s\n", st.View().Index(), incarnationText(st.View().Incarnation()),
-		field("session", st.Session()), st.Ready(), st.LeaseUntil(), st.Stopped(), field("doubtful", strings.Join(st.Doubtful(), ",")))
+	fmt.Fprintf(&s.out, "  view=%d inc=%s%s ready=%v lease=%s stopped=%v\n", st.View().Index(), incarnationText(st.View().Incarnation()),
+		field("session", st.Session()), st.Ready(), st.LeaseUntil(), st.Stopped())
 	if st.Fault() != "" {
 		fmt.Fprintf(&s.out, "  fault: %s\n", st.Fault())
 	}

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/scope-registry/scope-registry/migration"
@@ -149,7 +148,7 @@ func (t *step) drainedTarget(move string) {
 		return
 	}
 	x.doing = nothing
-	if t.flipped(mark) {
+	if t.gained(mark) {
 		x.doing = promoting
 		t.do(Promote{Slice{mark.Move, mark.Prefix}})
 	}
@@ -178,11 +177,11 @@ func (t *step) discarded(e Discarded) {
 	t.dropTarget(e.Move)
 }
 
-// flipped reports whether the move of a sealed slice gave this node the tenure
-// that it has now.
-func (t *step) flipped(m Mark) bool {
+// gained reports whether a sealed slice is what this node is to serve of the
+// scope: its move gave the scope to it, or may have.
+func (t *step) gained(m Mark) bool {
 	flip, ok := t.view.Flip(m.Prefix)
-	return ok && flip.ID == m.Move && flip.To == t.cfg.Node
+	return ok && flip.ID == m.Move && flip.To == t.cfg.Node || t.unrecorded(m)
 }
 
 // settleMarks decides what becomes of sealed slices whose move has ended. It
@@ -200,8 +199,8 @@ func (t *step) settleMarks() {
 	for _, m := range t.marks {
 		_, running := t.view.Move(m.Move)
 		switch {
-		case m.Promoted || running || t.doubtful(m):
-		case t.flipped(m):
+		case m.Promoted || running:
+		case t.gained(m):
 			t.promote(m)
 		default:
 			t.discard(m.Move)
@@ -254,11 +253,12 @@ func (t *step) forgetPromoted() {
 	}
 }
 
-// doubtful reports whether a slice may be the only copy of a scope that the node
-// owns and writes, though no move that is known gave it to it: the registry may
-// have forgotten how the move ended, or a restore may have lost it. Then the scope
-// stays closed here until somebody decides. Else the move was aborted.
-func (t *step) doubtful(m Mark) bool {
+// unrecorded reports whether the node owns and writes the scope of a slice by what
+// the registry does not remember: it may have forgotten how the move ended, or a
+// restore may have lost it. The slice is newer then than anything else the node has
+// of the scope, of which it was not the owner when the move began, and which it has
+// kept closed since the seal. Else, what is not known was aborted.
+func (t *step) unrecorded(m Mark) bool {
 	s, ok := t.view.scopes.Get(m.Prefix)
 	if !ok || s.Owner != t.cfg.Node || s.Writer != t.cfg.Node {
 		return false
@@ -267,20 +267,6 @@ func (t *step) doubtful(m Mark) bool {
 		return false
 	}
 	return m.Incarnation != t.view.incarnation || t.view.ended > m.Ended+migration.MaxFinished
-}
-
-// Doubtful yields the moves whose sealed slices keep their scopes closed, since
-// the registry does not remember how they ended.
-func (s State) Doubtful() []string {
-	t := &step{State: s}
-	var out []string
-	for _, m := range s.marks {
-		if _, running := s.view.Move(m.Move); !m.Promoted && !running && s.Ready() && t.doubtful(m) {
-			out = append(out, m.Move)
-		}
-	}
-	slices.SortFunc(out, strings.Compare)
-	return out
 }
 
 // serveTargets says ready for what is sealed, once the source has said shipped,

@@ -219,6 +219,10 @@ func (c *checker) kept() {
 // promoted: I3, what replaces the store is what was shipped and what was ready.
 func (c *checker) promoted(n *node, f agent.Slice, slice records) {
 	m, ok := c.moves[f.Move]
+	if sealed := n.disk.marks[f.Move].Incarnation; !ok && sealed != n.st.View().Incarnation() {
+		c.w.count("slice promoted of a move that a restore has lost")
+		return
+	}
 	if !ok || m.Shipped == nil || m.Ready == nil {
 		c.w.fail("I3", "%s promotes move %s, which is not done", n.name, f.Move)
 		return

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/migration"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -187,6 +188,11 @@ func (w *world) wipe(n *node) {
 	for s := range st.Scopes().Scopes() {
 		if s.Owner == n.id {
 			return
+		}
+	}
+	for m := range st.Moves().Running() {
+		if m.To == n.id && m.Mode == migration.Assisted {
+			return // the operator has copied to it
 		}
 	}
 	w.count("fault: disk of a node that owns nothing replaced")
