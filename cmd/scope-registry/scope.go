@@ -80,7 +80,7 @@ every live session has seen its last change.`,
 
 func (c *cli) scopeFacts(s api.Scope) error {
 	pairs := []string{"prefix", s.Prefix, "writer", s.Writer, "fallback", dash(s.Fallback), "owner", s.Owner, "owner addr", s.OwnerAddr,
-		"epoch", num(s.Epoch), "state", s.State, "target", s.Target, "move", s.Move, "failover", s.Failover, "lease", s.Lease,
+		"epoch", num(s.Epoch), "state", s.State, "target", s.Target, "move", s.Move, "failover", s.Failover, "lease", s.Lease, "armed", yesNo(s.Armed),
 		"changed index", num(s.Changed), "settled", truth(s.Settled)}
 	for _, cu := range s.Cleanups {
 		pairs = append(pairs, "cleanup", fmt.Sprintf("pending on %s, epoch %d, move %s", cu.Node, cu.Epoch, dash(cu.Move)))
