@@ -1,11 +1,12 @@
 # scope-registry. `make` alone prints the targets.
 #
 # Variables: GO (the go command), TESTFLAGS (more flags for `go test`, e.g.
-# TESTFLAGS=-race), FUZZTIME (per fuzz target), BENCHTIME (per benchmark),
+# TESTFLAGS=-race), SEEDS (of the simulation), FUZZTIME (per fuzz target), BENCHTIME (per benchmark),
 # COMPOSE (docker compose or docker-compose), CHAOSFLAGS (see docs/chaos.md).
 
 GO        ?= go
 TESTFLAGS ?=
+SEEDS     ?= 20000
 FUZZTIME  ?= 10s
 BENCHTIME ?= 1s
 CHAOSFLAGS ?=
@@ -21,7 +22,7 @@ IMAGE  := scope-registry:dev
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-race test-peers demo image up down logs chaos lint fmt generate check-generated fuzz bench clean
+.PHONY: help build test test-race test-peers sim sim-bugs demo image up down logs chaos lint fmt generate check-generated fuzz bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +41,12 @@ test-race: ## run the same tests under the race detector (needs a C compiler)
 
 test-peers: ## run the tests that need other programs (promtool, …)
 	$(GO) test -timeout 10m -tags peers -count=1 -run Peer $(TESTFLAGS) ./internal/crash/...
+
+sim: ## simulate the protocol over SEEDS seeds: faults, invariants, counts of what happened
+	$(GO) run ./internal/sim/run -seeds $(SEEDS)
+
+sim-bugs: ## plant one bug after the other and see that the simulation finds each within 1,000 seeds
+	$(GO) run ./internal/sim/planted
 
 demo: build ## three servers: declare, move, kill the leader, lose nothing
 	$(GO) run ./internal/demo -bin $(BINARY)

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/scope-registry/scope-registry/fsm"
@@ -35,12 +36,15 @@ type history struct {
 	since int
 	// loose are writes of which nobody was told the outcome, or not yet.
 	loose map[int]*op
-	spans map[agent.Token]*span
+	spans []*span // one for each token, in the order of first use
 }
 
 // span is from the first admission to the last acknowledgement of acknowledged
 // writes under one token.
-type span struct{ from, to time.Duration }
+type span struct {
+	token    agent.Token
+	from, to time.Duration
+}
 
 func newChecker(w *world) *checker {
 	return &checker{w: w, keys: map[string]*history{}, owners: map[agent.Token]scope.NodeID{}, sessions: map[string]*node{},
@@ -50,7 +54,7 @@ func newChecker(w *world) *checker {
 func (c *checker) of(key string) *history {
 	h, ok := c.keys[key]
 	if !ok {
-		h = &history{loose: map[int]*op{}, spans: map[agent.Token]*span{}}
+		h = &history{loose: map[int]*op{}}
 		c.keys[key] = h
 	}
 	return h
@@ -126,17 +130,19 @@ func (c *checker) acked(o *op) {
 	h := c.of(o.key)
 	c.w.note("%s acknowledges write %d of %q = %d under %d/%d", o.n.name, o.id, o.key, o.val, o.token.Number, o.token.Epoch)
 	if o.token.Epoch > 0 {
-		for other, x := range h.spans {
-			if c.older(o.token, other) || c.older(other, o.token) && x.to > o.start {
+		x := &span{token: o.token, from: o.start}
+		for _, other := range h.spans {
+			switch {
+			case other.token == o.token:
+				x = other
+			case c.older(o.token, other.token) || c.older(other.token, o.token) && other.to > o.start:
 				c.w.fail("I1", "%s acknowledges write %d of %q under %v, admitted at %s, and under %v writes were accepted from %s to %s",
-					o.n.name, o.id, o.key, o.token, o.start, other, x.from, x.to)
+					o.n.name, o.id, o.key, o.token, o.start, other.token, other.from, other.to)
 				return
 			}
 		}
-		x, ok := h.spans[o.token]
-		if !ok {
-			x = &span{from: o.start}
-			h.spans[o.token] = x
+		if !slices.Contains(h.spans, x) {
+			h.spans = append(h.spans, x)
 		}
 		x.from, x.to = min(x.from, o.start), c.w.now
 	}
@@ -144,7 +150,7 @@ func (c *checker) acked(o *op) {
 	if (h.truth == nil || o.exec > h.truth.exec) && o.exec > h.since && c.promised(o) {
 		h.truth = o
 	}
-	for id, l := range h.loose { // no order needed: each is judged alone
+	for id, l := range h.loose { // order-free: each is judged alone
 		if h.truth != nil && l.exec > 0 && l.exec < h.truth.exec {
 			delete(h.loose, id)
 		}
@@ -173,7 +179,7 @@ func (c *checker) opened(n *node, session string) { c.sessions[session] = n }
 // forget: what was acknowledged under the prefix may be lost by right.
 func (c *checker) forget(p scope.Prefix, why string) {
 	c.w.count("promise ended by " + why)
-	for key, h := range c.keys { // no order needed
+	for key, h := range c.keys { // order-free: each is changed alone
 		if p.Matches([]byte(key)) {
 			h.truth, h.since = nil, c.execs
 		}
@@ -203,7 +209,7 @@ func (c *checker) kept() {
 				continue
 			}
 			explained := false
-			for _, l := range h.loose { // no order needed
+			for _, l := range h.loose { // order-free: whether there is one
 				explained = explained || l.val == have[key]
 			}
 			if !explained {

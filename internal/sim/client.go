@@ -24,7 +24,7 @@ type op struct {
 
 func sortedOps(ops map[int]*op) []*op {
 	out := make([]*op, 0, len(ops))
-	for _, o := range ops {
+	for _, o := range ops { // order-free: sorted below
 		out = append(out, o)
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].id < out[j].id })

@@ -6,7 +6,7 @@ package sim
 var mustHappen = []string{
 	// What was done to the world.
 	"fault: a second machine under a node's id", "fault: bad network", "fault: disk of a node that owns nothing replaced", "fault: leader cut off",
-	"fault: leader paused", "fault: node crashed", "fault: node cut off", "fault: node left with a server that is behind", "fault: node off for good",
+	"fault: leader paused", "fault: node crashed", "fault: node cut off", "fault: node left with a server that is behind", "fault: node off for good", "fault: node left with a leader that was stopped",
 	"fault: node paused", "fault: node shut down", "fault: node suspended for longer than its lease", "fault: nodes cut from each other",
 	"fault: one direction cut", "fault: one incarnation number for two restores", "fault: record lost in staging", "fault: server crashed",
 	"fault: server cut off", "fault: server paused", "fault: slow answers", "fault: watch streams broken", "write stuck in the store",

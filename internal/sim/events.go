@@ -24,11 +24,14 @@ func (c *checker) applied(before, after fsm.State, e *entry, results []*fsm.Resu
 		outcome := outcomeOf(api.Code(r.GetCode()))
 		c.w.count(kindOf(env.Command) + " " + outcome)
 		if c.w.tracing { // or the command would be printed for nothing
-			c.w.note("%d %s by %s: %s %s", index, kindOf(env.Command), env.Actor, outcome, brief(env.Command))
+			c.w.line(fmt.Sprintf("%d %s by %s: %s %s", index, kindOf(env.Command), env.Actor, outcome, brief(env.Command)))
 		}
 		c.w.mix(kindOf(env.Command) + outcome)
 		if x, ok := env.Command.(*fsm.Expire); ok && outcome == "applied" && r.GetIndex() == index {
 			c.expired(x.GetSession())
+		}
+		if x, ok := env.Command.(*fsm.OpenSession); ok && outcome == "applied" && r.GetIndex() == index {
+			c.sessionOpened(after, x)
 		}
 	}
 	for _, ev := range events {
@@ -72,6 +75,18 @@ func (c *checker) expired(session string) {
 	}
 	if until := n.st.LeaseUntil(); until > n.clock() {
 		c.w.fail("I4", "session %s of %s expires, and its lease lasts %s more on its clock", session, n.name, until-n.clock())
+	}
+}
+
+// sessionOpened: I5, the view that an Open acknowledges is of this history of the
+// cluster; an index of another one says nothing.
+func (c *checker) sessionOpened(after fsm.State, x *fsm.OpenSession) {
+	cl := after.Cluster()
+	for _, n := range c.w.nodes {
+		v := n.st.View()
+		if n.alive && n.disk.identity == x.GetIdentity() && v.Index() > 0 && v.Incarnation() != (agent.Incarnation{Number: cl.Incarnation, Tag: cl.Tag}) {
+			c.w.fail("I5", "%s opens session %s in incarnation %d %s with a view of %v", n.name, x.GetSession(), cl.Incarnation, cl.Tag, v.Incarnation())
+		}
 	}
 }
 

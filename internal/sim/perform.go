@@ -129,6 +129,8 @@ func (w *world) performOnOwner(a action) bool {
 		w.shutdown(target, a.d, a.flag)
 	case "stale owner", "stale source", "stale watch":
 		w.staleView(pick(w.operator.rng, owner, source, target), a.d+2*time.Second)
+	case "leave owner with the leader":
+		w.leaveWithLeader(owner, a.d)
 	case "impostor of owner":
 		w.impostor(owner)
 	case "stuck":
@@ -219,6 +221,25 @@ func (w *world) staleView(n *node, d time.Duration) {
 	}
 	w.cutOff(n.proc, others, false, d/2)
 	w.breakWatches(n)
+}
+
+// leaveWithLeader stops the leader for so long that another one is elected, and
+// leaves a node with nobody else to ask.
+func (w *world) leaveWithLeader(n *node, d time.Duration) {
+	l := w.log.leader
+	if l == nil || !l.alive || l.paused {
+		return
+	}
+	w.count("fault: node left with a leader that was stopped")
+	w.note("%s can reach nobody but %s", n.name, l.name)
+	var others []*proc
+	for _, s := range w.servers {
+		if s != l {
+			others = append(others, s.proc)
+		}
+	}
+	w.cutOff(n.proc, others, false, d+6*time.Second)
+	w.pauseServer(l, d)
 }
 
 // stuck has a write wait in the store of a node for long.

@@ -222,13 +222,14 @@ var directed = []schedule{
 		s := begin(r)
 		s.then(2*sec, action{kind: "backup"})
 		s.then(300*ms, action{kind: "restore", flag: true, b: r.below(2)})
-		for range r.below(3) + 1 {
-			s.then(sec, action{kind: "move", a: r.below(4), b: r.below(4), flag: true})
+		s.then(4*sec, action{kind: "nothing"})
+		p := r.below(4)
+		for range r.below(2) + 1 {
+			s.then(2*sec, action{kind: "move", a: p, b: r.below(4), flag: true})
 		}
 		s.then(sec, action{kind: pick(r, "cut node", "nothing"), a: r.below(4), d: r.between(2*sec, 9*sec)})
-		s.then(sec, action{kind: "restore twice", flag: true, b: r.below(4)})
-		s.then(9*sec, action{kind: "crash node", a: r.below(4), d: 100 * ms})
-		s.then(sec, action{kind: "crash node", a: r.below(4), d: 100 * ms})
+		s.then(sec, action{kind: "restore twice", flag: true, b: pick(r, 0, 1, 1)})
+		s.then(r.between(2*sec, 9*sec), action{kind: "crash owner", a: p, d: 100 * ms})
 		return s.then(r.between(8*sec, 15*sec), action{kind: "restore", flag: true}).plan
 	}},
 	{"tombstones", func(r *rng) []action { // who owned a retired scope may not have heard
@@ -246,6 +247,14 @@ var directed = []schedule{
 		}
 		return s.plan
 	}},
+	{"a leader that wakes up", func(r *rng) []action { // and is all that a node can reach, while another one counts its lease
+		s := begin(r)
+		for range 2 {
+			s.then(3*sec, action{kind: "leave owner with the leader", a: r.below(4), d: r.between(7*sec, 11*sec)})
+			s.then(15*sec, action{kind: "nothing"})
+		}
+		return s.plan
+	}},
 	{"cleanups", func(r *rng) []action { // an old copy is deleted, and its node gets the scope again
 		s := begin(r)
 		p := r.below(4)
@@ -254,6 +263,13 @@ var directed = []schedule{
 		s.then(r.between(2500*ms, 4500*ms), action{kind: pick(r, "pause source", "stale source", "cut source"), a: p, d: r.between(500*ms, 9*sec)})
 		s.then(r.between(100*ms, 3*sec), action{kind: pick(r, "force back", "force back", "move back"), a: p})
 		return s.then(3*sec, action{kind: "move", a: p, b: r.below(4), flag: true}).plan
+	}},
+	{"back while the copy is deleted", func(r *rng) []action { // by force, as the new owner is off
+		s := begin(r)
+		s.then(sec, action{kind: "slow deletes", d: 40 * sec})
+		s.then(sec, action{kind: "move", a: 1, b: r.below(4), flag: true})
+		return s.then(r.between(500*ms, 1500*ms), action{kind: "force back", a: 1}).
+			then(6*sec, action{kind: pick(r, "nothing", "cut source", "stale source"), a: 1, d: r.between(6*sec, 12*sec)}).plan
 	}},
 	{"the fallback owes a cleanup", func(r *rng) []action { // and takes over while it deletes
 		s := begin(r)

@@ -108,18 +108,18 @@ func (s *server) becomeLeader(term uint64) {
 func (s *server) hearOfLeader(l *server, term uint64) {
 	var hear func()
 	hear = func() {
-		if s.log.term != term || s.log.leader != l {
-			return
+		if s.log.term != term || s.log.leader != l || !s.alive || s.paused {
+			return // one that is stopped hears a while after it goes on
 		}
 		if s.w.cut(l.proc, s.proc) || !l.alive {
-			s.after(200*time.Millisecond, hear)
+			s.w.after(200*time.Millisecond, hear)
 			return
 		}
 		s.stepDown()
 		s.belief = l
 		s.log.feed(s)
 	}
-	s.after(s.rng.between(time.Millisecond, 100*time.Millisecond), hear)
+	s.w.after(s.rng.between(time.Millisecond, 100*time.Millisecond), hear)
 }
 
 func (s *server) stepDown() {

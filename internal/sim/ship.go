@@ -146,7 +146,7 @@ func (n *node) stage(move string, stream int, first bool, batch records, last bo
 	case area == nil || area.stream != stream:
 		return "not the stream that is under way"
 	}
-	for k, v := range batch { // no order needed
+	for k, v := range batch { // order-free: into a map
 		area.data[k] = v
 	}
 	if len(batch) > 0 && n.rng.oneIn(150) {

@@ -13,8 +13,9 @@ const maxShrink = 400
 // Shrink leaves out of a seed's plan what is not needed for its violation, and
 // runs the rest with a trace. The same invariant must fail; that it fails for the
 // same reason is for a reader to see.
-func Shrink(seed uint64) Shrunk {
-	plan := planFor(seed)
+func Shrink(seed uint64) Shrunk { return shrink(seed, planFor(seed)) }
+
+func shrink(seed uint64, plan []action) Shrunk {
 	first := runPlan(seed, plan, false)
 	out := Shrunk{Outcome: first, From: len(plan)}
 	if first.Violation == nil {

@@ -16,7 +16,7 @@ type records map[string]int
 // under are the keys of a prefix, sorted.
 func (r records) under(p scope.Prefix) []string {
 	var out []string
-	for k := range r {
+	for k := range r { // order-free: sorted below
 		if strings.HasPrefix(k, string(p)) {
 			out = append(out, k)
 		}
@@ -37,7 +37,7 @@ func (r records) slice(p scope.Prefix) records {
 func (r records) manifest() migration.Manifest {
 	var m migration.Manifest
 	var digest uint64
-	for k, v := range r {
+	for k, v := range r { // order-free: the digest is a sum
 		h := uint64(14695981039346656037)
 		for i := range len(k) {
 			h = (h ^ uint64(k[i])) * 1099511628211
@@ -94,7 +94,7 @@ func (s *store) replace(p scope.Prefix, slice records) {
 	for _, k := range s.data.under(p) {
 		delete(s.data, k)
 	}
-	for k, v := range slice {
+	for k, v := range slice { // order-free: into a map
 		s.data[k] = v
 	}
 }
@@ -115,7 +115,7 @@ func newDisk(identity string) *disk {
 // held are the marks, sorted by move.
 func (d *disk) held() []agent.Mark {
 	var out []agent.Mark
-	for _, m := range d.marks {
+	for _, m := range d.marks { // order-free: sorted below
 		out = append(out, m)
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Move < out[j].Move })

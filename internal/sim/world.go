@@ -62,10 +62,14 @@ const maxTrace = 4000
 // note adds to the trace, which makes the run's hash.
 func (w *world) note(format string, args ...any) {
 	w.mix(format)
-	if !w.tracing {
-		return
+	if w.tracing {
+		w.line(fmt.Sprintf(format, args...))
 	}
-	line := fmt.Sprintf("%10.4fs %s", w.now.Seconds(), fmt.Sprintf(format, args...))
+}
+
+// line adds to the trace alone.
+func (w *world) line(text string) {
+	line := fmt.Sprintf("%10.4fs %s", w.now.Seconds(), text)
 	if len(w.trace) == maxTrace {
 		w.trace = w.trace[1:]
 	}
