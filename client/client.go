@@ -51,6 +51,7 @@ type Client struct {
 	actor     string
 	index     atomic.Uint64 // highest index any reply carried
 	next      atomic.Uint32 // endpoint that answered last
+	watched   atomic.Uint32 // the one after the endpoint that took a watch last; 0 if none did
 }
 
 // Option changes how a Client behaves.

@@ -24,6 +24,7 @@ type Watch struct {
 	cancel context.CancelFunc
 	from   uint64 // complete up to here: what the next stream begins after
 	seen   uint64 // the highest index that was shown, parts of snapshots included
+	era    uint64 // the highest incarnation of the cluster that was met, to which seen belongs; 0 is none
 	first  uint32 // endpoint to ask first
 	reply  *reply
 	lines  *bufio.Reader
@@ -35,11 +36,18 @@ type Watch struct {
 // Watch follows changes after index from; 0 begins with a snapshot of all
 // records. The stream connects on the first Next, and again by itself when it
 // breaks, to any endpoint and without a gap. It never goes back: a snapshot from
-// before an index that was shown is refused, and another server asked. Close it
-// when done.
+// before an index that was shown is refused, and another server asked. A restore
+// may take indexes back: then a snapshot of the new incarnation comes, and nothing
+// of an older one any more. A watch asks another endpoint first than the client's
+// watch before it: that one may have been ended since its server stood still.
+// Close it when done.
 func (c *Client) Watch(ctx context.Context, from uint64) *Watch {
 	ctx, cancel := context.WithCancel(ctx)
-	return &Watch{c: c, ctx: ctx, cancel: cancel, from: from, seen: from, first: c.next.Load(), pause: firstPause}
+	first := c.watched.Load()
+	if first == 0 {
+		first = c.next.Load()
+	}
+	return &Watch{c: c, ctx: ctx, cancel: cancel, from: from, seen: from, first: first, pause: firstPause}
 }
 
 // Close ends the watch.
@@ -118,11 +126,35 @@ func (w *Watch) read() (api.WatchItem, error) {
 	if item.Error != nil {
 		return item, item.Error
 	}
+	if err := w.meet(item); err != nil {
+		return item, err
+	}
 	if item.Index < w.seen {
 		return item, &api.Error{Code: api.Unavailable, Index: item.Index,
 			Detail: fmt.Sprintf("%s is at index %d, and the watch has shown %d already", w.reply.endpoint, item.Index, w.seen)}
 	}
 	return item, nil
+}
+
+// meet compares the incarnation of an item with that of what was shown. Indexes
+// of two of them say nothing about each other.
+func (w *Watch) meet(item api.WatchItem) error {
+	was := w.era
+	switch {
+	case item.Incarnation < was:
+		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("%s is in incarnation %d of the cluster, and the watch has met %d", w.reply.endpoint, item.Incarnation, was)}
+	case item.Incarnation > was:
+		w.era = item.Incarnation
+	}
+	if was == 0 || w.era == was {
+		return nil
+	}
+	w.seen = 0
+	if item.Type != "snapshot" {
+		return &api.Error{Code: api.Compacted, Detail: fmt.Sprintf("%s is in incarnation %d of the cluster, and what was shown is of %d", w.reply.endpoint, w.era, was)}
+	}
+	w.gap = true // what was shown does not hold any more
+	return nil
 }
 
 func (w *Watch) line() ([]byte, error) {
@@ -155,6 +187,7 @@ func (w *Watch) connect() error {
 		r, err := w.c.open(w.ctx, w.c.endpoints[w.first%uint32(len(w.c.endpoints))], q, "", nil, silence)
 		if err == nil {
 			w.reply, w.lines = r, bufio.NewReaderSize(r, 64<<10)
+			w.c.watched.Store(w.first%uint32(len(w.c.endpoints)) + 1)
 			return nil
 		}
 		if !again(err, false) && api.CodeOf(err) != api.Limit {

@@ -135,6 +135,60 @@ func TestWatchDoesNotGoBack(t *testing.T) {
 	}
 }
 
+// Of two incarnations the later one counts, whatever its index; a server that has
+// not met it yet is passed over.
+func TestWatchMeetsALaterIncarnation(t *testing.T) {
+	of := func(incarnation uint64, item api.WatchItem) api.WatchItem {
+		item.Incarnation = incarnation
+		return item
+	}
+	for name, c := range map[string]struct {
+		answers []http.HandlerFunc
+		want    string
+		asked   string
+	}{
+		"in a snapshot": {[]http.HandlerFunc{
+			lines(of(1, snap(50, false)), failure(api.Compacted)), lines(of(2, snap(9, false)), of(2, change(10)))},
+			"snapshot 50 again: snapshot 9 change 10", "0:0 1:0"},
+		"in a heartbeat, which is not shown": {[]http.HandlerFunc{
+			lines(of(1, snap(50, false))), inTurn(lines(of(2, heartbeat(50))), lines(of(2, snap(9, false)))), lines(of(1, snap(60, false)))},
+			"snapshot 50 again: snapshot 9", "0:0 1:50 2:0 0:0 1:0"},
+		"half way through a snapshot": {[]http.HandlerFunc{
+			lines(of(1, snap(50, true))), lines(of(2, snap(9, false)))},
+			"snapshot 50+ again: snapshot 9", "0:0 1:0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cl := servers(t, c.answers...)
+			w := cl.client().Watch(bounded(t), 0)
+			defer w.Close()
+			if got := follow(t, w, strings.Count(strings.ReplaceAll(c.want, "again: ", ""), " ")/2+1); got != c.want {
+				t.Errorf("shown %s\n want %s", got, c.want)
+			}
+			var asked []string
+			for _, a := range cl.requests() {
+				asked = append(asked, fmt.Sprintf("%d:%s", a.server, strings.TrimPrefix(a.target, "/v1/watch?from=")))
+			}
+			if got := strings.Join(asked, " "); got != c.asked {
+				t.Errorf("asked %s, want %s", got, c.asked)
+			}
+		})
+	}
+}
+
+// Who ends a watch, as its server stands still, and begins another one gets it
+// from another server, though the first one answers as well as ever.
+func TestWatchBeginsElsewhere(t *testing.T) {
+	cl := servers(t, lines(heartbeat(5)), lines(change(6)), lines(change(7)))
+	c := cl.client()
+	for _, want := range []string{"heartbeat 5", "change 6", "change 7", "heartbeat 5"} {
+		w := c.Watch(bounded(t), 4)
+		if got := follow(t, w, 1); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		w.Close()
+	}
+}
+
 func TestWatchEnds(t *testing.T) {
 	for want, answer := range map[api.Code]http.HandlerFunc{
 		api.Invalid:  refuse(api.Invalid),

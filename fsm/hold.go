@@ -85,7 +85,7 @@ func (tx *txn) endHold() {
 }
 
 func (tx *txn) emitCluster(cause string) {
-	c := tx.cluster
+	c := tx.Cluster()
 	tx.emit(Event{Cause: cause, Cluster: &c})
 }
 

@@ -115,8 +115,10 @@ func (held lease) watched(of Session, now time.Duration) lease {
 	if view >= held.behind {
 		held.behind, held.since = 0, 0
 	}
-	if held.behind == 0 && view < of.Concern {
-		held.behind, held.since = of.Concern, now
+	// The opening concerns the node too: before its view has reached that it admits
+	// nothing, and while its session lives nobody takes over from it.
+	if last := max(of.Opened, of.Concern); held.behind == 0 && view < last {
+		held.behind, held.since = last, now
 	}
 	return held
 }

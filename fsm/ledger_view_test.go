@@ -53,14 +53,32 @@ func TestNodeThatIsALittleBehindIsNotBlind(t *testing.T) {
 	}
 }
 
+// The opening of its own session is something to follow: before its view has
+// reached that a node admits nothing, and its fallbacks wait for its session to
+// end.
+func TestNodeThatDoesNotSeeItsOpeningIsBlind(t *testing.T) {
+	c := count(t, opened(t, founded(t), "n1"))
+	opening := c.s.Index()
+	c.renew("n1-s", opening-1, "")
+	c.after(8*time.Second-1).renew("n1-s", opening-1, "")
+	c.after(1).renew("n1-s", opening-1, api.Stale)
+	if c.refusal.Index != opening {
+		t.Errorf("the refusal's index is %d, the session was opened at %d", c.refusal.Index, opening)
+	}
+	seeing := *c
+	seeing.renew("n1-s", opening, "")
+	c.after(10*time.Second-1).want("it expires", "expire n1-s in term 1")
+}
+
 // What happened to others, or before the session, is nothing to follow; and a
 // view from which an older renewal comes late has not gone back.
 func TestNodeThatNothingConcernsIsNotBlind(t *testing.T) {
 	s := applied(t, founded(t), &Declare{Prefix: []byte("a"), Writer: "n1"})
 	s = applied(t, s, &OpenSession{Node: "n1", Session: "n1-s", Identity: "d", TokenHash: tokenHash("n1"), Incarnation: 1, IncarnationTag: "c1"})
+	opening := s.Index()
 	c := count(t, applied(t, s, &Declare{Prefix: []byte("b"), Writer: "n2"}))
 	for range 20 {
-		c.after(2*time.Second).renew("n1-s", 0, "")
+		c.after(2*time.Second).renew("n1-s", opening, "")
 	}
 	c.apply(&Declare{Prefix: []byte("c"), Writer: "n1"})
 	c.after(time.Second).renew("n1-s", c.s.Index(), "")

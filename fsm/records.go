@@ -190,7 +190,8 @@ func (l *Loader) Add(r *pb.Record) error {
 }
 
 func (l *Loader) cluster(c *pb.ClusterRecord) {
-	l.tx.cluster = Cluster{c.GetId(), c.GetIncarnation(), c.GetIncarnationTag(), c.GetNextEpoch(), c.GetHold(), c.GetComplete()}
+	l.tx.cluster = Cluster{ID: c.GetId(), Incarnation: c.GetIncarnation(), Tag: c.GetIncarnationTag(), NextEpoch: c.GetNextEpoch(),
+		Hold: c.GetHold(), Complete: c.GetComplete()}
 	l.tx.index, l.tx.configIndex, l.tx.dedup.floor = c.GetIndex(), c.GetConfigIndex(), c.GetDedupFloor()
 }
 

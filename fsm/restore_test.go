@@ -69,8 +69,9 @@ func TestHoldIsInTheRecords(t *testing.T) {
 			hashes[s.Hash()] = true
 		}
 	}
-	if len(hashes) != 5 {
-		t.Errorf("%d hashes of 5 states", len(hashes))
+	// The word of a release completes the restore that was not said to be complete.
+	if len(hashes) != 4 {
+		t.Errorf("%d hashes of 4 states", len(hashes))
 	}
 }
 

@@ -35,6 +35,9 @@ type Cluster struct {
 	// was Complete: the admin stated that no other node was declared since the backup.
 	Hold     bool
 	Complete bool // only with Hold
+	// Ended is how many moves ever ended. It follows from the table of moves: a node
+	// counts on from there, and so knows when the end of a move may be forgotten.
+	Ended uint64
 }
 
 // Node is a declared data node.
@@ -121,7 +124,11 @@ func (s State) Index() uint64 { return s.index }
 func (s State) ConfigIndex() uint64 { return s.configIndex }
 
 // Cluster is the record of the cluster itself.
-func (s State) Cluster() Cluster { return s.cluster }
+func (s State) Cluster() Cluster {
+	c := s.cluster
+	c.Ended = s.moves.Ended()
+	return c
+}
 
 // Scopes is the ownership table.
 func (s State) Scopes() scope.Table { return s.scopes }

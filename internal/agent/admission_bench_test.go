@@ -28,7 +28,7 @@ func inForce(t testing.TB, own, total int, fallback bool) *Admission {
 	}
 	step(Tick{})
 	inc := Incarnation{1, "x"}
-	it := api.WatchItem{Type: "snapshot", Index: 10, Incarnation: 1, Tag: "x", Changes: []api.Change{clusterChange(inc, false)}}
+	it := api.WatchItem{Type: "snapshot", Index: 10, Incarnation: 1, Tag: "x", Changes: []api.Change{clusterChange(inc, words{})}}
 	it.Changes = append(it.Changes, api.Change{Op: "put", Node: &api.NodeState{Node: api.Node{ID: "n1"}}})
 	for i := range total {
 		sc := &api.Scope{Prefix: fmt.Sprintf("p%05d:", i), Owner: "n1", Writer: "n1", Epoch: uint64(i + 1), State: "owned"}
@@ -134,7 +134,7 @@ func BenchmarkStep(b *testing.B) {
 func stateOf(t testing.TB, total int) State {
 	s := New(Config{Node: "n1", Times: api.DefaultLeases(), Stripes: 8}, 0, nil)
 	s, _ = Step(s, 0, Tick{})
-	it := api.WatchItem{Type: "snapshot", Index: 10, Incarnation: 1, Tag: "x", Changes: []api.Change{clusterChange(Incarnation{1, "x"}, false)}}
+	it := api.WatchItem{Type: "snapshot", Index: 10, Incarnation: 1, Tag: "x", Changes: []api.Change{clusterChange(Incarnation{1, "x"}, words{})}}
 	for i := range total {
 		it.Changes = append(it.Changes, api.Change{Op: "put", Scope: &api.Scope{Prefix: fmt.Sprintf("p%05d:", i), Owner: "n" + strconv.Itoa(1+i%3), Epoch: 1, State: "owned"}})
 	}

@@ -40,6 +40,7 @@ type State struct {
 	watchAt time.Duration // when to watch again, while none is
 	fresh   bool          // watch from a snapshot
 	stale   bool          // the view is of another incarnation than the cluster is in
+	goal    goal
 	session session
 	lost    string // the session before
 	lease   lease
@@ -127,6 +128,7 @@ func (t *step) decide() {
 	t.checkSession()
 	t.publish()
 	t.effects = append(t.effects, asked...)
+	t.follow()
 	t.watch()
 	t.open()
 	t.renew()
@@ -185,6 +187,8 @@ func (s State) Due() time.Duration {
 	}
 	if !s.on {
 		at(s.watchAt)
+	} else if s.goal.index > 0 {
+		at(s.goal.overdue(s.cfg.Times))
 	}
 	if !s.closing.asked {
 		at(s.session.tryAt)

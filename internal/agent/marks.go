@@ -18,6 +18,11 @@ type Mark struct {
 	Prefix   scope.Prefix
 	Manifest migration.Manifest
 	Promoted bool // the slice has replaced what the store held; else it is sealed only
+	// Incarnation and Ended are those of the view when it was sealed, and so before
+	// the move ended: by them it shows later whether the registry may have forgotten
+	// how it did.
+	Incarnation Incarnation
+	Ended       uint64
 }
 
 // marks are in the order of move ids, and never changed in place.

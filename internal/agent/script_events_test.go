@@ -22,7 +22,7 @@ func (s *script) event(a words) Event {
 	case "renewed":
 		return Renewed{Session: a.pos(0), SentAt: a.span(a.named["sent"]), Lease: a.span(a.or("lease", "8s")), Index: a.number(a.named["index"])}
 	case "renew-failed":
-		return RenewFailed{a.pos(0), api.Code(a.pos(1))}
+		return RenewFailed{a.pos(0), api.Code(a.pos(1)), a.number(a.named["index"])}
 	case "shutdown":
 		return Shutdown{}
 	case "closed":
@@ -81,7 +81,7 @@ func (s *script) streamOf(a words) uint64 {
 
 // item is one of the watch stream:
 //
-//	snap 10 [hold] | change | change …   a whole snapshot; "more" if lines follow
+//	snap 10 [hold] [ended=N] | change …  a whole snapshot; "more" if lines follow
 //	item 11 | change …                   what happened at an index
 //	beat 12                              a heartbeat
 //	error SLOW
@@ -102,7 +102,7 @@ func (s *script) item(a words) Event {
 	case "snap", "more":
 		it.Type, it.More = "snapshot", a.cmd == "more"
 		if !a.has("headless") {
-			it.Changes = append(it.Changes, clusterChange(inc, a.has("hold")))
+			it.Changes = append(it.Changes, clusterChange(inc, a))
 		}
 	case "item":
 		it.Type = "change"
@@ -115,13 +115,13 @@ func (s *script) item(a words) Event {
 	return Watched{s.streamOf(a), it}
 }
 
-func clusterChange(inc Incarnation, hold bool) api.Change {
-	return api.Change{Op: "put", Cluster: &api.ClusterRecord{ID: "c1", Incarnation: inc.Number, Tag: inc.Tag, Hold: hold}}
+func clusterChange(inc Incarnation, a words) api.Change {
+	return api.Change{Op: "put", Cluster: &api.ClusterRecord{ID: "c1", Incarnation: inc.Number, Tag: inc.Tag, Hold: a.has("hold"), Ended: a.number(a.named["ended"])}}
 }
 
 // change is one record; a dash before its kind deletes it:
 //
-//	cluster [hold] [inc=N:tag]
+//	cluster [hold] [ended=N] [inc=N:tag]
 //	node n1 [s1@11]
 //	scope a: n1 e5 [writer=n2] [fallback=n2] [lease=always] [failover=manual] [to=n2] [released]
 //	move m1 a: n1>n2 quiescing [e5] [new=6] [mode=assisted]
@@ -134,7 +134,7 @@ func (s *script) change(a words) api.Change {
 	}
 	switch kind {
 	case "cluster":
-		return clusterChange(s.incarnation(a), a.has("hold"))
+		return clusterChange(s.incarnation(a), a)
 	case "node":
 		c.Node = &api.NodeState{Node: api.Node{ID: a.pos(0), Addr: a.pos(0) + ":1"}}
 		if id, opened, ok := strings.Cut(a.pos(1), "@"); ok {

@@ -138,7 +138,7 @@ func (s *script) line(line string) {
 		m.Promoted = a.has("promoted")
 		s.disk[m.Move] = m
 	case "mark": // as an earlier process left it
-		s.disk[a.pos(0)] = Mark{Move: a.pos(0), Prefix: a.prefix(1), Manifest: a.manifest(), Promoted: a.has("promoted")}
+		s.disk[a.pos(0)] = Mark{Move: a.pos(0), Prefix: a.prefix(1), Manifest: a.manifest(), Promoted: a.has("promoted"), Incarnation: s.incarnation(a), Ended: a.number(a.named["ended"])}
 	case "late": // a writer comes between a step and the publishing of its rules
 		s.late = s.adm.Rules()
 	case "publish":
@@ -205,7 +205,7 @@ func effectText(e Effect) string {
 	case StopShipping:
 		return "stop-shipping " + e.Move
 	case Seal:
-		return fmt.Sprintf("seal %s %s keys=%d", e.Mark.Move, e.Mark.Prefix.Text(), e.Mark.Manifest.Keys)
+		return fmt.Sprintf("seal %s %s keys=%d", e.Mark.Move, e.Mark.Prefix.Text(), e.Mark.Manifest.Keys) + field("ended", e.Mark.Ended)
 	case Promote:
 		return fmt.Sprintf("promote %s %s", e.Move, e.Prefix.Text())
 	case Discard:
@@ -297,10 +297,10 @@ func (a words) or(name, otherwise string) string {
 }
 
 func (a words) number(text string) uint64 {
-	a.t.Helper()
 	if text == "" {
 		return 0
 	}
+	a.t.Helper()
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
 		a.t.Fatalf("%s: %v", a.cmd, err)

@@ -41,6 +41,7 @@ type Renewed struct {
 type RenewFailed struct {
 	Session string
 	Code    api.Code
+	Index   uint64 // of a STALE: what the view has to reach; 0 if that was not said
 }
 
 // Shutdown asks the node to stop: it admits nothing more, drains, and closes its
@@ -62,7 +63,8 @@ func (Closed) event()      {}
 // Publish puts rules in force, before anything else is begun.
 type Publish struct{ Rules *Rules }
 
-// Watch begins a watch stream; the one before has ended, or is to be ended.
+// Watch begins a watch stream; the one before has ended, or is to be ended. It is
+// of another server than that, where there is one: the server may be what is wrong.
 type Watch struct {
 	Stream uint64
 	From   uint64 // 0 is a snapshot
@@ -161,12 +163,13 @@ func (t *step) takeSnapshot(item api.WatchItem) {
 		v = *t.partial
 	}
 	began := t.partial == nil || v.index == item.Index
-	v, _, err := v.with(item.Index, item.Changes)
+	v, err := v.loaded(item.Index, item.Changes)
 	switch {
 	case err != nil || !began || v.incarnation.Number == 0: // the record of the cluster comes first
 		t.rewatch(true)
 	case item.More:
 		t.partial = &v
+		t.goal.since = t.now // this takes its time
 		t.meet(v.incarnation)
 	default:
 		t.partial = nil
@@ -190,6 +193,36 @@ func (t *step) install(v View) {
 		return
 	}
 	t.view, t.fault, t.replaced, t.stale, t.fresh = v, "", true, false, false
+}
+
+// goal is an index that the registry is known to have reached and the view has not.
+type goal struct {
+	index uint64        // 0 is none
+	since time.Duration // that the stream could have brought it
+}
+
+// overdue is when the stream is given up that has not brought it: half a lease,
+// so that another one can before the leader refuses to renew, after a whole lease.
+func (g goal) overdue(times api.Leases) time.Duration { return g.since + times.Lease/2 }
+
+// mustReach notes an index that the leader was at. It stays until the view has
+// reached that very one: a view that is always a little behind does follow.
+func (t *step) mustReach(index uint64) {
+	if t.goal.index == 0 {
+		t.goal = goal{index, t.now}
+	}
+}
+
+// follow gives up a stream that stands still, though it sends heartbeats: its
+// server may be cut off from the others. Nobody else tells; the node would admit
+// nothing, renew, and keep its fallbacks from taking over.
+func (t *step) follow() {
+	switch {
+	case t.goal.index <= t.view.index:
+		t.goal = goal{}
+	case t.on && t.now >= t.goal.overdue(t.cfg.Times):
+		t.rewatch(false)
+	}
 }
 
 func (t *step) watchEnded(e WatchEnded) {
@@ -217,6 +250,7 @@ func (t *step) watch() {
 		from = 0
 	}
 	t.on = true // fresh until the snapshot is there: this stream may end before
+	t.goal.since = t.now
 	t.do(Watch{t.stream, from})
 }
 
@@ -243,7 +277,7 @@ func (t *step) checkSession() {
 func (t *step) lose() {
 	t.lost = t.session.id
 	t.session = session{tryAt: t.now}
-	t.lease = lease{}
+	t.lease, t.goal = lease{}, goal{}
 	if t.closing.asked {
 		t.closing.done = true
 	}
@@ -265,6 +299,7 @@ func (t *step) opened(e Opened) {
 	}
 	t.session = session{id: e.Session, opened: e.Index, incarnation: e.Incarnation}
 	t.lease = lease{renewAt: t.now}
+	t.mustReach(e.Index)
 }
 
 func (t *step) openFailed(e OpenFailed) {
@@ -301,11 +336,16 @@ func (t *step) renewed(e Renewed) {
 	// From when it was sent: the leader counts from later, whatever the way back
 	// of the answer takes.
 	t.lease.until = max(t.lease.until, e.SentAt+e.Lease)
+	t.mustReach(e.Index)
 }
 
 func (t *step) renewFailed(e RenewFailed) {
-	if e.Session != "" && e.Session == t.session.id && e.Code == api.SessionExpired {
+	switch {
+	case e.Session == "" || e.Session != t.session.id:
+	case e.Code == api.SessionExpired:
 		t.lose()
+	case e.Code == api.Stale:
+		t.mustReach(e.Index)
 	}
 }
 

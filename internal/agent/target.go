@@ -89,7 +89,7 @@ func (t *step) received(e Received) {
 	x.Prefix, x.doing = m.Prefix, sealing
 	t.putTarget(x)
 	t.marked = true // the rules must refuse a second stream from here on
-	t.do(Seal{Mark{Move: m.ID, Prefix: m.Prefix, Manifest: e.Manifest}})
+	t.do(Seal{Mark{Move: m.ID, Prefix: m.Prefix, Manifest: e.Manifest, Incarnation: t.view.incarnation, Ended: t.view.ended}})
 }
 
 // sealed takes a mark once: said twice it would undo a promotion, and the slice
@@ -254,13 +254,20 @@ func (t *step) forgetPromoted() {
 	}
 }
 
-// doubtful reports whether the registry may have forgotten how the move ended: the
-// node is owner and writer of the scope, and nothing that is kept gave it to it.
-// Then the scope stays closed here until somebody decides.
+// doubtful reports whether a slice may be the only copy of a scope that the node
+// owns and writes, though no move that is known gave it to it: the registry may
+// have forgotten how the move ended, or a restore may have lost it, or it was done
+// and the scope was retired and declared anew since. Then the scope stays closed
+// here until somebody decides. Else the move was aborted.
 func (t *step) doubtful(m Mark) bool {
 	s, ok := t.view.scopes.Get(m.Prefix)
-	_, known := t.view.flips.Get(m.Prefix)
-	return ok && s.Owner == t.cfg.Node && s.Writer == t.cfg.Node && !known
+	if !ok || s.Owner != t.cfg.Node || s.Writer != t.cfg.Node {
+		return false
+	}
+	if last, known := t.view.flips.Get(m.Prefix); known {
+		return last.ID == m.Move && last.NewEpoch != s.Epoch
+	}
+	return m.Incarnation != t.view.incarnation || t.view.ended > m.Ended+migration.MaxFinished
 }
 
 // Doubtful yields the moves whose sealed slices keep their scopes closed, since

@@ -60,7 +60,8 @@ type View struct {
 	scopes      scope.Table
 	nodes       scope.Index[Peer]
 	moves       scope.Index[Move]    // running, by id
-	flips       scope.Index[Move]    // by prefix: the done move that began the scope's present tenure
+	flips       scope.Index[Move]    // by prefix: the done move that began the scope's present tenure, or gave it to its present owner before
+	ended       uint64               // how many moves ever ended
 	cleanups    scope.Index[Cleanup] // by node NUL prefix
 }
 
@@ -138,6 +139,20 @@ func cleanupKey(node scope.NodeID, p scope.Prefix) scope.Prefix {
 // the cluster does since a restore.
 func (v View) Closed(s *scope.Scope) bool { return s.Quiesced != "" || v.hold && !s.Released }
 
+// loaded returns the view with some of the records of a snapshot. Those of moves
+// that have ended are counted already in that of the cluster.
+func (v View) loaded(index uint64, changes []api.Change) (View, error) {
+	ended := v.ended
+	for _, c := range changes {
+		if c.Cluster != nil {
+			ended = c.Cluster.Ended
+		}
+	}
+	v, _, err := v.with(index, changes)
+	v.ended = ended
+	return v, err
+}
+
 // with returns the view in which the changes of one index have happened, and the
 // scopes that they are about.
 func (v View) with(index uint64, changes []api.Change) (next View, touched []scope.Prefix, err error) {
@@ -202,11 +217,14 @@ func (v View) withScope(c api.Change) (scope.Table, scope.Prefix, error) {
 	return next, s.Prefix, err
 }
 
-// withoutFlip forgets the move that began a tenure which is over: flips are no
-// more than scopes.
+// withoutFlip forgets the move that began a tenure which is over, unless its target
+// has the scope again: flips are no more than scopes.
 func (v View) withoutFlip(p scope.Prefix) scope.Index[Move] {
 	m, ok := v.flips.Get(p)
-	if s, declared := v.scopes.Get(p); ok && (!declared || s.Epoch > m.NewEpoch) {
+	if !ok {
+		return v.flips
+	}
+	if s, declared := v.scopes.Get(p); !declared || s.Epoch > m.NewEpoch && (s.Owner != m.To || s.Writer != m.To) {
 		return v.flips.Without(p)
 	}
 	return v.flips
@@ -231,11 +249,14 @@ func readScope(a *api.Scope) (s scope.Scope, err error) {
 }
 
 // withMove keeps running moves, and of the ended ones that which began the
-// scope's present tenure.
+// scope's present tenure; it counts those that end.
 func (v View) withMove(c api.Change) (View, error) {
 	m, err := readMove(c.Move)
 	if err != nil {
 		return v, err
+	}
+	if m.Phase == migration.Done || m.Phase == migration.Aborted {
+		v.ended++
 	}
 	switch {
 	case c.Op == "delete" || m.Phase == migration.Aborted:

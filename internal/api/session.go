@@ -27,6 +27,9 @@ type ClusterRecord struct {
 	Incarnation uint64 `json:"incarnation"`
 	Tag         string `json:"incarnation_tag"`
 	Hold        bool   `json:"hold,omitempty"` // since a restore no scope is served that is not released
+	// Ended is how many moves ever ended, done, aborted or forced. Of a move that
+	// ended more than 10,000 moves ago nothing is known any more.
+	Ended uint64 `json:"moves_ended,omitempty"`
 }
 
 // OpenSession is the body of POST /v1/nodes/{id}/session. The caller draws the

@@ -164,9 +164,6 @@ func (c *checker) promised(o *op) bool {
 	return o.token.Epoch > 0 && o.token.Incarnation == agent.Incarnation{Number: cl.Incarnation, Tag: cl.Tag}
 }
 
-// unknown: the write may show up, or not.
-func (c *checker) unknown(*op) {}
-
 // died: the process ended with the write under way.
 func (c *checker) died(o *op) {
 	if o.exec == 0 {

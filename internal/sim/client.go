@@ -19,7 +19,6 @@ type op struct {
 	start  time.Duration // admitted
 	exec   int           // position among all executions; 0 is not executed
 	ticket agent.Ticket
-	first  bool // the first that its node admitted under this token
 }
 
 func sortedOps(ops map[int]*op) []*op {
@@ -102,7 +101,6 @@ func (n *node) execute(o *op, then func(bool)) {
 			n.w.check.acked(o)
 		} else {
 			n.w.count("write of unknown outcome")
-			n.w.check.unknown(o)
 		}
 		n.adm.Leave(&o.ticket)
 		delete(n.ops, o.id)

@@ -311,7 +311,7 @@ func (n *node) seal(f agent.Seal) {
 	n.disk.sealed[f.Mark.Move], n.disk.marks[f.Mark.Move] = area.data, f.Mark
 	delete(n.staging, f.Mark.Move)
 	n.w.count("slice sealed")
-	n.step(agent.Sealed{Mark: f.Mark})
+	n.step(agent.Sealed(f))
 }
 
 func (n *node) promote(f agent.Promote) {
@@ -338,7 +338,7 @@ func (n *node) discard(f agent.Discard) {
 		delete(n.disk.marks, f.Move)
 	}
 	n.w.count("slice discarded")
-	n.step(agent.Discarded{Move: f.Move})
+	n.step(agent.Discarded(f))
 }
 
 // deleteBatch deletes a few records of an old copy, and goes on.

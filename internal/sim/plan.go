@@ -46,8 +46,8 @@ func planFor(seed uint64) []action {
 	r := newRng(seed, 1)
 	var plan []action
 	n := 18
-	if d := int(seed % uint64(2*len(directed))); d < len(directed) {
-		plan = directed[d].plan(r)
+	if d, ok := scheduleOf(seed); ok {
+		plan = d.plan(r)
 		n = r.below(8)
 	}
 	for range n {
@@ -55,6 +55,21 @@ func planFor(seed uint64) []action {
 	}
 	sort.SliceStable(plan, func(i, j int) bool { return plan[i].at < plan[j].at })
 	return plan
+}
+
+// scheduleOf is the directed schedule of a seed; false for a random walk.
+func scheduleOf(seed uint64) (schedule, bool) {
+	d := seed % uint64(2*len(directed))
+	if d >= uint64(len(directed)) {
+		return schedule{name: "a random walk"}, false
+	}
+	return directed[d], true
+}
+
+// ScheduleOf names the directed schedule of a seed, or says that it is a walk.
+func ScheduleOf(seed uint64) string {
+	d, _ := scheduleOf(seed)
+	return d.name
 }
 
 func randomAction(r *rng) action {

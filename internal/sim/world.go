@@ -13,7 +13,6 @@ type world struct {
 	seed   uint64
 	now    time.Duration // real time
 	queue  queue
-	seq    uint64
 	ties   *rng
 	net    *rng
 	events int

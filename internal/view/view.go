@@ -21,7 +21,7 @@ const (
 
 // clusterRecord is the record of the cluster itself.
 func clusterRecord(c fsm.Cluster) api.ClusterRecord {
-	return api.ClusterRecord{ID: c.ID, Incarnation: c.Incarnation, Tag: c.Tag, Hold: c.Hold}
+	return api.ClusterRecord{ID: c.ID, Incarnation: c.Incarnation, Tag: c.Tag, Hold: c.Hold, Ended: c.Ended}
 }
 
 // Node is a declared node.
@@ -139,7 +139,9 @@ func Change(e fsm.Event, incarnation uint64, nowMS int64) api.Change {
 // record of the cluster is the first, as views of two incarnations cannot be
 // compared. Of the finished moves those are in it, after the running ones and the
 // oldest first, that began the present tenure of a scope: by them a target that
-// was down at the flip learns that what it had sealed is to be served.
+// was down at the flip learns that what it had sealed is to be served. So are
+// those of which the target has the scope again without a move: it must not take
+// the slice, which may be the only copy, for that of a move that was aborted.
 func Records(st fsm.State) iter.Seq[fsm.Event] {
 	const everything = scope.Prefix("")
 	return func(yield func(fsm.Event) bool) {
@@ -157,17 +159,28 @@ func one[T any](v T) iter.Seq[T] {
 	return func(yield func(T) bool) { yield(v) }
 }
 
-// tenures yields the finished moves that began the present tenure of a scope.
-// The moves are looked through and not the scopes: there are far fewer of them.
+// tenures yields the finished moves that began the present tenure of a scope, or
+// an earlier one of the same node after which no other move is known. The moves are
+// looked through and not the scopes: there are far fewer of them.
 func tenures(st fsm.State) iter.Seq[migration.Move] {
 	return func(yield func(migration.Move) bool) {
 		for m := range st.Moves().FinishedOldest() {
 			sc, ok := st.Scopes().Get(m.Prefix)
-			if ok && m.NewEpoch == sc.Epoch && !yield(m) { // an aborted one has no new epoch
+			if ok && (m.NewEpoch == sc.Epoch || again(st, sc, m)) && !yield(m) { // an aborted one has no new epoch
 				return
 			}
 		}
 	}
+}
+
+// again reports whether the target of a move by agents, the last that flipped the
+// scope, has it now as its own under another epoch: retired and declared anew.
+func again(st fsm.State, sc *scope.Scope, m migration.Move) bool {
+	if m.Phase != migration.Done || m.Mode != migration.Agent || sc.Owner != m.To || sc.Writer != m.To {
+		return false
+	}
+	last, _ := st.Moves().LookupMigrated(m.Prefix)
+	return last.ID == m.ID
 }
 
 // each yields every record of one kind; false once the reader wants no more.

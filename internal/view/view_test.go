@@ -141,8 +141,8 @@ func TestChange(t *testing.T) {
 	}{
 		{fsm.Event{Cause: "restore", Cluster: &fsm.Cluster{ID: "c1", Incarnation: 2, Tag: "t2", NextEpoch: 3, Hold: true}},
 			`{"cause":"restore","op":"put","cluster":{"id":"c1","incarnation":2,"incarnation_tag":"t2","hold":true}}`},
-		{fsm.Event{Cause: "hold-ended", Cluster: &fsm.Cluster{ID: "c1", Incarnation: 2, Tag: "t2"}},
-			`{"cause":"hold-ended","op":"put","cluster":{"id":"c1","incarnation":2,"incarnation_tag":"t2"}}`},
+		{fsm.Event{Cause: "hold-ended", Cluster: &fsm.Cluster{ID: "c1", Incarnation: 2, Tag: "t2", Ended: 7}},
+			`{"cause":"hold-ended","op":"put","cluster":{"id":"c1","incarnation":2,"incarnation_tag":"t2","moves_ended":7}}`},
 		{fsm.Event{Cause: "set", Node: &fsm.Node{ID: "a", Addr: "h:1"}}, `{"cause":"set","op":"put","node":{"id":"a","addr":"h:1"}}`},
 		{fsm.Event{Cause: "remove", Deleted: true, Node: &fsm.Node{ID: "a", Addr: "h:1"}}, `{"cause":"remove","op":"delete","node":{"id":"a","addr":"h:1"}}`},
 		{fsm.Event{Cause: "quiescing", Scope: &scope.Scope{Prefix: "\xff", Writer: "a", Owner: "a", Epoch: 3, Quiesced: "b", Changed: 9}},
@@ -219,6 +219,54 @@ func TestRecords(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// A target that has its scope again, under another epoch and by no move, learns
+// that the move was done: p: was retired and declared anew. It does not of those
+// after which another move is known (q:), that an operator made (r:), or that left
+// the scope to somebody else (s:). The record of the cluster counts them all.
+func TestRecordsOfAScopeThatCameAgain(t *testing.T) {
+	w := declared(t)
+	w.open("a", 1)
+	w.open("b", 1)
+	again := func(prefix, writer string) []fsm.Command {
+		return []fsm.Command{&fsm.Retire{Prefix: []byte(prefix)}, &fsm.Declare{Prefix: []byte(prefix), Writer: writer}}
+	}
+	moved := func(id, prefix, mode, from, to string) {
+		start := &fsm.StartMove{Id: id, Prefix: []byte(prefix), From: from, To: to, Mode: mode}
+		shipped, ready, cleaned := &fsm.Shipped{Move: id}, &fsm.Ready{Move: id}, &fsm.Cleaned{Node: from, Prefix: []byte(prefix), Epoch: w.scope(scope.Prefix(prefix)).Epoch, Session: "s-" + from}
+		if mode == "agent" {
+			shipped.Session, ready.Session = "s-"+from, "s-"+to
+		}
+		w.do(start, shipped, ready, cleaned)
+	}
+	for _, p := range []string{"p:", "q:", "r:", "s:"} {
+		w.do(&fsm.Declare{Prefix: []byte(p), Writer: "a"})
+	}
+	moved("m1", "p:", "agent", "a", "b")
+	w.do(again("p:", "b")...)
+	moved("m2", "q:", "agent", "a", "b")
+	moved("m3", "q:", "agent", "b", "a")
+	w.do(again("q:", "a")...)
+	moved("m4", "q:", "assisted", "a", "b")
+	w.do(again("q:", "b")...)
+	moved("m5", "r:", "assisted", "a", "b")
+	w.do(again("r:", "b")...)
+	moved("m6", "s:", "agent", "a", "b")
+	w.do(&fsm.Retire{Prefix: []byte("s:")}, &fsm.Ack{Session: "s-b", View: w.index + 1}, &fsm.Declare{Prefix: []byte("s:"), Writer: "a"})
+	w.do(&fsm.StartMove{Id: "m7", Prefix: []byte("s:"), From: "a", To: "b"}, &fsm.Abort{Move: "m7"})
+	var moves []string
+	for e := range Records(w.st) {
+		switch c := Change(e, 1, 0); {
+		case c.Cluster != nil:
+			is(t, "cluster", c.Cluster, `{"id":"c1","incarnation":1,"incarnation_tag":"c1","moves_ended":7}`)
+		case c.Move != nil:
+			moves = append(moves, c.Move.ID)
+		}
+	}
+	if got := strings.Join(moves, " "); got != "m1" {
+		t.Errorf("moves %s, want m1", got)
 	}
 }
 

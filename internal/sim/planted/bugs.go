@@ -61,6 +61,9 @@ var bugs = []bug{
 	{"a scope is released although its owner has not met the incarnation", []edit{{"fsm/hold.go", "\tif !tx.met(s.Owner) {\n", "\tif false {\n"}}},
 	{"a node's word applied without its session", []edit{{"fsm/moves.go", "\tn, err := tx.live(session)\n\tif err != nil {\n\t\treturn err\n\t}\n\tif n.ID != side {", "\tn, err := tx.live(session)\n\tif err != nil {\n\t\treturn nil\n\t}\n\tif n.ID != side {"}}},
 	{"promotion while own writes are counted", []edit{{"internal/agent/target.go", "\tx.Prefix, x.doing = m.Prefix, draining\n\tt.putTarget(x)\n\tt.do(AwaitDrain{Slice{m.Move, m.Prefix}})\n", "\tx.Prefix, x.doing = m.Prefix, promoting\n\tt.putTarget(x)\n\tt.do(Promote{Slice{m.Move, m.Prefix}})\n"}}},
+	{"a write leaves the count when its client gives up", []edit{
+		{"internal/sim/client.go", "\t\tn.adm.Leave(&o.ticket)\n", ""},
+		{"internal/sim/client.go", "\tn.ops[o.id] = o\n", "\tn.ops[o.id] = o\n\tn.after(300*time.Millisecond, func() { n.adm.Leave(&o.ticket); n.lookDrained() })\n"}}},
 	{"promoted id taken again", []edit{
 		{"internal/agent/rules.go", "\tcase marked && mark.Promoted:\n", "\tcase marked && mark.Promoted && false:\n"},
 		{"internal/agent/rules.go", "\tcase marked || slices.Contains(r.sealing, move):", "\tcase marked && !mark.Promoted || slices.Contains(r.sealing, move):"},

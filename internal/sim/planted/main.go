@@ -17,20 +17,24 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 func main() {
 	seeds := flag.Int("seeds", 1000, "within how many seeds each bug must be found")
 	only := flag.String("only", "", "only bugs whose name holds this")
+	markdown := flag.Bool("markdown", false, "print rows of a table for docs/testing.md")
 	flag.Parse()
-	if err := run(os.Stdout, *seeds, *only); err != nil {
+	form := "%-68s seed %4s, %-5s in %q: %s\n"
+	if *markdown {
+		form = "| %s | %s | %s in “%s” |%.0s\n"
+	}
+	if err := run(os.Stdout, form, *seeds, *only); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(out io.Writer, seeds int, only string) error {
+func run(out io.Writer, form string, seeds int, only string) error {
 	dir, err := os.MkdirTemp("", "planted-")
 	if err != nil {
 		return fmt.Errorf("making a directory for the overlays: %w", err)
@@ -41,16 +45,15 @@ func run(out io.Writer, seeds int, only string) error {
 		if !strings.Contains(b.name, only) {
 			continue
 		}
-		began := time.Now()
 		found, err := hunt(filepath.Join(dir, fmt.Sprint(i)), b, seeds)
 		if err != nil {
 			return fmt.Errorf("bug %q: %w", b.name, err)
 		}
-		if found == "" {
+		if found == nil {
 			missed++
-			found = "NOT FOUND"
+			found = []string{"none", "NOT FOUND", "", ""}
 		}
-		fmt.Fprintf(out, "%-68s %s (%.0f s)\n", b.name, found, time.Since(began).Seconds())
+		fmt.Fprintf(out, form, b.name, found[0], found[1], found[2], found[3])
 	}
 	if missed > 0 {
 		return fmt.Errorf("%d planted bugs were not found within %d seeds: the simulation does not look where they are", missed, seeds)
@@ -58,39 +61,36 @@ func run(out io.Writer, seeds int, only string) error {
 	return nil
 }
 
-// hunt builds the simulation with the bug and runs it. It returns the seed and the
-// violation, "" if there is none.
-func hunt(dir string, b bug, seeds int) (string, error) {
+// hunt builds the simulation with the bug and runs it. It returns the seed, the
+// invariant, the schedule and what was wrong; nil if nothing was.
+func hunt(dir string, b bug, seeds int) ([]string, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		return "", err
+		return nil, err
 	}
 	overlay, err := plant(dir, b)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	program := filepath.Join(dir, "sim")
-	//nolint:gosec // the program and its arguments are ours
 	build := exec.Command("go", "build", "-overlay", overlay, "-o", program, "./internal/sim/run")
 	if said, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building with it: %w\n%s", err, said)
+		return nil, fmt.Errorf("building with it: %w\n%s", err, said)
 	}
 	var said bytes.Buffer
-	hunting := exec.Command(program, "-quiet", "-seeds", fmt.Sprint(seeds)) //nolint:gosec // as above
+	hunting := exec.Command(program, "-quiet", "-seeds", fmt.Sprint(seeds))
 	hunting.Stdout, hunting.Stderr = &said, &said
 	err = hunting.Run()
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-		return "", nil
+		return nil, nil
 	case errors.As(err, &exit) && exit.ExitCode() == 1:
-		seed, what, _ := strings.Cut(strings.TrimSpace(said.String()), " ")
-		const enough = 110
-		if len(what) > enough {
-			what = what[:enough] + "…"
+		const parts = 4
+		if found := strings.SplitN(strings.TrimSpace(said.String()), "\t", parts); len(found) == parts {
+			return found, nil
 		}
-		return fmt.Sprintf("seed %s: %s", seed, what), nil
 	}
-	return "", fmt.Errorf("running it: %w\n%s", err, said.String())
+	return nil, fmt.Errorf("running it: %w\n%s", err, said.String())
 }
 
 // plant writes the changed files and the list of them that the compiler reads.

@@ -115,7 +115,7 @@ func sayQuietly(out io.Writer, t *total) int {
 	if t.failed == nil {
 		return 0
 	}
-	fmt.Fprintf(out, "%d %s\n", t.failed.Seed, t.failed.Violation)
+	fmt.Fprintf(out, "%d\t%s\t%s\t%s\n", t.failed.Seed, t.failed.Violation.Invariant, sim.ScheduleOf(t.failed.Seed), t.failed.Violation.What)
 	return 1
 }
 
