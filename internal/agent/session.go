@@ -266,7 +266,9 @@ func (t *step) checkSession() {
 		t.lose()
 	case t.view.index < s.opened:
 		s.seen = false
-	case me.Session == s.id:
+	// By the index too: an earlier try of the same request may have come late and
+	// opened it once more, after it had ended.
+	case me.Session == s.id && me.Opened == s.opened:
 		s.seen = true
 	default:
 		t.lose()

@@ -256,16 +256,15 @@ func (t *step) forgetPromoted() {
 
 // doubtful reports whether a slice may be the only copy of a scope that the node
 // owns and writes, though no move that is known gave it to it: the registry may
-// have forgotten how the move ended, or a restore may have lost it, or it was done
-// and the scope was retired and declared anew since. Then the scope stays closed
-// here until somebody decides. Else the move was aborted.
+// have forgotten how the move ended, or a restore may have lost it. Then the scope
+// stays closed here until somebody decides. Else the move was aborted.
 func (t *step) doubtful(m Mark) bool {
 	s, ok := t.view.scopes.Get(m.Prefix)
 	if !ok || s.Owner != t.cfg.Node || s.Writer != t.cfg.Node {
 		return false
 	}
-	if last, known := t.view.flips.Get(m.Prefix); known {
-		return last.ID == m.Move && last.NewEpoch != s.Epoch
+	if _, known := t.view.flips.Get(m.Prefix); known {
+		return false
 	}
 	return m.Incarnation != t.view.incarnation || t.view.ended > m.Ended+migration.MaxFinished
 }

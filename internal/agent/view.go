@@ -103,15 +103,16 @@ func (v View) Moves() iter.Seq[Move] {
 	}
 }
 
-// Flip returns the move that began the present tenure of the scope, if it was a
-// move.
+// Flip returns the last move that gave the scope to its owner and writer. That was
+// the beginning of the present tenure, unless the scope was retired and declared
+// anew for the same node since.
 func (v View) Flip(p scope.Prefix) (Move, bool) {
 	m, ok := v.flips.Get(p)
 	if !ok {
 		return Move{}, false
 	}
 	s, declared := v.scopes.Get(p)
-	return m, declared && s.Epoch == m.NewEpoch && s.Owner == m.To
+	return m, declared && s.Epoch >= m.NewEpoch && s.Owner == m.To && s.Writer == m.To
 }
 
 // Cleanup returns what the node must delete of exactly this prefix.

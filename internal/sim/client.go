@@ -65,6 +65,7 @@ func (n *node) admit(o *op, then func(bool)) {
 	t, err := n.adm.Enter([]byte(o.key), n.clock(), 0)
 	if err != nil {
 		n.w.count("write refused " + string(api.CodeOf(err)))
+		n.refusal = err.Error()
 		then(false)
 		return
 	}

@@ -26,6 +26,7 @@ type node struct {
 	stopped bool          // shut down on purpose
 	off     bool          // an admin vouched for it: it stays off until the world heals
 	streams int
+	refusal string // of the last write that was not admitted
 	// A write of a key under stuckOn that is admitted waits in the store for so long.
 	stuckFor time.Duration
 	stuckOn  scope.Prefix

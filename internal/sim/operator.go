@@ -88,7 +88,9 @@ func (w *world) assist(id string) {
 	v := from.st.View()
 	s, declared := v.Scopes().Get(m.Prefix)
 	closed := declared && v.Closed(s) && s.Epoch == m.Epoch && from.st.Ready() && from.adm.Drained(m.Prefix)
-	if m.Phase != migration.Quiescing || !from.alive || !to.alive || !closed {
+	// A target that does not know of the scope may take its keys as those of none.
+	_, knows := to.st.View().Move(id)
+	if m.Phase != migration.Quiescing || !from.alive || !to.alive || !to.st.Ready() || !closed || !knows {
 		w.later(200*time.Millisecond, func() { w.assist(id) })
 		return
 	}

@@ -123,7 +123,7 @@ const healTime = 100 * time.Second
 
 // heal ends all faults. What an operator switched off is switched on again.
 func (w *world) heal() {
-	w.healing = true
+	w.healing, w.trap = true, ""
 	w.note("HEAL")
 	w.cuts, w.bad, w.slow = map[[2]string]bool{}, 0, map[string]time.Duration{}
 	for _, s := range w.servers {
@@ -224,33 +224,36 @@ func (w *world) settled() {
 	}
 	st := w.log.last
 	w.check.kept()
-	open := 0
+	open := map[scope.Prefix]bool{}
 	for s := range st.Scopes().Scopes() {
-		open++
-		w.probe(s, 50, func() { open-- })
+		open[s.Prefix] = true
+		w.probe(s.Prefix, 50, func() { delete(open, s.Prefix) })
 	}
-	for end := w.now + 30*time.Second; open > 0 && w.now < end && w.violation == nil; {
+	for end := w.now + 30*time.Second; len(open) > 0 && w.now < end && w.violation == nil; {
 		w.run(w.now + 500*time.Millisecond)
 	}
-	if open > 0 {
-		w.fail("I8", "%d scopes take no write although their owners live", open)
+	for s := range st.Scopes().Scopes() {
+		if n := w.nodeNamed(s.Owner); open[s.Prefix] {
+			w.fail("I8", "scope %q takes no write, and its owner %s lives: %s", s.Prefix, n.name, n.refusal)
+		}
 	}
 	w.check.kept()
 }
 
 // probe writes to a scope's owner until that is acknowledged.
-func (w *world) probe(s *scope.Scope, tries int, then func()) {
-	if _, still := w.log.last.Scopes().Get(s.Prefix); !still {
+func (w *world) probe(p scope.Prefix, tries int, then func()) {
+	s, still := w.log.last.Scopes().Get(p)
+	if !still {
 		then() // an operator's word from before came through
 		return
 	}
-	key := string(s.Prefix) + "probe"
+	key := string(p) + "probe"
 	w.write(key, w.nodeNamed(s.Owner), func(acked bool) {
 		switch {
 		case acked:
 			then()
 		case tries > 0:
-			w.after(500*time.Millisecond, func() { w.probe(s, tries-1, then) })
+			w.after(500*time.Millisecond, func() { w.probe(p, tries-1, then) })
 		}
 	})
 }
