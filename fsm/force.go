@@ -1,6 +1,8 @@
 package fsm
 
 import (
+	"fmt"
+
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/migration"
 	"github.com/scope-registry/scope-registry/scope"
@@ -12,11 +14,11 @@ func (tx *txn) cleaned(c *Cleaned) *api.Error {
 	if err := checkReason(c.GetReason()); err != nil {
 		return err
 	}
-	if err := tx.checkCleaner(c); err != nil {
-		return err
-	}
 	p := scope.Prefix(c.GetPrefix())
 	got, ok := tx.cleanups.get(scope.NodeID(c.GetNode()), p)
+	if err := tx.checkCleaner(c, ok); err != nil {
+		return err
+	}
 	if !ok {
 		return refuse(api.NotFound, "node %q owes no cleanup of %q", c.GetNode(), p)
 	}
@@ -35,8 +37,9 @@ func (tx *txn) cleaned(c *Cleaned) *api.Error {
 }
 
 // checkCleaner refuses a word that is not the node's own, unless it is an
-// admin's about a node that is off or runs no agent.
-func (tx *txn) checkCleaner(c *Cleaned) *api.Error {
+// admin's about a node that is off or runs no agent. Whether that node is off
+// does not matter where it owes nothing.
+func (tx *txn) checkCleaner(c *Cleaned, owed bool) *api.Error {
 	node, p := scope.NodeID(c.GetNode()), scope.Prefix(c.GetPrefix())
 	if c.GetSession() != "" {
 		n, err := tx.live(c.GetSession())
@@ -53,7 +56,7 @@ func (tx *txn) checkCleaner(c *Cleaned) *api.Error {
 	if c.GetReason() == "" {
 		return refuse(api.Invalid, "a reason is needed: it records why the copy of %q on %q counts as gone", p, c.GetNode())
 	}
-	if n, _ := tx.node(node); n.Live() {
+	if n, _ := tx.node(node); owed && n.Live() {
 		return refuse(api.SessionBusy, "node %q has a live session and deletes its copy of %q itself; wait for it, or stop its process", node, p)
 	}
 	return nil
@@ -143,7 +146,7 @@ func (tx *txn) checkOwnerOff(s *scope.Scope, fenced fencing) *api.Error {
 	case s.Armed && tx.Met(owner.Node):
 		return nil
 	}
-	return refuse(api.Invalid, "if %q still runs, two nodes will write %q; make sure that it is off and say so with source-fenced %s", s.Owner, s.Prefix, s.Owner)
+	return refuse(api.Invalid, "if %q still runs, two nodes will write %q; make sure that it is off and say so with %s", s.Owner, s.Prefix, tx.fencedFlags(s.Owner))
 }
 
 // fencing is an admin's word that a node is off, as it stands in a command, with
@@ -168,12 +171,32 @@ func (tx *txn) checkFenced(f fencing) *api.Error {
 		return stillLive(n.Node)
 	}
 	if n.Identity != f.identity {
-		return refuse(api.IdentityChanged, "the word that node %q is off names identity %q, its last session was of %q; make sure which data is meant",
-			f.node, f.identity, n.Identity)
+		return refuse(api.IdentityChanged, "%s; make sure which data is meant, and that it is off", otherData(f, n.Identity))
 	}
 	return nil
 }
 
+// otherData says how the word differs from what the node last was.
+func otherData(f fencing, last string) string {
+	switch {
+	case last == "":
+		return fmt.Sprintf("the word that node %q is off names identity %q, but it never had a session: name none", f.node, f.identity)
+	case f.identity == "":
+		return fmt.Sprintf("the word that node %q is off must name the identity of its data, which was %q", f.node, last)
+	}
+	return fmt.Sprintf("the word that node %q is off names identity %q, its last session was of %q", f.node, f.identity, last)
+}
+
+// fencedFlags is how the word about this node is given. It names the data too if
+// the node ever had a session, since the word is refused without.
+func (s State) fencedFlags(id scope.NodeID) string {
+	n, _ := s.node(id)
+	if n.Identity == "" {
+		return "--source-fenced " + string(id)
+	}
+	return fmt.Sprintf("--source-fenced %s --source-fenced-identity %s", id, n.Identity)
+}
+
 func stillLive(n Node) *api.Error {
-	return refuse(api.SessionBusy, "node %q has a live session, opened at index %d, and so may still write; stop its process first, or move its scopes", n.ID, n.Session.Opened)
+	return refuse(api.SessionBusy, "node %q has a live session, opened at index %d, and so may still write; stop its process and wait until the session has expired, or move its scopes", n.ID, n.Session.Opened)
 }

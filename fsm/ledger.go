@@ -94,7 +94,7 @@ func (l Ledger) Renew(s State, r api.Renewal, now time.Duration) (Ledger, error)
 	var refusal error
 	if held.blind(l.times, now) {
 		err := refuse(api.Stale, "the view of node %q is at index %d and for %s has not reached %d, a change that concerns it; "+
-			"follow the watch again, of another server if this one's stands still, or the session expires", n.ID, max(held.view, n.Session.View), now-held.since, held.behind)
+			"follow the watch again, of another server if this one's stands still, or the session expires", n.ID, max(held.view, n.Session.View), (now - held.since).Round(100*time.Millisecond), held.behind)
 		err.Index = held.behind
 		refusal = err
 	} else {

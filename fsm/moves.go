@@ -153,7 +153,8 @@ func (tx *txn) checkStart(s *scope.Scope, m migration.Move, expected uint64) *ap
 			// Never a silent change of mode: an operator who believes that agents
 			// close and ship would leave the source open.
 			if n, _ := tx.node(id); !n.Live() {
-				return refuse(api.NodeDown, "node %q has no live session, which mode agent needs of %q and %q; use mode assisted and give their words yourself", id, m.From, m.To)
+				return refuse(api.NodeDown, "node %q has no live session, which mode agent needs of %q and %q; "+
+					"start that node, or use mode assisted and give their words yourself", id, m.From, m.To)
 			}
 		}
 	}
@@ -278,7 +279,7 @@ func (tx *txn) checkWord(m migration.Move, word, session string, side scope.Node
 	case m.Mode != migration.Agent:
 		return refuse(api.Invalid, "move %s is in mode %s: %s is the operator's word, without a session", m.ID, m.Mode, word)
 	case session == "":
-		return refuse(api.Invalid, "move %s is in mode agent: %s is the word of node %q, with its session", m.ID, word, side)
+		return refuse(api.Invalid, "move %s is in mode agent: %s is the word of node %q, with its session; wait for it, or abort the move", m.ID, word, side)
 	}
 	n, err := tx.live(session)
 	if err != nil {

@@ -62,8 +62,8 @@ func (tx *txn) removeNode(c *RemoveNode) *api.Error {
 	}
 	if n.uses != (uses{}) {
 		return refuse(api.NodeInUse, "node %q is still named by %d scopes, %d running moves, %d retired scopes and %d pending cleanups; "+
-			"move or retire its scopes first, and clear what is retired with source-fenced once the node is off",
-			c.GetId(), n.uses.scopes, n.uses.moves, n.uses.tombstones, n.uses.cleanups)
+			"move or retire its scopes first, and once the node is off, clear what is retired: scope-registry scope retire PREFIX %s",
+			c.GetId(), n.uses.scopes, n.uses.moves, n.uses.tombstones, n.uses.cleanups, tx.fencedFlags(n.ID))
 	}
 	if n.Live() {
 		return refuse(api.NodeInUse, "node %q has a live session; stop its process first", c.GetId())
@@ -72,7 +72,7 @@ func (tx *txn) removeNode(c *RemoveNode) *api.Error {
 	// has not may still write what it was given after the backup.
 	if word := fencedWord(c); tx.cluster.Hold && !tx.Met(n.Node) {
 		if word.node != n.ID {
-			return tx.onHold(fmt.Sprintf("removing node %q without source-fenced %s, the word that it is off,", n.ID, n.ID))
+			return tx.onHold(fmt.Sprintf("removing node %q without %s, the word that it is off,", n.ID, tx.fencedFlags(n.ID)))
 		}
 		if err := tx.checkFenced(word); err != nil {
 			return err
@@ -83,6 +83,19 @@ func (tx *txn) removeNode(c *RemoveNode) *api.Error {
 	tx.configChanged()
 	tx.emit(Event{Cause: "remove", Deleted: true, Node: &n.Node})
 	return nil
+}
+
+// subject is the node that a command is about. One that nobody declared is not
+// found, as with a record that is asked for; needNode is for those it names beside.
+func (tx *txn) subject(id scope.NodeID) (nodeRecord, *api.Error) {
+	if err := id.Check(); err != nil {
+		return nodeRecord{}, refuse(api.Invalid, "node: %v", err)
+	}
+	n, ok := tx.node(id)
+	if !ok {
+		return n, refuse(api.NotFound, "node %q is not declared; declare it with: scope-registry node set %s HOST:PORT", id, id)
+	}
+	return n, nil
 }
 
 // needNode refuses a node that a body names and nobody declared.

@@ -104,6 +104,7 @@ func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 // finds it. An entry whose commands were all refused is published too, or those
 // who wait for its index would wait for ever.
 func (f *FSM) publish(state State, item Item) {
+	item.Cluster = state.Cluster()
 	n := newNode(item)
 	f.now.Store(&published{state: state, tail: n})
 	f.history.link(n)
@@ -133,7 +134,7 @@ func (f *FSM) Restore(source io.ReadCloser) error {
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
-	root := newNode(Item{Index: state.Index()})
+	root := newNode(Item{Index: state.Index(), Cluster: state.Cluster()})
 	f.now.Store(&published{state: state, tail: root})
 	f.history.restart(root)
 	return nil

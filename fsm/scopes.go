@@ -195,8 +195,8 @@ func (tx *txn) passTombstones(d declared, fenced fencing) (uncleared bool, refus
 			tx.dropTombstone(t, "fenced")
 		case t.Owner != d.writer:
 			err := refuse(api.Overlap, "prefix %q overlaps the retired scope %q, whose last owner %q may not know yet that it was retired; "+
-				"declare it with writer %s, or, once that node is off, add --source-fenced %s",
-				d.prefix.Text(), t.Prefix.Text(), t.Owner, t.Owner, t.Owner)
+				"declare it with writer %s, or, once that node is off, add %s",
+				d.prefix.Text(), t.Prefix.Text(), t.Owner, t.Owner, tx.fencedFlags(t.Owner))
 			err.ConflictsWith, err.Owner, err.Epoch = t.Prefix.Text(), string(t.Owner), t.Epoch
 			return false, err
 		default:
@@ -262,8 +262,8 @@ func (tx *txn) clearTombstone(p scope.Prefix, fenced fencing, want uint64) *api.
 	case !ok:
 		return refuse(api.NotFound, "scope %q is not declared", p)
 	case fenced.node == "":
-		err := refuse(api.NotFound, "scope %q is retired already; to clear what its last owner %q left, once that node is off, add --source-fenced %s",
-			p, t.Owner, t.Owner)
+		err := refuse(api.NotFound, "scope %q is retired already; to clear what its last owner %q left, once that node is off, add %s",
+			p, t.Owner, tx.fencedFlags(t.Owner))
 		err.Owner, err.Epoch = string(t.Owner), t.Epoch
 		return err
 	case fenced.node != t.Owner:

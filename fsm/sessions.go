@@ -99,7 +99,8 @@ func (tx *txn) openSession(c *OpenSession) *api.Error {
 // readOpen reads the command's own values and those it must agree with.
 func (tx *txn) readOpen(c *OpenSession) (n nodeRecord, refusal *api.Error) {
 	id := scope.NodeID(c.GetNode())
-	if err := tx.needNode(id, "node"); err != nil {
+	n, err := tx.subject(id)
+	if err != nil {
 		return n, err
 	}
 	if err := checkRandom("identity", c.GetIdentity()); err != nil {
@@ -121,7 +122,6 @@ func (tx *txn) readOpen(c *OpenSession) (n nodeRecord, refusal *api.Error) {
 	if held, ok := tx.Holder(c.GetSession()); ok {
 		return n, refuse(api.Exists, "session %q is live already, of node %q; every session needs a new id", c.GetSession(), held.ID)
 	}
-	n, _ = tx.node(id)
 	return n, nil
 }
 
@@ -156,16 +156,16 @@ func (tx *txn) checkIdentity(n nodeRecord, identity string) *api.Error {
 	var why string
 	switch {
 	case n.uses.owned > 0:
-		why = fmt.Sprintf("it owns %d scopes", n.uses.owned)
+		why = fmt.Sprintf("it owns scopes (%d)", n.uses.owned)
 	case n.uses.tombstones > 0:
-		why = fmt.Sprintf("it may not know yet that %d of its scopes are retired", n.uses.tombstones)
+		why = fmt.Sprintf("it may not know yet that scopes of it are retired (%d)", n.uses.tombstones)
 	case !tx.Met(n.Node):
 		why = "it has not met this incarnation of the cluster"
 	default:
 		return nil
 	}
 	return refuse(api.IdentityChanged, "node %q had a session with the data of identity %q, and this is %q: another process or an empty disk. While %s "+
-		"the old data counts; start the node on it, or, once that is off for good, say so with source-fenced", n.ID, n.Identity, identity, why)
+		"the old data counts; start the node on it, or, once that is off for good, say so: scope-registry node fence %s --identity %s", n.ID, n.Identity, identity, why, n.ID, n.Identity)
 }
 
 // endSession takes the session from its node.
@@ -257,16 +257,16 @@ func (tx *txn) viewReached(id scope.NodeID, view uint64) *api.Error {
 // fenceNode is an admin's word for the next session of a node. It speaks of one
 // identity, and a later session makes it void.
 func (tx *txn) fenceNode(c *FenceNode) *api.Error {
-	if err := tx.needNode(scope.NodeID(c.GetNode()), "node"); err != nil {
+	n, err := tx.subject(scope.NodeID(c.GetNode()))
+	if err != nil {
 		return err
 	}
 	if c.GetIdentity() == "" {
 		return refuse(api.Invalid, "the word that node %q is off must name the identity of its data", c.GetNode())
 	}
-	if err := tx.checkFenced(fencing{scope.NodeID(c.GetNode()), c.GetIdentity()}); err != nil {
+	if err := tx.checkFenced(fencing{n.ID, c.GetIdentity()}); err != nil {
 		return err
 	}
-	n, _ := tx.node(scope.NodeID(c.GetNode()))
 	if !n.Fenced {
 		n.Fenced = true
 		tx.putNode(n)

@@ -26,6 +26,9 @@ type Item struct {
 	// Index of the entry. Indexes rise but have gaps: entries that Raft keeps
 	// for itself take indexes too.
 	Index uint64
+	// Cluster after the entry. It is kept here, as an index says nothing about
+	// another history: by the time an item is sent the state may be that of a restore.
+	Cluster Cluster
 	// Events in the order of the commands in the entry. Shared: read only.
 	Events []Event
 }
@@ -176,6 +179,10 @@ func (w *Watcher) Snapshot() (State, bool) { return w.state, w.snapshot }
 // also moves over entries that changed nothing, while Next waits. It may be
 // called from any goroutine.
 func (w *Watcher) Index() uint64 { return w.index.Load() }
+
+// Cluster is that of the history which this watcher follows, at Index. It is
+// asked for by who calls Next, and not after that has ended the watcher.
+func (w *Watcher) Cluster() Cluster { return w.at.item.Cluster }
 
 // Next waits for the next item that has events. The error of ctx leaves the
 // watcher usable. SLOW (it fell behind by more than [MaxHistory] items or [MaxHistoryEvents]) and

@@ -258,3 +258,34 @@ func TestHistoryIsBoundedByEvents(t *testing.T) {
 		}
 	}
 }
+
+// An item of before a restore that is read after it is told as what it is: the
+// same index is another state now.
+func TestItemsKeepTheirHistory(t *testing.T) {
+	old := founded(t)
+	f := newFSM(t)
+	f.publish(old, Item{Index: old.Index()})
+	w, err := f.Watch(old.Index())
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := applied(t, old, &SetNode{Id: "n9", Addr: "h9:1"})
+	f.publish(next, Item{Index: next.Index(), Events: []Event{{Cause: "set", Node: &Node{ID: "n9"}}}})
+	item, err := w.Next(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newFSM(t)
+	restored := heldSince(t, next, true)
+	g.publish(restored, Item{Index: restored.Index()})
+	if err := restore(f, persist(t, g)); err != nil {
+		t.Fatal(err)
+	}
+	if item.Cluster != old.Cluster() || w.Cluster() != old.Cluster() {
+		t.Errorf("the item is said to be of %+v and the watcher of %+v, they are of %+v", item.Cluster, w.Cluster(), old.Cluster())
+	}
+	w2, err := f.Watch(f.State().Index())
+	if err != nil || w2.Cluster() != restored.Cluster() {
+		t.Errorf("%v; a watcher of the restored list is said to be in %+v, it is in %+v", err, w2.Cluster(), restored.Cluster())
+	}
+}

@@ -95,6 +95,9 @@ func clusterWarnings(s api.Cluster) []string {
 	if s.Leader == "" {
 		out = append(out, fmt.Sprintf("%s knows no leader: nothing can be changed until a majority of the servers reach each other", s.Self))
 	}
+	if s.Hold != "" {
+		out = append(out, s.Hold)
+	}
 	newest, hashes := uint64(0), map[uint64]api.Member{}
 	for _, m := range s.Members {
 		newest = max(newest, m.Index)

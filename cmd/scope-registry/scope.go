@@ -7,6 +7,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/scope"
 )
 
 func (c *cli) scopeCmd() *cobra.Command {
@@ -60,7 +61,8 @@ func (c *cli) scopeGetCmd() *cobra.Command {
 		Use: "get PREFIX", Short: "Show one scope",
 		Long: `Show one scope: who writes it and who owns it now, at which epoch, the move that
 runs, and the nodes that still have to delete an old copy. It is settled once
-every live session has seen its last change.`,
+every live session has seen its last change. Where it needs a lease it is armed
+once its owner is known to have seen that; only then does a fallback take over.`,
 		Example: "  scope-registry scope get app:billing: -o json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := parsePrefix(args[0])
@@ -80,12 +82,23 @@ every live session has seen its last change.`,
 
 func (c *cli) scopeFacts(s api.Scope) error {
 	pairs := []string{"prefix", s.Prefix, "writer", s.Writer, "fallback", dash(s.Fallback), "owner", s.Owner, "owner addr", s.OwnerAddr,
-		"epoch", num(s.Epoch), "state", s.State, "target", s.Target, "move", s.Move, "failover", s.Failover, "lease", s.Lease,
+		"epoch", num(s.Epoch), "state", s.State, "target", s.Target, "move", s.Move, "failover", s.Failover, "lease", s.Lease, "armed", armed(s),
 		"changed index", num(s.Changed), "settled", truth(s.Settled)}
 	for _, cu := range s.Cleanups {
 		pairs = append(pairs, "cleanup", fmt.Sprintf("pending on %s, epoch %d, move %s", cu.Node, cu.Epoch, dash(cu.Move)))
 	}
 	return c.facts(pairs...)
+}
+
+// armed is whether the owner is known to have seen that it needs a lease; "" for
+// a scope that needs none, where it means nothing.
+func armed(s api.Scope) string {
+	lease, err := scope.ParseLease(s.Lease)
+	failover, err2 := scope.ParseFailover(s.Failover)
+	if err == nil && err2 == nil && !(scope.Scope{Fallback: scope.NodeID(s.Fallback), Lease: lease, Failover: failover}).NeedsLease() {
+		return ""
+	}
+	return yesNo(s.Armed)
 }
 
 func (c *cli) scopeListCmd() *cobra.Command {

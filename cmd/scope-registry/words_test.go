@@ -150,6 +150,7 @@ func TestClusterWarnings(t *testing.T) {
 		"s2 is at index 399, 101 behind": func(c *api.Cluster) { c.Members[1].Index = 399 },
 		"s2 is not ready":                func(c *api.Cluster) { c.Members[1].Ready = false },
 		"s1 and s2 have different":       func(c *api.Cluster) { c.Members[1].StateHash = "y" },
+		"the cluster holds since":        func(c *api.Cluster) { c.Hold = "the cluster holds since the restore" },
 		"2 of 3 scopes have no fallback": func(c *api.Cluster) { c.Scopes, c.NoFallback = 3, 2 },
 	} {
 		s := well()

@@ -230,6 +230,8 @@ type Member struct {
 type Cluster struct {
 	ID          string   `json:"id"`
 	Incarnation uint64   `json:"incarnation"`
+	Tag         string   `json:"incarnation_tag"`
+	Hold        string   `json:"hold,omitempty"` // since when no scope is served that is not released, and what ends that; absent if none is held
 	Leader      string   `json:"leader,omitempty"`
 	Self        string   `json:"self"`
 	Index       uint64   `json:"index"`

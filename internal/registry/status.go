@@ -66,8 +66,12 @@ func (r *Registry) Status(ctx context.Context, hash bool) (api.Cluster, error) {
 	wg.Wait()
 	s := r.fsm.State()
 	l, _ := r.leaderNow()
+	hold := ""
+	if s.Cluster().Hold {
+		hold = s.HoldText()
+	}
 	return api.Cluster{
-		ID: s.Cluster().ID, Incarnation: s.Cluster().Incarnation, Leader: l.id, Self: r.cfg.ID,
+		ID: s.Cluster().ID, Incarnation: s.Cluster().Incarnation, Tag: s.Cluster().Tag, Hold: hold, Leader: l.id, Self: r.cfg.ID,
 		Index: s.Index(), ConfigIndex: s.ConfigIndex(),
 		Scopes: s.Scopes().Len(), NoFallback: s.Scopes().NoFallbackLen(), Nodes: s.NodesLen(),
 		Moves: s.Moves().RunningLen(), Cleanups: s.CleanupsLen(), Members: members,

@@ -58,7 +58,7 @@ func Move(st fsm.State, m migration.Move, nowMS int64) api.Move {
 	case m.Running():
 		out.Waiting = waiting(m)
 	case out.Cleanup != "":
-		out.Waiting = cleaning(m)
+		out.Waiting = cleaning(st, m)
 	}
 	return out
 }
@@ -99,15 +99,17 @@ func waiting(m migration.Move) *api.Waiting {
 }
 
 // cleaning is what a finished move waits for whose source still has its copy.
-func cleaning(m migration.Move) *api.Waiting {
-	return &api.Waiting{
-		For:     fmt.Sprintf("node %s to delete its old copy of %q; the scope is served meanwhile", m.From, m.Prefix),
-		SinceMS: since(m),
-		Safe: []api.Choice{
-			{Do: "wait", Then: "the scope is served by its owner; there is no deadline"},
-			{Do: "cleaned", Then: fmt.Sprintf("your word that %s is off, runs no agent, or has deleted the copy; if it has not, it still holds old records", m.From)},
-		},
+func cleaning(st fsm.State, m migration.Move) *api.Waiting {
+	out := &api.Waiting{For: fmt.Sprintf("node %s to delete its old copy of %q; the scope is served meanwhile", m.From, m.Prefix), SinceMS: since(m)}
+	if n, _ := st.Node(m.From); n.Live() { // anybody else's word is refused
+		out.Safe = []api.Choice{{Do: "wait", Then: fmt.Sprintf("the scope is served by its owner; %s has a session, so that it deletes the copy after a grace time and says so itself", m.From)}}
+		return out
 	}
+	out.Safe = []api.Choice{
+		{Do: "wait", Then: "the scope is served by its owner; there is no deadline"},
+		{Do: "cleaned", Then: fmt.Sprintf("your word that %s is off, runs no agent, or has deleted the copy; if it has not, it still holds old records", m.From)},
+	}
+	return out
 }
 
 // awaited is who has to do what next.

@@ -97,7 +97,28 @@ func why(st fsm.State, key []byte) string {
 			p, sc.Owner, sc.Epoch, m.ID, m.To)
 	case sc.Owner != sc.Writer:
 		return fmt.Sprintf("The longest declared prefix of the key is %q; its writer is %s, but %s has taken over and owns it at epoch %d until a move brings it back.",
-			p, sc.Writer, sc.Owner, sc.Epoch)
+			p, sc.Writer, sc.Owner, sc.Epoch) + ownerGone(st, sc)
 	}
-	return fmt.Sprintf("The longest declared prefix of the key is %q, owned by its writer %s at epoch %d.", p, sc.Owner, sc.Epoch)
+	return fmt.Sprintf("The longest declared prefix of the key is %q, owned by its writer %s at epoch %d.", p, sc.Owner, sc.Epoch) + ownerGone(st, sc)
+}
+
+// ownerGone says of a scope whose owner's session has expired why nobody takes
+// it over, "" of any other.
+func ownerGone(st fsm.State, sc *scope.Scope) string {
+	owner, _ := st.Node(sc.Owner)
+	if !owner.Expired {
+		return ""
+	}
+	// Else it would have gone to the fallback in the entry that expired the owner, or
+	// aborted the move.
+	reason := fmt.Sprintf("its fallback %s has no live session", sc.Fallback)
+	switch {
+	case sc.Fallback == "" || sc.Fallback == sc.Owner:
+		reason = "it has no other fallback"
+	case sc.Failover == scope.FailoverManual:
+		reason = "its failover is manual"
+	case !sc.Armed:
+		reason = fmt.Sprintf("%s was not known to have seen that it needs a lease, and may still write", sc.Owner)
+	}
+	return fmt.Sprintf(" The session of %s has expired, and nobody takes the scope over: %s. Start %s again, or give the scope to another node with scope force.", sc.Owner, reason, sc.Owner)
 }

@@ -133,7 +133,7 @@ func TestOpenRefusals(t *testing.T) {
 	if len(b.reg.Asked) != asked {
 		t.Errorf("%d commands were proposed", len(b.reg.Asked)-asked)
 	}
-	b.refused(api.NodeUnknown, "POST", "/v1/nodes/zz/session", good)
+	b.refused(api.NotFound, "POST", "/v1/nodes/zz/session", good)
 	b.refused(api.StaleEpoch, "POST", "/v1/nodes/a/session", strings.Replace(good, `"incarnation":1`, `"incarnation":2`, 1))
 	b.refused(api.Invalid, "POST", "/v1/nodes/a/session", strings.Replace(good, `"view_index":0`, `"view_index":99`, 1))
 }
@@ -384,7 +384,7 @@ func TestFencedIdentity(t *testing.T) {
 	b.refused(api.Invalid, "POST", "/v1/nodes/a/fence", `{}`)
 	b.refused(api.Invalid, "POST", "/v1/nodes/a/fence", fence(strings.Repeat("x", fsm.MaxRandom+1)))
 	b.refused(api.Invalid, "POST", "/v1/nodes/-/fence", fence("disk-a"))
-	b.refused(api.NodeUnknown, "POST", "/v1/nodes/zz/fence", fence("disk-a"))
+	b.refused(api.NotFound, "POST", "/v1/nodes/zz/fence", fence("disk-a"))
 	b.ok(200, nil, "POST", "/v1/nodes/a/fence", fence("disk-a"))
 	if n := b.node("a"); !n.Fenced {
 		t.Errorf("%+v", n)

@@ -195,14 +195,14 @@ func (st *stream) run(ctx context.Context) error {
 			_ = st.send(api.WatchItem{Type: "error", Index: st.watcher.Index(), Error: ended}) // it ends anyway
 			return err
 		case err == nil:
-			if err := st.send(view.Item(item, st.server.reg.State().Cluster(), nowMS())); err != nil {
+			if err := st.send(view.Item(item, item.Cluster, nowMS())); err != nil {
 				return err
 			}
 		}
 		if time.Now().Before(beat) {
 			continue
 		}
-		if err := st.send(view.Head("heartbeat", st.watcher.Index(), st.server.reg.State().Cluster())); err != nil {
+		if err := st.send(view.Head("heartbeat", st.watcher.Index(), st.watcher.Cluster())); err != nil {
 			return err
 		}
 		beat = time.Now().Add(heartbeatEvery)

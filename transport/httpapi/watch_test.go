@@ -10,7 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/apitest"
 	"github.com/scope-registry/scope-registry/internal/view"
 )
 
@@ -223,5 +225,44 @@ func TestWatchRefusals(t *testing.T) {
 		if n := s.watchers.Load(); n != MaxWatchers {
 			t.Errorf("%d watchers are counted after a refusal", n)
 		}
+	})
+}
+
+// restoredSince is a registry whose state is that of a restore, while its watchers
+// still stand in what was before.
+type restoredSince struct {
+	*apitest.Memory
+	t *testing.T
+}
+
+func (r restoredSince) State() fsm.State {
+	was := r.Memory.State()
+	st, _, err := was.Restored(fsm.Restoration{Incarnation: was.Cluster().Incarnation + 1, Tag: "later", Index: was.Index() + 1})
+	if err != nil {
+		r.t.Error(err)
+	}
+	return st
+}
+
+// An item is of the history that its watcher follows, whatever the state is by
+// the time it is sent.
+func TestWatchNamesTheHistoryOfItsItems(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		b := newBench(t)
+		b.propose(&fsm.InitCluster{Id: "c1"})
+		b.moving()
+		was := b.reg.State().Cluster()
+		b.h = New(Config{Registry: restoredSince{b.reg, t}, Version: "v0"})
+		w := b.stream(ctx, fmt.Sprintf("?from=%d", b.reg.Index))
+		if beat := w.next(t); beat.Type != "heartbeat" || beat.Incarnation != was.Incarnation || beat.Tag != was.Tag {
+			t.Errorf("%+v, the watcher is in %+v", beat, was)
+		}
+		b.ok(200, nil, "POST", "/v1/moves/m1/abort", "")
+		if item := w.next(t); item.Type != "change" || item.Incarnation != was.Incarnation || item.Tag != was.Tag {
+			t.Errorf("%+v, the watcher is in %+v", item, was)
+		}
+		cancel()
+		w.ended(t)
 	})
 }

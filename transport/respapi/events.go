@@ -135,7 +135,7 @@ func (c *conn) follow(ctx context.Context, watcher *fsm.Watcher) {
 		}
 		var message []byte
 		if err == nil {
-			message, err = c.srv.lines.of(item, c.srv.reg.State())
+			message, err = c.srv.lines.of(item)
 		}
 		if err != nil {
 			c.drop(err)
@@ -165,22 +165,23 @@ func (c *conn) drop(err error) {
 type lines struct{ newest [4]oneLine }
 
 type oneLine struct {
-	mu    sync.Mutex // guards the rest; held while the line is made, so that the others wait for it
-	index uint64
-	text  []byte
+	mu      sync.Mutex // guards the rest; held while the line is made, so that the others wait for it
+	index   uint64
+	cluster fsm.Cluster // the same index is another item after a restore
+	text    []byte
 }
 
 // of is the message of an item. It is shared: read only.
-func (l *lines) of(item fsm.Item, now fsm.State) ([]byte, error) {
+func (l *lines) of(item fsm.Item) ([]byte, error) {
 	slot := &l.newest[item.Index%uint64(len(l.newest))]
 	slot.mu.Lock()
 	defer slot.mu.Unlock()
-	if slot.index == item.Index {
+	if slot.index == item.Index && slot.cluster == item.Cluster {
 		return slot.text, nil
 	}
-	text, err := encode(view.Item(item, now.Cluster(), nowMS()))
+	text, err := encode(view.Item(item, item.Cluster, nowMS()))
 	if err == nil && item.Index > slot.index { // who is far behind does not take the place of the newest
-		slot.index, slot.text = item.Index, text
+		slot.index, slot.cluster, slot.text = item.Index, item.Cluster, text
 	}
 	return text, err
 }
