@@ -22,7 +22,7 @@ type Config struct {
 	Node     scope.NodeID
 	Identity string // of its data dir, random, as old as the data
 	Times    api.Leases
-	Grace    time.Duration // between a flip and the deletion of the old copy
+	Grace    time.Duration // between a flip and the deletion of the old copy; 0 is [DefaultGrace]
 	Stripes  int           // of each count of writes; about the number of cores
 	// RefuseUnknown refuses keys that no scope holds, which are accepted otherwise.
 	RefuseUnknown bool
@@ -144,6 +144,9 @@ func (t *step) decide() {
 // before: its streams are gone. The first Step, of any event, begins to watch.
 func New(cfg Config, now time.Duration, held []Mark) State {
 	cfg.Stripes = max(1, cfg.Stripes)
+	if cfg.Grace == 0 {
+		cfg.Grace = DefaultGrace
+	}
 	// Nothing was looked at yet at this time, so that the watch is due.
 	s := State{cfg: cfg, now: now - 1, watchAt: now, fresh: true}
 	for _, m := range held {

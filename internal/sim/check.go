@@ -146,7 +146,9 @@ func (c *checker) acked(o *op) {
 		}
 		x.from, x.to = min(x.from, o.start), c.w.now
 	}
-	delete(h.loose, o.id)
+	if c.promised(o) { // else it may show up, or not, as one of unknown outcome
+		delete(h.loose, o.id)
+	}
 	if (h.truth == nil || o.exec > h.truth.exec) && o.exec > h.since && c.promised(o) {
 		h.truth = o
 	}

@@ -31,7 +31,7 @@ func sortedOps(ops map[int]*op) []*op {
 }
 
 // keys of all scopes that are ever declared, and of some that are not.
-var keys = []string{"a:1", "a:2", "a:3", "a:x:1", "b:1", "b:2", "b:x:1", "c:1", "c:2", "d:1", "z:1"}
+var keys = []string{"a:1", "a:2", "a:3", "a:x:1", "b:1", "b:2", "b:x:1", "c:1", "c:2", "c:x:1", "d:1", "d:x:1", "z:1"}
 
 // write has a client write something somewhere: mostly at the owner.
 func (w *world) write(key string, at *node, then func(acked bool)) {

@@ -352,7 +352,7 @@ func (n *node) deleteBatch(f agent.Delete) {
 	batch, pause := 2, n.rng.between(fast, slow)
 	if n.w.now < n.w.deletes {
 		n.w.count("fault: deleting takes long")
-		batch, pause = 1, n.rng.between(2*time.Second, 6*time.Second)
+		batch, pause = 1, n.rng.between(3*time.Second, 8*time.Second)
 	}
 	n.after(n.rng.between(fast, 2*slow), func() {
 		keys := n.disk.store.data.under(f.Prefix)

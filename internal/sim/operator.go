@@ -86,8 +86,10 @@ func (w *world) assist(id string) {
 	}
 	from, to := w.nodeNamed(m.From), w.nodeNamed(m.To)
 	v := from.st.View()
-	s, declared := v.Scopes().Get(m.Prefix)
-	closed := declared && v.Closed(s) && s.Epoch == m.Epoch && from.st.Ready() && from.adm.Drained(m.Prefix)
+	// Closed for this move: it may have closed for an earlier one, and be about to
+	// hear that that was aborted.
+	seen, sees := v.Move(id)
+	closed := sees && seen.Phase == migration.Quiescing && from.st.Ready() && from.adm.Drained(m.Prefix)
 	// A target that does not know of the scope may take its keys as those of none.
 	_, knows := to.st.View().Move(id)
 	if m.Phase != migration.Quiescing || !from.alive || !to.alive || !to.st.Ready() || !closed || !knows {

@@ -251,7 +251,7 @@ var directed = []schedule{
 		s := begin(r)
 		p := r.below(4)
 		s.then(2*sec, action{kind: pick(r, "cut owner", "pause owner", "stale owner"), a: p, d: r.between(8*sec, 25*sec)})
-		return s.then(r.between(200*ms, 2*sec), action{kind: "redeclare", a: p, b: r.below(4), d: time.Duration(r.below(4)), flag: r.oneIn(3)}).
+		return s.then(r.between(200*ms, 2*sec), action{kind: "redeclare", a: p, b: r.below(4), d: pick[time.Duration](r, 0, 1, 1, 2), flag: r.oneIn(3)}).
 			then(4*sec, action{kind: "redeclare", a: r.below(4), b: r.below(4), d: time.Duration(r.below(4)), flag: r.oneIn(3)}).plan
 	}},
 	{"a leader that comes back", func(r *rng) []action { // it renews nobody and expires nobody
@@ -283,7 +283,7 @@ var directed = []schedule{
 		s := begin(r)
 		s.then(sec, action{kind: "slow deletes", d: 40 * sec})
 		s.then(sec, action{kind: "move", a: 1, b: r.below(4), flag: true})
-		return s.then(r.between(500*ms, 1500*ms), action{kind: "force back", a: 1}).
+		return s.then(r.between(300*ms, 900*ms), action{kind: "force back", a: 1}).
 			then(6*sec, action{kind: pick(r, "nothing", "cut source", "stale source"), a: 1, d: r.between(6*sec, 12*sec)}).plan
 	}},
 	{"the fallback owes a cleanup", func(r *rng) []action { // and takes over while it deletes
