@@ -1,6 +1,6 @@
 package sim
 
-// MustHappen are the faults, transitions and refusals that a run of many seeds
+// mustHappen are the faults, transitions and refusals that a run of many seeds
 // has to bring about, each at least once. One that never happened is one that
 // nothing was learnt of.
 var mustHappen = []string{

@@ -26,7 +26,7 @@ func main() {
 	flag.Parse()
 	form := "%-68s seed %4s, %-5s in %q: %s\n"
 	if *markdown {
-		form = "| %s | %s | %s in “%s” |%.0s\n"
+		form = "| %s | %s | %s | %s |%.0s\n"
 	}
 	if err := run(os.Stdout, form, *seeds, *only); err != nil {
 		fmt.Fprintln(os.Stderr, err)
