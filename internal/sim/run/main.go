@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -120,9 +121,12 @@ func sayQuietly(out io.Writer, t *total) int {
 }
 
 func say(out io.Writer, t *total, took time.Duration) int {
-	names := make([]string, 0, len(t.counts))
-	for what := range t.counts {
+	names, aborted := make([]string, 0, len(t.counts)), 0
+	for what, n := range t.counts {
 		names = append(names, what)
+		if strings.HasPrefix(what, "move aborted: ") {
+			aborted += n
+		}
 	}
 	slices.Sort(names)
 	for _, what := range names {
@@ -130,7 +134,7 @@ func say(out io.Writer, t *total, took time.Duration) int {
 	}
 	fmt.Fprintf(out, "%d seeds in %.1f s, %.0f a second; %d steps, %d a seed\n", t.seeds, took.Seconds(), float64(t.seeds)/took.Seconds(), t.events, t.events/max(1, t.seeds))
 	fmt.Fprintf(out, "moves: %d done by agents, %d assisted, %d forced, %d aborted; %d takeovers; %d sessions expired; %d writes acknowledged\n",
-		t.counts["move done: agent"], t.counts["move done: assisted"], t.counts["move done: forced"], t.counts["Abort applied"]+t.counts["move aborted: session"],
+		t.counts["move done: agent"], t.counts["move done: assisted"], t.counts["move done: forced"], aborted,
 		t.counts["takeover"], t.counts["session expired"], t.counts["write acknowledged"])
 	if t.failed != nil {
 		return trace(out, t.failed.Seed)
