@@ -90,6 +90,10 @@ func (w *world) assist(id string) {
 	// hear that that was aborted.
 	seen, sees := v.Move(id)
 	closed := sees && seen.Phase == migration.Quiescing && from.st.Ready() && from.adm.Drained(m.Prefix)
+	// And its store holds the scope: the slice of a move just before may not be in it yet.
+	for _, mark := range from.disk.held() {
+		closed = closed && (mark.Promoted || !mark.Prefix.Overlaps(m.Prefix))
+	}
 	// A target that does not know of the scope may take its keys as those of none.
 	_, knows := to.st.View().Move(id)
 	if m.Phase != migration.Quiescing || !from.alive || !to.alive || !to.st.Ready() || !closed || !knows {
