@@ -57,8 +57,16 @@ func drawCommand(t *rapid.T, s State) Command {
 		return &Force{Id: move, Prefix: prefix, To: other, ExpectedEpoch: epoch, AcceptLoss: true, SourceFenced: fenced(t, node),
 			SourceFencedIdentity: identityOf(t, s, node)}
 	case 9, 10:
-		for c := range s.CleanupsOver(scope.Prefix(prefix)) {
-			return &Cleaned{Node: string(c.Node), Prefix: c.Prefix.Bytes(), Epoch: c.Epoch, Reason: "off", Session: said(t, s, c.Node)}
+		over := scope.Prefix(prefix)
+		if evenly(t) < 5 {
+			over = "" // any: most prefixes have none
+		}
+		for c := range s.CleanupsOver(over) {
+			by := said(t, s, c.Node)
+			if rapid.Bool().Draw(t, "an admin's word") {
+				by = ""
+			}
+			return &Cleaned{Node: string(c.Node), Prefix: c.Prefix.Bytes(), Epoch: c.Epoch, Reason: "off", Session: by}
 		}
 		return &Cleaned{Node: node, Prefix: prefix, Reason: "off"}
 	}
