@@ -30,12 +30,6 @@ func DefaultLeases() Leases {
 	return Leases{Renew: 2 * time.Second, Lease: 8 * time.Second, Deadline: 10 * time.Second, Late: time.Second}
 }
 
-// Scaled returns the times multiplied by num/den, for tests that have no time.
-func (l Leases) Scaled(num, den int64) Leases {
-	scale := func(d time.Duration) time.Duration { return time.Duration(int64(d) * num / den) }
-	return Leases{scale(l.Renew), scale(l.Lease), scale(l.Deadline), scale(l.Late)}
-}
-
 // Check refuses times under which a node could write after the leader gave its
 // scopes away, or that leave no room for a lost renewal.
 func (l Leases) Check() error {
