@@ -34,6 +34,10 @@ func (a *Admission) Publish(r *Rules) { a.rules.Store(r) }
 // Rules are those in force.
 func (a *Admission) Rules() *Rules { return a.rules.Load() }
 
+// Clock reads the node's CLOCK_BOOTTIME. It is read only where a lease is needed:
+// that costs as much as all the rest.
+type Clock func() time.Duration
+
 // Ticket is one admitted write, or several of one scope.
 type Ticket struct {
 	rules   *Rules
@@ -52,14 +56,13 @@ func (t *Ticket) Token() Token { return t.token }
 func (t *Ticket) Leased() bool { return t.leased }
 
 // Enter admits a write of key and counts it, or says why not: MISDIRECTED with
-// the owner, QUIESCED with where the scope goes, or LEASE_LOST. now is the node's
-// CLOCK_BOOTTIME. Stripe may be any number; goroutines that use different ones do
-// not share a counter. After Enter the write is executed, then comes
+// the owner, QUIESCED with where the scope goes, or LEASE_LOST. Stripe may be any
+// number; goroutines that use different ones do not share a counter. After Enter the write is executed, then comes
 // [Admission.Check], then [Admission.Leave].
-func (a *Admission) Enter(key []byte, now time.Duration, stripe uint32) (Ticket, error) {
+func (a *Admission) Enter(key []byte, clock Clock, stripe uint32) (Ticket, error) {
 	for {
 		r := a.rules.Load()
-		p, g, err := r.judge(key, now)
+		p, g, err := r.judge(key, clock)
 		if err != nil {
 			return Ticket{}, err
 		}
@@ -90,22 +93,22 @@ func (a *Admission) latched(r *Rules, key []byte) error {
 	if d == nil || !d.Matches(key) {
 		return nil
 	}
-	return &api.Error{Code: api.Quiesced, Owner: string(r.node), Detail: fmt.Sprintf(
+	return &api.Error{Code: api.Quiesced, Owner: string(r.node), Addr: r.view.Addr(r.node), RetryMS: retryMS, Detail: fmt.Sprintf(
 		"node %q is still deleting an old copy of %q; try again", r.node, *d)}
 }
 
 // EnterKeys admits one write of several keys, which must all be in one scope, or
 // in none: CROSS_SCOPE otherwise.
-func (a *Admission) EnterKeys(keys [][]byte, now time.Duration, stripe uint32) (Ticket, error) {
+func (a *Admission) EnterKeys(keys [][]byte, clock Clock, stripe uint32) (Ticket, error) {
 	if len(keys) == 0 {
 		return Ticket{}, &api.Error{Code: api.Invalid, Detail: "a write of no keys; name at least one"}
 	}
-	t, err := a.Enter(keys[0], now, stripe)
+	t, err := a.Enter(keys[0], clock, stripe)
 	if err != nil {
 		return Ticket{}, err
 	}
 	for _, key := range keys[1:] {
-		_, g, refusal := t.rules.judge(key, now)
+		_, g, refusal := t.rules.judge(key, clock)
 		if refusal == nil && g == t.gate {
 			// What is being deleted may be narrower than the scope.
 			if err := a.latched(t.rules, key); err != nil {
@@ -124,10 +127,10 @@ func (a *Admission) EnterKeys(keys [][]byte, now time.Duration, stripe uint32) (
 // Check says whether the write may be acknowledged: its scope is of the same
 // tenure, the session is the one it was admitted under, and the lease holds. If
 // not, the answer to the client is OUTCOME_UNKNOWN: the write has executed, and
-// may be lost. now is read after the store has answered.
-func (a *Admission) Check(t *Ticket, key []byte, now time.Duration) error {
+// may be lost. It is called after the store has answered.
+func (a *Admission) Check(t *Ticket, key []byte, clock Clock) error {
 	r := a.rules.Load()
-	if r == t.rules && (!t.leased || now < r.until) || r != t.rules && r.still(t, key, now) {
+	if r == t.rules && (!t.leased || clock() < r.until) || r != t.rules && r.still(t, key, clock) {
 		return nil
 	}
 	return &api.Error{Code: api.OutcomeUnknown, Epoch: t.token.Epoch, Detail: fmt.Sprintf(
@@ -136,9 +139,9 @@ func (a *Admission) Check(t *Ticket, key []byte, now time.Duration) error {
 
 // CheckKeys is Check for a write of several keys: of those that no scope held,
 // any may belong to another node by now.
-func (a *Admission) CheckKeys(t *Ticket, keys [][]byte, now time.Duration) error {
+func (a *Admission) CheckKeys(t *Ticket, keys [][]byte, clock Clock) error {
 	for _, key := range keys {
-		if err := a.Check(t, key, now); err != nil {
+		if err := a.Check(t, key, clock); err != nil {
 			return err
 		}
 	}

@@ -41,7 +41,7 @@ func inForce(t testing.TB, own, total int, fallback bool) *Admission {
 		it.Changes = append(it.Changes, api.Change{Op: "put", Scope: sc})
 	}
 	step(Watched{1, it})
-	step(Opened{"s1", 11, inc})
+	step(Opened{Session: "s1", Index: 11, Incarnation: inc})
 	step(Watched{1, api.WatchItem{Type: "change", Index: 11, Incarnation: 1, Tag: "x", Changes: []api.Change{
 		{Op: "put", Node: &api.NodeState{Node: api.Node{ID: "n1"}, Session: &api.Session{ID: "s1", Opened: 11}}}}}})
 	step(Renewed{"s1", 0, 8 * time.Second, 11})
@@ -53,11 +53,11 @@ func inForce(t testing.TB, own, total int, fallback bool) *Admission {
 
 // write is what a guard does around the store's own work.
 func write(a *Admission, key []byte, clock func() time.Duration, stripe uint32) error {
-	t, err := a.Enter(key, clock(), stripe)
+	t, err := a.Enter(key, clock, stripe)
 	if err != nil {
 		return err
 	}
-	err = a.Check(&t, key, clock())
+	err = a.Check(&t, key, clock)
 	a.Leave(&t)
 	return err
 }
@@ -156,19 +156,19 @@ func TestWriteAllocatesNothing(t *testing.T) {
 		for name, one := range map[string]func() error{
 			"one key": func() error { return write(a, key, standing, 3) },
 			"two keys": func() error {
-				ticket, err := a.EnterKeys(keys, time.Second, 3)
+				ticket, err := a.EnterKeys(keys, at(time.Second), 3)
 				if err == nil {
-					err = a.CheckKeys(&ticket, keys, time.Second)
+					err = a.CheckKeys(&ticket, keys, at(time.Second))
 					a.Leave(&ticket)
 				}
 				return err
 			},
 			"no scope": func() error { return write(a, []byte("free"), standing, 3) },
 			"rules that came since": func() error {
-				ticket, err := a.Enter(key, time.Second, 3)
+				ticket, err := a.Enter(key, at(time.Second), 3)
 				ticket.rules = &newer
 				if err == nil {
-					err = a.Check(&ticket, key, time.Second)
+					err = a.Check(&ticket, key, at(time.Second))
 					a.Leave(&ticket)
 				}
 				return err

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/scope-registry/scope-registry/scope"
 )
@@ -36,7 +37,7 @@ func (s *store) fail(form string, args ...any) {
 
 // write executes one write, if it is admitted, and looks at what it must not meet.
 func (s *store) write(key []byte, stripe uint32, beginning uint64) {
-	t, err := s.adm.Enter(key, 0, stripe)
+	t, err := s.adm.Enter(key, at(0), stripe)
 	if err != nil {
 		return
 	}
@@ -53,7 +54,7 @@ func (s *store) write(key []byte, stripe uint32, beginning uint64) {
 		}
 	}
 	over := s.flipped.Load()
-	if s.adm.Check(&t, key, 0) == nil && epoch < over && epoch >= beginning {
+	if s.adm.Check(&t, key, at(0)) == nil && epoch < over && epoch >= beginning {
 		s.fail("a write of epoch %d is acknowledged, though %d had begun", epoch, over)
 	}
 	s.inside[epoch].Add(-1)
@@ -198,3 +199,6 @@ func TestUnknownWritesMeetADeclare(t *testing.T) {
 		item("-scope free: | -scope other%d:", round)
 	})
 }
+
+// at is a clock that stands still.
+func at(now time.Duration) Clock { return func() time.Duration { return now } }

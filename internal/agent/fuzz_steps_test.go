@@ -116,7 +116,7 @@ func (w *walker) line(line string) {
 		}
 	}
 	for _, m := range w.state.marks {
-		if ticket, err := w.adm.Enter([]byte("a:k"), w.now, 0); err == nil {
+		if ticket, err := w.adm.Enter([]byte("a:k"), at(w.now), 0); err == nil {
 			w.adm.Leave(&ticket)
 			if !m.Promoted && ticket.Token().Epoch != 0 {
 				w.t.Fatalf("a write is admitted while the slice of %s waits for its promotion", m.Move)

@@ -49,10 +49,10 @@ func FuzzWatch(f *testing.F) {
 			}
 			now := time.Duration(i) * 2 * time.Second
 			step(now, Watched{s.stream, it})
-			step(now, Opened{"s1", 11, s.View().Incarnation()})
+			step(now, Opened{Session: "s1", Index: 11, Incarnation: s.View().Incarnation()})
 			for _, key := range []string{"", "a:k", "b"} {
-				if ticket, err := a.Enter([]byte(key), now, uint32(i)); err == nil {
-					_ = a.Check(&ticket, []byte(key), now)
+				if ticket, err := a.Enter([]byte(key), at(now), uint32(i)); err == nil {
+					_ = a.Check(&ticket, []byte(key), at(now))
 					a.Leave(&ticket)
 				}
 			}
@@ -77,7 +77,7 @@ func FuzzView(f *testing.F) {
 			if raw[0]&64 != 0 {
 				continue // more of the same index
 			}
-			next, _, err := v.with(index, item)
+			next, _, err := v.With(index, item)
 			item, index = nil, index+1
 			if err == nil {
 				checkView(t, v, next)

@@ -33,6 +33,10 @@ type Rules struct {
 	retired uint64
 }
 
+// retryMS is what a client waits that met a closed scope: a move of a small one
+// takes about as long.
+const retryMS = 20
+
 // place is a scope that the node owns.
 type place struct {
 	scope      *scope.Scope
@@ -49,7 +53,7 @@ func (r *Rules) View() View { return r.view }
 
 // judge says whether a write of key may be admitted now, and where it counts.
 // The place is nil if no scope holds the key.
-func (r *Rules) judge(key []byte, now time.Duration) (*place, *gate, *api.Error) {
+func (r *Rules) judge(key []byte, clock Clock) (*place, *gate, *api.Error) {
 	p, owned := r.places.Match(key)
 	if !owned {
 		return r.judgeForeign(key)
@@ -59,7 +63,7 @@ func (r *Rules) judge(key []byte, now time.Duration) (*place, *gate, *api.Error)
 		return nil, nil, r.quiesced(p)
 	case r.session == "" || r.closing:
 		return nil, nil, r.noSession()
-	case p.needsLease && now >= r.until:
+	case p.needsLease && clock() >= r.until:
 		return nil, nil, &api.Error{Code: api.LeaseLost, Owner: string(r.node), Epoch: p.scope.Epoch, Detail: fmt.Sprintf(
 			"scope %q needs a lease and that of node %q has ended; it takes no writes until the lease is renewed, or the scope has gone to %q", p.scope.Prefix, r.node, p.scope.Fallback)}
 	}
@@ -73,7 +77,8 @@ func (r *Rules) judgeForeign(key []byte) (*place, *gate, *api.Error) {
 	case declared && r.view.Closed(s):
 		return nil, nil, r.quiesced(&place{scope: s})
 	case declared:
-		return nil, nil, &api.Error{Code: api.Misdirected, Owner: string(s.Owner), Epoch: s.Epoch, Detail: "writer is " + r.view.Addr(s.Owner)}
+		addr := r.view.Addr(s.Owner)
+		return nil, nil, &api.Error{Code: api.Misdirected, Owner: string(s.Owner), Addr: addr, Epoch: s.Epoch, Detail: "writer is " + addr}
 	case r.session == "" || r.closing:
 		return nil, nil, r.noSession()
 	case r.refuseUnknown:
@@ -87,8 +92,8 @@ func (r *Rules) quiesced(p *place) *api.Error {
 	if to == "" {
 		to = p.scope.Owner
 	}
-	err := &api.Error{Code: api.Quiesced, Owner: string(to), Epoch: p.scope.Epoch, Detail: "migrating to " + r.view.Addr(to)}
-	return err
+	addr := r.view.Addr(to)
+	return &api.Error{Code: api.Quiesced, Owner: string(to), Addr: addr, Epoch: p.scope.Epoch, RetryMS: retryMS, Detail: "migrating to " + addr}
 }
 
 func (r *Rules) noSession() *api.Error {
@@ -109,7 +114,7 @@ func (r *Rules) token(key []byte) Token {
 }
 
 // still says whether what was admitted under t may be acknowledged now.
-func (r *Rules) still(t *Ticket, key []byte, now time.Duration) bool {
+func (r *Rules) still(t *Ticket, key []byte, clock Clock) bool {
 	if r.session == "" || r.session != t.session || r.token(key) != t.token {
 		return false
 	}
@@ -117,7 +122,7 @@ func (r *Rules) still(t *Ticket, key []byte, now time.Duration) bool {
 		return false // "no scope" is no tenure: it comes back after one
 	}
 	p, owned := r.places.Match(key)
-	return !owned || !p.needsLease || now < r.until
+	return !owned || !p.needsLease || clock() < r.until
 }
 
 // deletable says whether a copy may be deleted now: its cleanup is pending, and

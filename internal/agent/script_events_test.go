@@ -167,7 +167,7 @@ func (s *script) ask(a words) {
 		s.enter(name, rawKeys(a.pos(1)))
 	case "check":
 		t := s.ticket(name)
-		s.answer(s.adm.CheckKeys(&t, rawKeys(a.pos(1)), s.now))
+		s.answer(s.adm.CheckKeys(&t, rawKeys(a.pos(1)), at(s.now)))
 	case "leave":
 		t := s.ticket(name)
 		s.adm.Leave(&t)
@@ -207,9 +207,9 @@ func (s *script) enter(name string, raw [][]byte) {
 	var t Ticket
 	var err error
 	if len(raw) == 1 {
-		t, err = s.adm.Enter(raw[0], s.now, 0)
+		t, err = s.adm.Enter(raw[0], at(s.now), 0)
 	} else {
-		t, err = s.adm.EnterKeys(raw, s.now, 0)
+		t, err = s.adm.EnterKeys(raw, at(s.now), 0)
 	}
 	if err != nil {
 		s.answer(err)

@@ -24,6 +24,9 @@ type Opened struct {
 	Session     string
 	Index       uint64      // of the opening
 	Incarnation Incarnation // that was asked for
+	// Renew and Lease are the times that the cluster counts by; zero keeps those
+	// of the [Config].
+	Renew, Lease time.Duration
 }
 
 // OpenFailed says that a session was definitely not opened.
@@ -148,7 +151,7 @@ func (t *step) meet(other Incarnation) {
 }
 
 func (t *step) takeChanges(item api.WatchItem) {
-	v, touched, err := t.view.with(item.Index, item.Changes)
+	v, touched, err := t.view.With(item.Index, item.Changes)
 	if err != nil {
 		t.rewatch(true)
 		return
@@ -163,7 +166,7 @@ func (t *step) takeSnapshot(item api.WatchItem) {
 		v = *t.partial
 	}
 	began := t.partial == nil || v.index == item.Index
-	v, err := v.loaded(item.Index, item.Changes)
+	v, err := v.Loaded(item.Index, item.Changes)
 	switch {
 	case err != nil || !began || v.incarnation.Number == 0: // the record of the cluster comes first
 		t.rewatch(true)
@@ -301,6 +304,9 @@ func (t *step) opened(e Opened) {
 	}
 	t.session = session{id: e.Session, opened: e.Index, incarnation: e.Incarnation}
 	t.lease = lease{renewAt: t.now}
+	if e.Renew > 0 && e.Lease > 0 {
+		t.cfg.Times.Renew, t.cfg.Times.Lease = e.Renew, e.Lease
+	}
 	t.mustReach(e.Index)
 }
 

@@ -140,23 +140,24 @@ func cleanupKey(node scope.NodeID, p scope.Prefix) scope.Prefix {
 // the cluster does since a restore.
 func (v View) Closed(s *scope.Scope) bool { return s.Quiesced != "" || v.hold && !s.Released }
 
-// loaded returns the view with some of the records of a snapshot. Those of moves
+// Loaded returns the view with some of the records of a snapshot, the first of
+// which is that of the cluster, loaded into the zero View. Those of moves
 // that have ended are counted already in that of the cluster.
-func (v View) loaded(index uint64, changes []api.Change) (View, error) {
+func (v View) Loaded(index uint64, changes []api.Change) (View, error) {
 	ended := v.ended
 	for _, c := range changes {
 		if c.Cluster != nil {
 			ended = c.Cluster.Ended
 		}
 	}
-	v, _, err := v.with(index, changes)
+	v, _, err := v.With(index, changes)
 	v.ended = ended
 	return v, err
 }
 
-// with returns the view in which the changes of one index have happened, and the
+// With returns the view in which the changes of one index have happened, and the
 // scopes that they are about.
-func (v View) with(index uint64, changes []api.Change) (next View, touched []scope.Prefix, err error) {
+func (v View) With(index uint64, changes []api.Change) (next View, touched []scope.Prefix, err error) {
 	v.index = index
 	for _, c := range changes {
 		switch {

@@ -152,6 +152,8 @@ type Error struct {
 	Code          Code     `json:"code"`
 	Detail        string   `json:"detail"`
 	Owner         string   `json:"owner,omitempty"`
+	Addr          string   `json:"addr,omitempty"`     // host:port to turn to: of the owner, or of where the scope goes
+	RetryMS       int64    `json:"retry_ms,omitempty"` // when to try again, at the earliest; 0 is no hint
 	Epoch         uint64   `json:"epoch,omitempty"`
 	Move          string   `json:"move,omitempty"`
 	ConflictsWith string   `json:"conflicts_with,omitempty"` // text form of bytes

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/boottime"
 )
 
 const (
@@ -82,7 +83,7 @@ type Config struct {
 	// must return soon and must not call Close itself.
 	OnFatal func(error)
 
-	// clock is what leases and moves are counted by; nil is bootTime. In a test it is one of virtual time.
+	// clock is what leases and moves are counted by; nil is boottime.Now. In a test it is one of virtual time.
 	clock func() time.Duration
 }
 
@@ -140,7 +141,7 @@ func (cfg Config) complete() (Config, error) {
 		return cfg, err
 	}
 	if cfg.clock == nil {
-		cfg.clock = bootTime
+		cfg.clock = boottime.Now
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()

@@ -202,11 +202,3 @@ func TestLeaseCallsThatAreRefused(t *testing.T) {
 		wantCode(t, err, api.Unavailable)
 	})
 }
-
-// The default clock is one that goes on, from an origin that stays.
-func TestBootTime(t *testing.T) {
-	first := bootTime()
-	if second := bootTime(); first <= 0 || second < first {
-		t.Errorf("%v, then %v", first, second)
-	}
-}

@@ -62,7 +62,7 @@ func (w *world) clientLoop(every time.Duration) {
 }
 
 func (n *node) admit(o *op, then func(bool)) {
-	t, err := n.adm.Enter([]byte(o.key), n.clock(), 0)
+	t, err := n.adm.Enter([]byte(o.key), n.clock, 0)
 	if err != nil {
 		n.w.count("write refused " + string(api.CodeOf(err)))
 		n.refusal = err.Error()
@@ -96,7 +96,7 @@ func (n *node) execute(o *op, then func(bool)) {
 	}
 	n.after(d, func() {
 		n.disk.store.sync()
-		err := n.adm.Check(&o.ticket, []byte(o.key), n.clock())
+		err := n.adm.Check(&o.ticket, []byte(o.key), n.clock)
 		if err == nil {
 			n.w.count("write acknowledged")
 			n.w.check.acked(o)

@@ -45,7 +45,7 @@ var arrows = map[string]arrow{
 	"internal/scopefile": {may: []string{"internal/api", "scope"}},
 	// It owns the peer port too: which of the two ways of life the port serves,
 	// calls only or raft as well, is decided by the bootstrap.
-	"internal/registry": {may: []string{"fsm", "snapshot", "internal/api", "internal/pb", "scope", "migration", "transport", "transport/peer"}},
+	"internal/registry": {may: []string{"fsm", "snapshot", "internal/api", "internal/boottime", "internal/pb", "scope", "migration", "transport", "transport/peer"}},
 	// The rule for addresses that every listener shares.
 	"transport": {may: []string{"internal/api"}},
 	"transport/peer": {may: []string{"transport", "internal/api"},
@@ -57,8 +57,10 @@ var arrows = map[string]arrow{
 	"transport/resp": {external: []string{}},
 	"transport/respapi": {may: []string{"transport", "transport/resp", "internal/api", "internal/view", "fsm", "scope", "migration"},
 		tests: []string{"internal/apitest", "internal/registry"}},
-	"client": {may: []string{"internal/api", "scope", "internal/agent"},
-		tests: []string{"fsm", "migration", "internal/registry", "transport/httpapi"}},
+	// The clock that leases are counted by.
+	"internal/boottime": {external: []string{"golang.org/x/sys"}},
+	"client": {may: []string{"internal/api", "internal/boottime", "scope", "migration", "internal/agent"},
+		tests: []string{"fsm", "internal/registry", "transport/httpapi"}},
 	"internal/gate": {may: []string{"client", "transport/resp"}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},

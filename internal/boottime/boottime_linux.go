@@ -1,4 +1,4 @@
-package registry
+package boottime
 
 import (
 	"fmt"
@@ -7,9 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bootTime is the time since the machine started, the time that it slept included. Leases are counted by it: Go's own
-// monotonic clock stands still while a machine sleeps, so that a leader which slept would take itself to be in time.
-func bootTime() time.Duration {
+// Now is the time since the machine started, the time that it slept included.
+func Now() time.Duration {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 		// Every Linux since 2.6.39 has it. Another clock instead would have another origin, and end leases early.

@@ -1,0 +1,96 @@
+package client
+
+import (
+	"context"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/scope"
+)
+
+// Slice is what moves: the records of a scope, for one move.
+type Slice struct {
+	Move   string // id
+	Prefix scope.Prefix
+}
+
+// Record is one key with its value. What a value is only the store knows; a store
+// with several kinds of values puts the kind into it.
+type Record struct {
+	Key, Value []byte
+	// Expires is when the record expires, in milliseconds since 1970; 0 is never.
+	Expires int64
+	// Deleted: the key, which an earlier batch of the same slice brought, is not in
+	// the slice any more. Only [Store.Stage] meets it.
+	Deleted bool
+}
+
+// Manifest sums up the records of a slice, in no order.
+type Manifest = api.Manifest
+
+// Store is what a store does when a scope moves to or from its node. Every method
+// may be called while the store is in use, of one move by one goroutine at a time,
+// and must stop soon when its context ends. An error of Ship, Stage or Verify has
+// the move aborted, with the error as the reason; the others are tried again.
+type Store interface {
+	// Ship hands every record under s.Prefix to send, in any order, each once. It
+	// runs at the source: once while the scope is still written, if the move copies
+	// beforehand, and then, or only, when it is closed and no write is under way. An
+	// error of send ends it and is returned as it is. Records may be changed after
+	// send has returned.
+	Ship(ctx context.Context, s Slice, send func(Record) error) error
+
+	// Stage puts records aside for the move, in place of what it has of the same
+	// keys, and drops the keys of those that are Deleted. It runs at the target. What
+	// is staged is not served, and need not be durable yet.
+	Stage(ctx context.Context, s Slice, batch []Record) error
+
+	// Verify makes what is staged for the move durable, and then reads each staged
+	// record, as a Promote would, and hands it to each. From it the manifest is
+	// computed that must equal the source's.
+	Verify(ctx context.Context, s Slice, each func(Record) error) error
+
+	// Promote replaces all that the store holds under s.Prefix by what is staged, and
+	// is durable when it returns. Nothing under the prefix is written meanwhile. It
+	// keeps the staged records: a process that dies before this is noted does it
+	// again. It must not be served half done, but may be done in steps.
+	Promote(ctx context.Context, s Slice) error
+
+	// Discard deletes what is staged for a move, if anything is.
+	Discard(ctx context.Context, move string) error
+
+	// Staged names the moves for which anything is staged, from earlier processes
+	// too. It is asked when a session starts.
+	Staged(ctx context.Context) ([]string, error)
+
+	// Clean deletes some hundred records under p at most, durably, and says whether
+	// any is left. It runs at the old owner of a scope, after the grace time. Between
+	// two calls the scope may have come back, and then there is no other call.
+	Clean(ctx context.Context, p scope.Prefix) (more bool, err error)
+}
+
+// Sizer is what a [Store] may have besides, to tell how far a move is: how many
+// records and bytes are under a prefix, about.
+type Sizer interface {
+	Size(ctx context.Context, p scope.Prefix) (records, bytes uint64, err error)
+}
+
+// Batch is some records of a slice on their way from the source of a move to its
+// target. The first of a stream, number 0, replaces what earlier streams of the
+// move brought.
+type Batch struct {
+	Slice
+	Stream  string // random: a source that begins anew draws another one
+	Number  uint64 // in the stream, from 0
+	Records []Record
+	Last    bool     // the slice is complete
+	Sum     Manifest // of the whole slice; with Last
+}
+
+// Peer is a node as the registry knows it.
+type Peer struct{ Node, Addr string }
+
+// Send carries a batch to another node, which gives it to [Session.Receive], and
+// returns what that returned: an [*Error] with its code, or one with code
+// UNAVAILABLE or OUTCOME_UNKNOWN if it did not get there or no answer came back. A
+// batch may be sent twice.
+type Send func(ctx context.Context, to Peer, b *Batch) error
