@@ -13,6 +13,7 @@ import (
 	"strconv"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/process"
 )
 
 // maxReply bounds the body of a reply in bytes: a full page of scopes is smaller.
@@ -143,7 +144,7 @@ func (c *Cluster) Wait(ctx context.Context, what string, ready func(context.Cont
 		if err := c.Crashed(); err != nil {
 			return fmt.Errorf("waiting for %s: %w", what, err)
 		}
-		if Pause(ctx, pollEvery) != nil {
+		if process.Sleep(ctx, pollEvery) != nil {
 			return fmt.Errorf("waiting for %s: %w: last answer: %w", what, ctx.Err(), last)
 		}
 	}

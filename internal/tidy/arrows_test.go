@@ -64,6 +64,10 @@ var arrows = map[string]arrow{
 	"internal/gate": {may: []string{"client", "transport/resp"}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},
+	"internal/sim/planted": {may: []string{"internal/overlay", "internal/process"}},
+	// Programs of this repository, built with and without changes, as processes.
+	"internal/overlay": {external: []string{}},
+	"internal/process": {may: []string{"internal/overlay"}, external: []string{}},
 	// Chaos runs: what happened is recorded in history, which the checkers judge
 	// without knowing how it came about.
 	"internal/chaos": {may: []string{"client", "internal/api", "internal/chaos/check", "internal/chaos/fault", "internal/chaos/history",
@@ -79,7 +83,7 @@ var arrows = map[string]arrow{
 	"internal/chaos/report": {may: []string{"internal/api", "internal/chaos/check", "internal/chaos/fault", "internal/chaos/history"}},
 	"internal/demo":         {may: []string{"client", "internal/api", "internal/crash"}},
 	// Real server processes: started, killed, looked at.
-	"internal/crash": {may: []string{"client", "internal/api"},
+	"internal/crash": {may: []string{"client", "internal/api", "internal/process"},
 		tests: []string{"transport/resp"}},
 	// What the tests of several adapters share: a registry that answers from memory.
 	"internal/apitest":   {may: []string{"internal/api", "scope", "migration", "fsm"}},
