@@ -145,6 +145,9 @@ func (c *Cluster) do(id string, what func(*process.Program) error) error {
 	return what(s.Program)
 }
 
+// Program is the server, to be started and ended.
+func (c *Cluster) Program(id string) *process.Program { return c.servers[id].Program }
+
 // Crashed is an error when a server has ended that nobody ended.
 func (c *Cluster) Crashed() error {
 	for _, id := range c.ids {

@@ -85,6 +85,12 @@ var arrows = map[string]arrow{
 	// Real server processes: started, killed, looked at.
 	"internal/crash": {may: []string{"client", "internal/api", "internal/process"},
 		tests: []string{"transport/resp"}},
+	// What clients were told, judged without knowing how it came about; the whole
+	// system as processes; and the program that kills them.
+	"internal/crash/writes": {external: []string{}},
+	"internal/crash/rig": {may: []string{"client", "internal/api", "internal/crash", "internal/crash/writes", "internal/overlay", "internal/process"},
+		external: []string{}},
+	"internal/crash/matrix": {may: []string{"internal/crash/rig", "internal/crash/writes", "internal/overlay"}, external: []string{}},
 	// What the tests of several adapters share: a registry that answers from memory.
 	"internal/apitest":   {may: []string{"internal/api", "scope", "migration", "fsm"}},
 	"internal/tidy":      {external: []string{}},
