@@ -2,48 +2,48 @@ package process
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net"
+	"os"
+	"sync/atomic"
 )
 
 // Ports that are given out: below those that the kernel takes for connections of
 // its own choice, one of which would keep a program that was killed from
 // listening again.
 const (
-	firstPort, lastPort = 20_000, 32_000
-	// portTries is for how many ports one is asked that is free: most of them are.
-	portTries = 100
+	firstPort, ports = 20_000, 12_000
+	// stride sets processes that run beside each other, whose ids are near, far apart: each gives out ports from a place
+	// of its own on, none twice, since whoever was given one may not listen on it yet, or not just now.
+	stride = 1021
 )
 
-// FreeAddrs returns n addresses on loopback, host:port, that nobody listened on a
-// moment ago. All are held until the last is known, so that they differ.
+// given counts the ports that this process has tried.
+var given atomic.Int64
+
+// FreeAddrs returns n addresses on loopback, host:port, on which nobody listened a
+// moment ago, and which no other call of this process has returned.
 func FreeAddrs(n int) ([]string, error) {
 	var out []string
-	var held []net.Listener
-	defer func() {
-		for _, l := range held {
-			_ = l.Close() // never accepted anything
-		}
-	}()
 	for range n {
-		l, err := listen()
+		addr, err := freeAddr()
 		if err != nil {
 			return nil, err
 		}
-		held = append(held, l)
-		out = append(out, l.Addr().String())
+		out = append(out, addr)
 	}
 	return out, nil
 }
 
-func listen() (net.Listener, error) {
+func freeAddr() (string, error) {
+	const tries = 1000 // most ports are free
 	var last error
-	for range portTries {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(lastPort-firstPort)))
+	for range tries {
+		port := firstPort + (int64(os.Getpid())*stride+given.Add(1))%ports
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
-			return l, nil
+			return l.Addr().String(), l.Close()
 		}
 		last = err
 	}
-	return nil, fmt.Errorf("no free port on 127.0.0.1 in %d tries: %w", portTries, last)
+	return "", fmt.Errorf("no free port on 127.0.0.1 in %d tries: %w", tries, last)
 }

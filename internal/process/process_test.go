@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -145,23 +146,36 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// TestFreeAddrs: the addresses differ, and are not those that the kernel chooses.
+// TestFreeAddrs: the addresses differ, also those of two calls, and are not those
+// that the kernel chooses. One that somebody listens on is left out.
 func TestFreeAddrs(t *testing.T) {
-	addrs, err := FreeAddrs(20)
+	seen := map[string]bool{}
+	for range 10 {
+		addrs, err := FreeAddrs(2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, addr := range addrs {
+			l, err := net.Listen("tcp", addr)
+			if err != nil || seen[addr] {
+				t.Fatalf("%s: %v, seen %t", addr, err, seen[addr])
+			}
+			seen[addr] = true
+			port := l.Addr().(*net.TCPAddr).Port
+			if port < firstPort || port >= firstPort+ports {
+				t.Errorf("port %d", port)
+			}
+			_ = l.Close()
+		}
+	}
+	next := firstPort + (int64(os.Getpid())*stride+given.Load()+1)%ports
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", next))
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen := map[string]bool{}
-	for _, addr := range addrs {
-		l, err := net.Listen("tcp", addr)
-		if err != nil || seen[addr] {
-			t.Fatalf("%s: %v, seen %t", addr, err, seen[addr])
-		}
-		seen[addr] = true
-		if port := l.Addr().(*net.TCPAddr).Port; port < firstPort || port >= lastPort {
-			t.Errorf("port %d", port)
-		}
-		_ = l.Close()
+	defer func() { _ = l.Close() }()
+	if addrs, err := FreeAddrs(1); err != nil || addrs[0] == l.Addr().String() {
+		t.Errorf("%v, %v, and %s was taken", addrs, err, l.Addr())
 	}
 }
 

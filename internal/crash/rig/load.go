@@ -147,6 +147,7 @@ func (w *writer) turn(e *api.Error) time.Duration {
 		w.at = at
 	} else if e.Code == api.Unavailable {
 		w.at = (w.at + 1) % len(w.nodes)
+		return maxRetry / 4
 	}
 	return min(maxRetry, max(time.Duration(e.RetryMS)*time.Millisecond, time.Millisecond))
 }
