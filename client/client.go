@@ -1,6 +1,3 @@
-// Package client talks to the registry's servers over /v1. It tries the given
-// servers in turn, and never sends a mutation twice unless it surely was not
-// applied or carries the same request id.
 package client
 
 import (

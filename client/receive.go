@@ -333,17 +333,6 @@ func (r *receiver) discard(ctx context.Context, move string) error {
 	return r.store.Discard(ctx, move)
 }
 
-// forget lets go of what is known of a move's stream: its slice is in the store,
-// or was deleted otherwise.
-func (r *receiver) forget(move string) {
-	a, err := r.enter(r.ctx, move, math.MaxInt)
-	if err != nil {
-		return // closed: all is forgotten soon
-	}
-	defer r.leave(move, a)
-	a.forget()
-}
-
 func (a *area) forget() {
 	if a.verify != nil {
 		a.verify.stop()

@@ -61,8 +61,8 @@ type shipment struct {
 	forgotten bool
 
 	stream      *delivery // nil if a new one is to be begun
-	have        *copied // what it has brought; nil if that is not kept
-	keys, bytes uint64  // sent so far, in all streams
+	have        *copied   // what it has brought; nil if that is not kept
+	keys, bytes uint64    // sent so far, in all streams
 	reported    time.Time
 	total       atomic.Pointer[count] // of the slice, about; nil if not known
 }
