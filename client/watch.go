@@ -1,33 +1,23 @@
 package client
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
-	"strconv"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
 )
-
-// maxLine bounds one line of a watch: a snapshot is cut into lines far below it.
-const maxLine = 16 << 20
 
 // Watch is a stream of changes. It is for one goroutine.
 type Watch struct {
 	c      *Client
 	ctx    context.Context
 	cancel context.CancelFunc
-	from   uint64 // complete up to here: what the next stream begins after
-	seen   uint64 // the highest index that was shown, parts of snapshots included
-	era    uint64 // the highest incarnation of the cluster that was met, to which seen belongs; 0 is none
-	first  uint32 // endpoint to ask first
-	reply  *reply
-	lines  *bufio.Reader
+	from   uint64  // complete up to here: what the next stream begins after
+	seen   uint64  // the highest index that was shown, parts of snapshots included
+	era    uint64  // the highest incarnation of the cluster that was met, to which seen belongs; 0 is none
+	first  uint32  // endpoint to ask first
+	stream *stream // nil while there is none
 	pause  time.Duration
 	part   bool // the last item was a snapshot that goes on
 	gap    bool // the next stream begins with a snapshot though the caller has something
@@ -43,11 +33,7 @@ type Watch struct {
 // Close it when done.
 func (c *Client) Watch(ctx context.Context, from uint64) *Watch {
 	ctx, cancel := context.WithCancel(ctx)
-	first := c.watched.Load()
-	if first == 0 {
-		first = c.next.Load()
-	}
-	return &Watch{c: c, ctx: ctx, cancel: cancel, from: from, seen: from, first: first, pause: firstPause}
+	return &Watch{c: c, ctx: ctx, cancel: cancel, from: from, seen: from, first: c.watchNext(), pause: firstPause}
 }
 
 // Close ends the watch.
@@ -99,39 +85,34 @@ func (w *Watch) Next() (api.WatchItem, error) {
 // drop ends the stream. The next one goes to another endpoint, if there is one:
 // this one may be the one that is broken.
 func (w *Watch) drop() {
-	if w.reply == nil {
+	if w.stream == nil {
 		return
 	}
-	w.reply.close()
-	w.reply = nil
-	w.first++
+	w.first = w.stream.at + 1
+	w.stream.close()
+	w.stream = nil
 	w.gap = w.gap || w.part
 	w.part = false
 }
 
 func (w *Watch) read() (api.WatchItem, error) {
-	if w.reply == nil {
-		if err := w.connect(); err != nil {
+	if w.stream == nil {
+		s, err := w.c.openStreamAt(w.ctx, w.first, w.from, silence)
+		if err != nil {
 			return api.WatchItem{}, err
 		}
+		w.stream = s
 	}
-	var item api.WatchItem
-	line, err := w.line()
+	item, err := w.stream.next()
 	if err != nil {
-		return item, &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("the watch broke off: %v", err)}
-	}
-	if err := json.Unmarshal(line, &item); err != nil {
-		return item, &api.Error{Code: api.Internal, Detail: fmt.Sprintf("the watch sent a line that is not its JSON: %v", err)}
-	}
-	if item.Error != nil {
-		return item, item.Error
+		return item, err
 	}
 	if err := w.meet(item); err != nil {
 		return item, err
 	}
 	if item.Index < w.seen {
 		return item, &api.Error{Code: api.Unavailable, Index: item.Index,
-			Detail: fmt.Sprintf("%s is at index %d, and the watch has shown %d already", w.reply.endpoint, item.Index, w.seen)}
+			Detail: fmt.Sprintf("%s is at index %d, and the watch has shown %d already", w.stream.endpoint(), item.Index, w.seen)}
 	}
 	return item, nil
 }
@@ -142,7 +123,7 @@ func (w *Watch) meet(item api.WatchItem) error {
 	was := w.era
 	switch {
 	case item.Incarnation < was:
-		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("%s is in incarnation %d of the cluster, and the watch has met %d", w.reply.endpoint, item.Incarnation, was)}
+		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("%s is in incarnation %d of the cluster, and the watch has met %d", w.stream.endpoint(), item.Incarnation, was)}
 	case item.Incarnation > was:
 		w.era = item.Incarnation
 	}
@@ -151,50 +132,8 @@ func (w *Watch) meet(item api.WatchItem) error {
 	}
 	w.seen = 0
 	if item.Type != "snapshot" {
-		return &api.Error{Code: api.Compacted, Detail: fmt.Sprintf("%s is in incarnation %d of the cluster, and what was shown is of %d", w.reply.endpoint, w.era, was)}
+		return &api.Error{Code: api.Compacted, Detail: fmt.Sprintf("%s is in incarnation %d of the cluster, and what was shown is of %d", w.stream.endpoint(), w.era, was)}
 	}
 	w.gap = true // what was shown does not hold any more
 	return nil
-}
-
-func (w *Watch) line() ([]byte, error) {
-	w.reply.alive.Reset(silence)
-	defer w.reply.alive.Stop() // the caller may take its time
-	var all []byte
-	for {
-		part, err := w.lines.ReadSlice('\n')
-		if err == nil && all == nil {
-			return part, nil
-		}
-		all = append(all, part...)
-		switch {
-		case err == nil:
-			return all, nil
-		case !errors.Is(err, bufio.ErrBufferFull):
-			return nil, err
-		case len(all) > maxLine:
-			return nil, fmt.Errorf("a line has more than %d bytes", maxLine)
-		}
-	}
-}
-
-// connect asks one endpoint after the other for a stream. A server that has too
-// many watchers is passed over too.
-func (w *Watch) connect() error {
-	var last error = noEndpoint()
-	q := call{method: http.MethodGet, path: "/v1/watch", query: url.Values{"from": {strconv.FormatUint(w.from, 10)}}}
-	for range w.c.endpoints {
-		r, err := w.c.open(w.ctx, w.c.endpoints[w.first%uint32(len(w.c.endpoints))], q, "", nil, silence)
-		if err == nil {
-			w.reply, w.lines = r, bufio.NewReaderSize(r, 64<<10)
-			w.c.watched.Store(w.first%uint32(len(w.c.endpoints)) + 1)
-			return nil
-		}
-		if !again(err, false) && api.CodeOf(err) != api.Limit {
-			return err
-		}
-		last = err
-		w.first++
-	}
-	return last
 }

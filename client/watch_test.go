@@ -222,9 +222,6 @@ func TestWatchLineLength(t *testing.T) {
 	}
 	over := servers(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat(" ", maxLine+128<<10)) }).client().Watch(t.Context(), 0)
 	defer over.Close()
-	if err := over.connect(); err != nil {
-		t.Fatal(err)
-	}
 	if _, err := over.read(); !is(err, api.Unavailable) || !strings.Contains(err.Error(), fmt.Sprint(maxLine)) {
 		t.Errorf("%v", err)
 	}
