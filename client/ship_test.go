@@ -92,7 +92,7 @@ func TestShip(t *testing.T) {
 }
 
 // faultRuns is as many as take some seconds.
-const faultRuns = 150
+const faultRuns = 80
 
 // TestShipUnderFaults: with lost answers, batches that come twice, spoiled or late,
 // restarts of the target, a view that lags, and a scope that is written while it is
@@ -363,6 +363,7 @@ func TestShipEndsWithItsContext(t *testing.T) {
 				work.Wait()
 				source.forget("m1")
 				source.copySlice(ctx) // that the session began late
+				source.shipSlice(ctx)
 				if ctx.Err() == nil {
 					if n >= at {
 						t.Errorf("%d batches, and the move was not ended at %d", n, at)
@@ -375,7 +376,6 @@ func TestShipEndsWithItsContext(t *testing.T) {
 				if got := source.events(); len(got) > told+1 || len(eventsOf[agent.ShipFailed](got)) > 0 {
 					t.Errorf("ended at batch %d, and it told %+v", at, got[told:])
 				}
-				source.forget("m1")
 				if source.memory.Load() != 0 || len(source.moves) != 0 {
 					t.Errorf("%d bytes and %d moves are kept", source.memory.Load(), len(source.moves))
 				}
