@@ -25,7 +25,7 @@ IMAGE  := scope-registry:dev
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-race test-peers sim sim-bugs demo image up down logs chaos lint fmt generate check-generated fuzz bench clean
+.PHONY: help build test test-race test-peers sim sim-bugs crash demo image up down logs chaos lint fmt generate check-generated fuzz bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ sim: ## simulate the protocol over SEEDS seeds: faults, invariants, counts of wh
 
 sim-bugs: ## plant one bug after the other and see that the simulation finds each within 1,000 seeds
 	$(GO) run ./internal/sim/planted
+
+crash: ## kill source, target, leader and command line at every step of a move, and stop a writer (about 8 minutes)
+	$(GO) run ./internal/crash/matrix $(CRASHFLAGS)
 
 demo: build ## three servers: declare, move, kill the leader, lose nothing
 	$(GO) run ./internal/demo -bin $(BINARY)

@@ -41,6 +41,8 @@ type session struct {
 	dir      string
 	programs rig.Programs
 	began    time.Time
+	// maxFailures ends everything.
+	maxFailures int
 
 	mu       sync.Mutex // guards the rest
 	jobs     []job
@@ -55,7 +57,7 @@ type session struct {
 }
 
 func newSession(out io.Writer, o options, dir string, programs rig.Programs) *session {
-	return &session{out: out, o: o, dir: dir, programs: programs, began: time.Now(), results: map[string][]rig.Result{}}
+	return &session{out: out, o: o, dir: dir, programs: programs, began: time.Now(), results: map[string][]rig.Result{}, maxFailures: maxFailures}
 }
 
 // work does all jobs on several rigs at once.
@@ -75,13 +77,13 @@ func (s *session) work(ctx context.Context, jobs []job) {
 func (s *session) left() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.jobs) > 0 && len(s.failures) < maxFailures
+	return len(s.jobs) > 0 && len(s.failures) < s.maxFailures
 }
 
 func (s *session) take() (job, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.jobs) == 0 || len(s.failures) >= maxFailures {
+	if len(s.jobs) == 0 || len(s.failures) >= s.maxFailures {
 		return job{}, false
 	}
 	j := s.jobs[0]

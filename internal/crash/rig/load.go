@@ -45,16 +45,16 @@ type writer struct {
 	pause       time.Duration
 }
 
-// load starts writers for each scope, which take first for the owner; each pauses
-// for up to twice the time between two writes.
-func (r *Rig) load(first string, scopes []string, writers int, pause time.Duration, seen func(writes.Op)) *Load {
+// load starts writers for each scope, which know these nodes and take the first for
+// the owner; each pauses for up to twice the time between two writes.
+func (r *Rig) load(nodes, scopes []string, writers int, pause time.Duration, seen func(writes.Op)) *Load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Load{s: r.stores, b: r.book, seen: seen, cancel: cancel}
 	for _, scope := range scopes {
 		for range writers {
 			r.clients++
-			w := &writer{at: slices.Index(r.nodes, first), Load: l, rnd: rand.New(rand.NewPCG(r.Seed, uint64(r.clients))), scope: scope, name: fmt.Sprintf("c%d", r.clients),
-				nodes: r.nodes, pause: pause}
+			w := &writer{Load: l, rnd: rand.New(rand.NewPCG(r.Seed, uint64(r.clients))), scope: scope, name: fmt.Sprintf("c%d", r.clients),
+				nodes: nodes, pause: pause}
 			l.all.Go(func() { w.work(ctx) })
 		}
 	}

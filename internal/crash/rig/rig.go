@@ -111,7 +111,14 @@ func (r *Rig) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return nil
+	// Until then nobody may take it over.
+	_, err = r.Tracker.Await(ctx, "the owner to know that it needs a lease", func(w World) string {
+		if !w.Scopes[Heir].Armed {
+			return "it has not said so"
+		}
+		return ""
+	})
+	return err
 }
 
 func (r *Rig) startNodes(ctx context.Context) error {
@@ -170,7 +177,7 @@ func (r *Rig) command(ctx context.Context, args ...string) error {
 // Work has clients write to both scopes until Close, so many to each scope and
 // with such a pause between two writes of one.
 func (r *Rig) Work(writers int, pause time.Duration) {
-	r.work = r.load(r.nodes[0], []string{Plain, Heir}, writers, pause, nil)
+	r.work = r.load(r.nodes, []string{Plain, Heir}, writers, pause, nil)
 }
 
 // Counts are how all attempts to write ended so far, with some of the strange answers.

@@ -218,7 +218,7 @@ func TestLoadFollowsTheOwner(t *testing.T) {
 	var tried attempts
 	enough := make(chan struct{})
 	var once sync.Once
-	l := r.load("n3", []string{"s:"}, 2, 0, func(op writes.Op) {
+	l := r.load([]string{"n3", "n1", "n2"}, []string{"s:"}, 2, 0, func(op writes.Op) {
 		tried.add(op)
 		if tried.acked(5) >= 200 {
 			once.Do(func() { close(enough) })

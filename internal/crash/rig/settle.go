@@ -61,7 +61,7 @@ func (r *Rig) calm(ctx context.Context) error {
 	if err := r.nodesReady(ctx); err != nil {
 		return err
 	}
-	if _, err := r.Tracker.Await(ctx, "moves and cleanups to end", func(w World) string {
+	if _, err := r.Tracker.Await(ctx, "moves and cleanups to end, and a scope to be armed", func(w World) string {
 		for _, m := range w.Moves {
 			if !w.Ended(m.ID) {
 				return fmt.Sprintf("move %s is %s", m.ID, m.Phase)
@@ -69,6 +69,9 @@ func (r *Rig) calm(ctx context.Context) error {
 		}
 		for _, c := range w.Cleanups {
 			return fmt.Sprintf("%s has not deleted its copy of %q of epoch %d", c.Node, c.Prefix, c.Epoch)
+		}
+		if !w.Scopes[Heir].Armed {
+			return fmt.Sprintf("the owner of %q has not said that it knows that it needs a lease", Heir)
 		}
 		return ""
 	}); err != nil {

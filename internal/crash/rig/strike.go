@@ -136,7 +136,8 @@ func (r *Rig) start(c Case, from, to string) (cli *process.Program, id string, e
 		args = append(args, "--precopy")
 	}
 	cli = r.program(id, args...)
-	return cli, id, cli.Start()
+	err = cli.Start()
+	return cli, id, err
 }
 
 // kill waits for the step and ends the victims. It returns when they were gone.
