@@ -28,6 +28,8 @@ type bug struct {
 var bugs = []bug{
 	{"no check before the acknowledgement", []overlay.Edit{{File: "client/guard.go", From: "\treturn g.adm.Check(&t, key, g.clock)\n", To: "\treturn nil\n"}},
 		stopName, []string{rig.RuleStopped, writes.RuleOverlap}},
+	{"the lease has no end", []overlay.Edit{{File: "internal/agent/agent.go", From: "until: t.lease.valid(t.view.index)}", To: "until: t.lease.valid(t.view.index) | 1<<62}"}},
+		cutName, []string{rig.RuleStopped, writes.RuleOverlap}},
 	{"a slice is merged instead of replacing", []overlay.Edit{{File: "examples/store/slices.go", From: "\t\t\tchanges = append(changes, entry{key: bytes.Clone(have.key)})\n", To: ""}},
 		stopName, []string{writes.RuleBack}},
 	{"acknowledged before it is on disk", []overlay.Edit{{File: "examples/store/disk.go", From: "\t<-c.done\n\treturn c.err\n", To: "\treturn nil\n"},
@@ -85,7 +87,7 @@ func (b bug) hunt(ctx context.Context, o options, dir string, programs rig.Progr
 	s := newSession(io.Discard, o, dir, programs)
 	s.maxFailures = 1
 	s.work(ctx, plan(o))
-	runs := 1 + len(s.frozen)
+	runs := 1 + len(s.frozen) + len(s.isolated)
 	for _, of := range s.results {
 		runs += len(of)
 	}

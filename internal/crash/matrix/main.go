@@ -1,6 +1,6 @@
 // Command matrix kills source, target, leader and command line at every step of a
-// move, and stops a writer in the middle of its writes, while clients write all the
-// time; it ends with exit status 1 if a write that was acknowledged is lost, two
+// move, and stops a writer in the middle of its writes or cuts it off from the
+// registry, while clients write all the time; it ends with exit status 1 if a write that was acknowledged is lost, two
 // nodes accepted writes at once, or a move does not end. All of it are real
 // processes on loopback.
 //
@@ -71,11 +71,11 @@ func start(out io.Writer, args []string) int {
 func parse(args []string) (options, error) {
 	var o options
 	f := flag.NewFlagSet("matrix", flag.ContinueOnError)
-	f.IntVar(&o.runs, "runs", 5, "how often each step is met by each victim, and a writer is stopped")
+	f.IntVar(&o.runs, "runs", 5, "how often each step is met by each victim, and a writer stopped and cut off")
 	f.IntVar(&o.rigs, "rigs", 2, "how many systems are run beside each other")
 	f.IntVar(&o.bulk, "bulk", 4, "MiB that each scope holds from the beginning")
 	f.Uint64Var(&o.seed, "seed", 0, "seed of all choices; 0 takes one by chance")
-	f.StringVar(&o.only, "only", "", "only cases whose name holds this, as step/victim; the stopped writer is stop/writer")
+	f.StringVar(&o.only, "only", "", "only cases whose name holds this, as step/victim; the others are "+stopName+" and "+cutName)
 	f.StringVar(&o.root, "root", ".", "root of the repository")
 	f.BoolVar(&o.keep, "keep", false, "keep logs and data even if nothing is wrong")
 	f.BoolVar(&o.broken, "broken", false, "break the store in one way after the other, and see that each is found")

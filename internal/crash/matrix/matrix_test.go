@@ -74,7 +74,7 @@ func TestSample(t *testing.T) {
 	}
 	t.Logf("repeat with -matrix.seed=%d", o.seed)
 	jobs := plan(o)
-	stop := slices.IndexFunc(jobs, func(j job) bool { return j.stop })
+	stop := slices.IndexFunc(jobs, func(j job) bool { return j.other == stopName })
 	jobs[0], jobs[stop] = jobs[stop], jobs[0]
 	jobs = jobs[:1+sampled]
 	var said bytes.Buffer
@@ -130,7 +130,7 @@ func TestPlan(t *testing.T) {
 			}
 		}
 	}
-	if counts[stopName] != 5 || counts["shipped/source (no pre-copy)"] != 5 || scopes[rig.Plain] == 0 || scopes[rig.Heir] == 0 {
+	if counts[stopName] != 5 || counts[cutName] != 5 || counts["shipped/source (no pre-copy)"] != 5 || scopes[rig.Plain] == 0 || scopes[rig.Heir] == 0 {
 		t.Errorf("%v, %v", counts, scopes)
 	}
 	same, other := plan(options{runs: 5, seed: 1}), plan(options{runs: 5, seed: 2})
@@ -168,14 +168,15 @@ func TestReport(t *testing.T) {
 		s.results["done/cli"] = []rig.Result{result("done", "", "done", time.Second)}
 		s.results["start/source"] = []rig.Result{result("aborted", "session", "copying", 3*time.Second), result("done", "", "quiescing", time.Second),
 			result("done", "", "copying", 2*time.Second)}
-		s.frozen = []rig.Frozen{{InFlight: 3, Unknown: 2, Refused: 1, Takeover: time.Second}}
+		s.frozen = []rig.Frozen{{InFlight: 3, Unknown: 2, Refused: 1, Stood: time.Second}}
+		s.isolated = []rig.Isolated{{Acked: 5, Refused: 6, Last: time.Second, First: 3 * time.Second}, {Last: 2 * time.Second, First: 3 * time.Second}}
 		return s
 	}
 	var said bytes.Buffer
 	if err := fresh(&said).report(time.Minute); err != nil {
 		t.Error(err)
 	}
-	for _, want := range []string{"| start/source | 3 | 2 | 1 session | 2 copying, 1 quiescing | 3.00 s | 4.00 s, 6.00 s |\n| done/cli |", "3 writes", "5 runs", "nothing lost"} {
+	for _, want := range []string{"| start/source | 3 | 2 | 1 session | 2 copying, 1 quiescing | 3.00 s | 4.00 s, 6.00 s |\n| done/cli |", "3 writes", "5 more writes, for 2.00 s", "passed 1.00 s", "7 runs", "nothing lost"} {
 		if !strings.Contains(said.String(), want) {
 			t.Errorf("no %q in\n%s", want, said.String())
 		}
@@ -185,7 +186,7 @@ func TestReport(t *testing.T) {
 			s.fail(t.Context(), failure{name: "x", wrong: []writes.Finding{{Rule: writes.RuleLost, What: "gone"}}})
 		},
 		"an error":         func(s *session) { s.fail(t.Context(), failure{name: "x", err: errors.New("gone")}) },
-		"a run that lacks": func(s *session) { s.jobs = []job{{stop: true}} },
+		"a run that lacks": func(s *session) { s.jobs = []job{{other: stopName}} },
 		"a strange answer": func(s *session) { s.counts.Strange, s.strange = 1, []string{"gone"} },
 	} {
 		var said bytes.Buffer

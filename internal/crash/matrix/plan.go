@@ -10,17 +10,17 @@ import (
 // job is one run.
 type job struct {
 	rig.Case
-	stop  bool // a writer is stopped, and nobody dies
-	tries int  // that said nothing
+	other string // stopName or cutName: a writer is stopped or cut off, and nobody dies
+	tries int    // that said nothing
 }
 
-// stopName is the name of the runs in which a writer is stopped.
-const stopName = "stop/writer"
+// Names of the runs in which a writer is stopped, or cut off from the registry.
+const stopName, cutName = "stop/writer", "cut/writer"
 
 // name is step and victim.
 func (j job) name() string {
-	if j.stop {
-		return stopName
+	if j.other != "" {
+		return j.other
 	}
 	name := string(j.Step) + "/" + string(j.Victim)
 	if !j.PreCopy {
@@ -53,7 +53,8 @@ func plan(o options) []job {
 				}
 			}
 		}
-		add(job{stop: true})
+		add(job{other: stopName})
+		add(job{other: cutName})
 	}
 	rnd := rand.New(rand.NewPCG(o.seed, 0))
 	rnd.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })

@@ -49,6 +49,7 @@ type session struct {
 	rigs     int
 	results  map[string][]rig.Result
 	frozen   []rig.Frozen
+	isolated []rig.Isolated
 	void     []string
 	failures []failure
 	counts   rig.Counts
@@ -123,39 +124,60 @@ func (s *session) live(ctx context.Context) {
 
 // do does one run and says whether the rig is good for another.
 func (s *session) do(ctx context.Context, r *rig.Rig, n int, j job) bool {
-	var res rig.Result
-	var ice rig.Frozen
-	var wrong []writes.Finding
-	var err error
-	if j.stop {
-		ice, wrong, err = r.Freeze(ctx)
-		res.Void = ice.Void
-	} else {
-		res, wrong, err = r.Strike(ctx, j.Case)
-	}
+	o, wrong, err := j.run(ctx, r)
 	if err != nil || len(wrong) > 0 {
-		s.fail(ctx, failure{name: j.name(), dir: r.Dir, result: res, wrong: wrong, err: err})
+		s.fail(ctx, failure{name: j.name(), dir: r.Dir, result: o.result, wrong: wrong, err: err})
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if res.Void != "" {
-		s.void = append(s.void, j.name()+": "+res.Void)
+	if o.void != "" {
+		s.void = append(s.void, j.name()+": "+o.void)
 		if j.tries++; j.tries < maxTries {
 			s.jobs = append(s.jobs, j)
 		}
 		return true
 	}
-	if j.stop {
-		s.frozen = append(s.frozen, ice)
-		s.say(n, "%-28s stood still %.1f s, fallback after %.1f s; %d under way: %d unknown, %d refused, %d acknowledged before", j.name(),
-			ice.Stood.Seconds(), ice.Takeover.Seconds(), ice.InFlight, ice.Unknown, ice.Refused, ice.Early)
-		return true
+	switch j.other {
+	case stopName:
+		s.frozen = append(s.frozen, o.frozen)
+	case cutName:
+		s.isolated = append(s.isolated, o.isolated)
+	default:
+		s.results[j.name()] = append(s.results[j.name()], o.result)
 	}
-	s.results[j.name()] = append(s.results[j.name()], res)
-	s.say(n, "%-28s %s %s to %s: %s (was %s), %.2f s, silent %.2f s", j.name(), res.Scope, res.Move.From, res.Move.To, res.Outcome(), res.AtDeath,
-		res.Took.Seconds(), res.Silence.Seconds())
+	s.say(n, "%-28s %s", j.name(), o.said)
 	return true
+}
+
+// outcome is what became of a run.
+type outcome struct {
+	result   rig.Result
+	frozen   rig.Frozen
+	isolated rig.Isolated
+	void     string // why it says nothing
+	said     string // for people
+}
+
+// run does the run on a rig.
+func (j job) run(ctx context.Context, r *rig.Rig) (o outcome, wrong []writes.Finding, err error) {
+	switch j.other {
+	case stopName:
+		o.frozen, wrong, err = r.Freeze(ctx)
+		f := o.frozen
+		o.void, o.said = f.Void, fmt.Sprintf("stood still %.1f s; %d under way: %d unknown, %d refused, %d acknowledged before", f.Stood.Seconds(),
+			f.InFlight, f.Unknown, f.Refused, f.Early)
+	case cutName:
+		o.isolated, wrong, err = r.Isolate(ctx)
+		i := o.isolated
+		o.void, o.said = i.Void, fmt.Sprintf("acknowledged %d more, until %.2f s, refused %d; the fallback from %.2f s on", i.Acked, i.Last.Seconds(), i.Refused, i.First.Seconds())
+	default:
+		o.result, wrong, err = r.Strike(ctx, j.Case)
+		res := o.result
+		o.void, o.said = res.Void, fmt.Sprintf("%s %s to %s: %s (was %s), %.2f s, silent %.2f s", res.Scope, res.Move.From, res.Move.To, res.Outcome(),
+			res.AtDeath, res.Took.Seconds(), res.Silence.Seconds())
+	}
+	return o, wrong, err
 }
 
 // say prints a line about a rig. The lock is held.

@@ -18,14 +18,16 @@ func (s *session) report(took time.Duration) error {
 	defer s.mu.Unlock()
 	fmt.Fprintln(s.out)
 	table(s.out, s.results)
-	ice(s.out, s.frozen)
+	frozen(s.out, s.frozen)
+	isolated(s.out, s.isolated)
 	for _, v := range s.void {
 		fmt.Fprintf(s.out, "said nothing: %s\n", v)
 	}
 	for _, text := range s.strange {
 		fmt.Fprintf(s.out, "strange: %s\n", text)
 	}
-	runs, takeovers := len(s.frozen), len(s.frozen)
+	runs := len(s.frozen) + len(s.isolated)
+	takeovers := runs
 	for _, of := range s.results {
 		runs += len(of)
 		for _, r := range of {
@@ -73,23 +75,36 @@ func table(out io.Writer, results map[string][]rig.Result) {
 	fmt.Fprintln(out)
 }
 
-// ice prints what became of the stopped writers.
-func ice(out io.Writer, all []rig.Frozen) {
+// frozen prints what became of the stopped writers.
+func frozen(out io.Writer, all []rig.Frozen) {
 	if len(all) == 0 {
 		return
 	}
 	var sum rig.Frozen
-	longest, least := time.Duration(0), all[0].Takeover
+	longest, least := time.Duration(0), all[0].Stood
 	for _, f := range all {
 		sum.InFlight += f.InFlight
 		sum.Unknown += f.Unknown
 		sum.Refused += f.Refused
 		sum.Early += f.Early
-		longest, least = max(longest, f.Takeover), min(least, f.Takeover)
+		longest, least = max(longest, f.Stood), min(least, f.Stood)
 	}
-	fmt.Fprintf(out, "%d writers stopped in the middle of %d writes; the fallback was the owner after %.1f to %.1f s. When they went on: %d unknown, %d refused, "+
+	fmt.Fprintf(out, "%d times a writer was stopped for %.1f to %.1f s, in the middle of %d writes, while its fallback took over. When it went on: %d unknown, %d refused, "+
 		"0 acknowledged; %d had been acknowledged before the stop and were delivered after it\n\n",
-		len(all), sum.InFlight, least.Seconds(), longest.Seconds(), sum.Unknown, sum.Refused, sum.Early)
+		len(all), least.Seconds(), longest.Seconds(), sum.InFlight, sum.Unknown, sum.Refused, sum.Early)
+}
+
+// isolated prints what became of the writers that were cut off.
+func isolated(out io.Writer, all []rig.Isolated) {
+	if len(all) == 0 {
+		return
+	}
+	acked, refused, margin, last := 0, 0, all[0].Margin(), time.Duration(0)
+	for _, i := range all {
+		acked, refused, margin, last = acked+i.Acked, refused+i.Refused, min(margin, i.Margin()), max(last, i.Last)
+	}
+	fmt.Fprintf(out, "%d times a writer was cut off from the registry under load, while its fallback took over. It acknowledged %d more writes, for %.2f s at most, and refused %d; "+
+		"from its last to the fallback's first passed %.2f s at least\n\n", len(all), acked, last.Seconds(), refused, margin.Seconds())
 }
 
 // counted is words with how often each came, in order.

@@ -14,8 +14,8 @@ import (
 const RuleStopped = "acknowledged too late"
 
 const (
-	// busy is how many writers keep the owner busy when it is stopped, and warm how many writes they have made by then.
-	busy, warm = 12, 100
+	// crowd is how many writers keep the owner busy when it is stopped, and warm how many writes they have made by then.
+	crowd, warm = 12, 100
 	// after is how many writes the fallback has acknowledged when the owner goes on.
 	after = 20
 )
@@ -27,9 +27,8 @@ type Frozen struct {
 	Unknown  int // of these: admitted, and not acknowledged
 	Refused  int // of these: not admitted
 	Early    int // of these: acknowledged before the node stood still, and delivered afterwards
-	// Stood is how long the node stood still, Takeover when the fallback was the owner.
-	Stood, Takeover time.Duration
-	Void            string // why the run says nothing: no write was stopped in the middle
+	Stood    time.Duration
+	Void     string // why the run says nothing: no write was stopped in the middle
 }
 
 // attempts collects what a load has tried.
@@ -66,7 +65,7 @@ func (r *Rig) Freeze(ctx context.Context) (Frozen, []writes.Finding, error) {
 	}
 	before := r.scope(Heir)
 	var old, other attempts
-	load := r.load([]string{before.Owner, "n1", "n2", fallback}, []string{Heir}, busy, 0, old.add)
+	load := r.load([]string{before.Owner, "n1", "n2", fallback}, []string{Heir}, crowd, 0, old.add)
 	stopped, resumed, wrong, err := r.stop(ctx, &res, before.Owner, &old, &other)
 	load.Drain() // every answer is in then
 	if err != nil || len(wrong) > 0 {
@@ -86,13 +85,7 @@ func (r *Rig) Freeze(ctx context.Context) (Frozen, []writes.Finding, error) {
 func (r *Rig) stop(ctx context.Context, res *Frozen, owner string, old, other *attempts) (stopped, resumed time.Time, wrong []writes.Finding, err error) {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	epoch := r.scope(Heir).Epoch
-	if err := r.Servers.Wait(ctx, "writes that keep the owner busy", func(context.Context) error {
-		if n := old.acked(epoch); n < warm {
-			return fmt.Errorf("%d were acknowledged", n)
-		}
-		return nil
-	}); err != nil {
+	if err := r.busy(ctx, old); err != nil {
 		return stopped, resumed, broken(RuleSettle, "%v", err), nil
 	}
 	node := r.running[owner]
@@ -100,30 +93,47 @@ func (r *Rig) stop(ctx context.Context, res *Frozen, owner string, old, other *a
 		return stopped, resumed, nil, err
 	}
 	stopped = time.Now()
-	world, err := r.Tracker.Await(ctx, "a takeover while "+owner+" stands still", func(w World) string {
+	wrong = r.takenOver(ctx, owner, other)
+	resumed = time.Now()
+	res.Stood = resumed.Sub(stopped)
+	return stopped, resumed, wrong, node.Resume()
+}
+
+// busy waits until an owner is busy with writes.
+func (r *Rig) busy(ctx context.Context, old *attempts) error {
+	epoch := r.scope(Heir).Epoch
+	return r.Servers.Wait(ctx, "writes that keep the owner busy", func(context.Context) error {
+		if n := old.acked(epoch); n < warm {
+			return fmt.Errorf("%d were acknowledged", n)
+		}
+		return nil
+	})
+}
+
+// takenOver waits until the fallback has taken over from the owner, and
+// acknowledged writes.
+func (r *Rig) takenOver(ctx context.Context, owner string, other *attempts) []writes.Finding {
+	world, err := r.Tracker.Await(ctx, "a takeover from "+owner, func(w World) string {
 		if sc := w.Scopes[Heir]; sc.Owner == owner {
 			return fmt.Sprintf("%q is of %s, epoch %d", Heir, sc.Owner, sc.Epoch)
 		}
 		return ""
 	})
-	if err == nil {
-		res.Takeover = time.Since(stopped)
-		// They know nobody else: who still takes the stopped node for the owner must not send them there.
-		load := r.load([]string{fallback}, []string{Heir}, 2, 0, other.add)
-		err = r.Servers.Wait(ctx, "writes of the fallback", func(context.Context) error {
-			if n := other.acked(world.Scopes[Heir].Epoch); n < after {
-				return fmt.Errorf("%d were acknowledged", n)
-			}
-			return nil
-		})
-		load.Drain()
-	}
 	if err != nil {
-		wrong = broken(RuleSettle, "%v", err)
+		return broken(RuleSettle, "%v", err)
 	}
-	resumed = time.Now()
-	res.Stood = resumed.Sub(stopped)
-	return stopped, resumed, wrong, node.Resume()
+	// They know nobody else: who still takes the old owner for the owner must not send them there.
+	load := r.load([]string{fallback}, []string{Heir}, 2, 0, other.add)
+	defer load.Drain()
+	if err := r.Servers.Wait(ctx, "writes of the fallback", func(context.Context) error {
+		if n := other.acked(world.Scopes[Heir].Epoch); n < after {
+			return fmt.Errorf("%d were acknowledged", n)
+		}
+		return nil
+	}); err != nil {
+		return broken(RuleSettle, "%v", err)
+	}
+	return nil
 }
 
 // judge looks at the attempts of the writers that kept the owner busy.

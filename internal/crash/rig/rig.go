@@ -55,6 +55,7 @@ type Rig struct {
 	nodes     []string // that scopes move between, and then the fallback
 	stores    *stores
 	running   map[string]*process.Program // nodes
+	cables    map[string][]*cable         // from a node to each server
 	book      *book
 	client    *client.Client
 	rnd       *rand.Rand
@@ -71,7 +72,7 @@ type Rig struct {
 func Open(ctx context.Context, cfg Config) (*Rig, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	r := &Rig{Config: cfg, nodes: []string{"n1", "n2", fallback}, running: map[string]*process.Program{}, rnd: rand.New(rand.NewPCG(cfg.Seed, 1))}
+	r := &Rig{Config: cfg, nodes: []string{"n1", "n2", fallback}, running: map[string]*process.Program{}, cables: map[string][]*cable{}, rnd: rand.New(rand.NewPCG(cfg.Seed, 1))}
 	if err := r.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting a rig in %s: %w", cfg.Dir, err), r.Close())
 	}
@@ -129,9 +130,18 @@ func (r *Rig) startNodes(ctx context.Context) error {
 	at := map[string]string{}
 	for i, node := range r.nodes {
 		at[node] = addrs[i]
+		var endpoints []string
+		for _, id := range r.Servers.IDs() {
+			c, err := lay(r.Servers.HTTP(id))
+			if err != nil {
+				return err
+			}
+			r.cables[node] = append(r.cables[node], c)
+			endpoints = append(endpoints, "http://"+c.addr())
+		}
 		data := filepath.Join(r.Dir, node)
 		r.running[node] = process.New("node "+node, data+".log", r.Programs.Store, "--node", node, "--listen", addrs[i], "--data", data,
-			"--endpoints", r.endpoints, "--grace", grace)
+			"--endpoints", strings.Join(endpoints, ","), "--grace", grace)
 		if err := r.running[node].Start(); err != nil {
 			return err
 		}
@@ -215,6 +225,11 @@ func (r *Rig) Close() error {
 	}
 	all.Wait()
 	errs = append(errs, slices.Clone(ended)...)
+	for _, node := range r.nodes {
+		for _, c := range r.cables[node] {
+			errs = append(errs, c.close())
+		}
+	}
 	if r.Servers != nil {
 		errs = append(errs, r.Servers.Close())
 	}
