@@ -6,13 +6,13 @@ package crash
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/scope-registry/scope-registry/internal/direct"
 	"github.com/scope-registry/scope-registry/internal/process"
 )
 
@@ -28,6 +28,7 @@ const (
 
 type server struct {
 	*process.Program
+	api *direct.Server
 	// host:port each
 	http, resp string
 	index      uint64 // highest index a good reply carried
@@ -37,7 +38,6 @@ type server struct {
 // for use by many goroutines.
 type Cluster struct {
 	dir     string // removed by Close, unless ""
-	client  *http.Client
 	ids     []string
 	servers map[string]*server
 	mu      sync.Mutex // guards the index of all servers
@@ -71,8 +71,7 @@ func OpenIn(dir, bin string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{servers: map[string]*server{},
-		client: &http.Client{Timeout: callTime, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}}
+	c := &Cluster{servers: map[string]*server{}}
 	var peers []string
 	for i := range Size {
 		c.ids = append(c.ids, fmt.Sprintf("s%d", i+1))
@@ -83,7 +82,7 @@ func OpenIn(dir, bin string) (*Cluster, error) {
 		if err := os.MkdirAll(data, 0o700); err != nil {
 			return nil, err
 		}
-		s := &server{http: addrs[3*i+1], resp: addrs[3*i+2]}
+		s := &server{api: direct.New(id, "http://"+addrs[3*i+1]), http: addrs[3*i+1], resp: addrs[3*i+2]}
 		s.Program = process.New("server "+id, data+".log", path, "serve", "--id", id, "--data-dir", data, "--cluster", strings.Join(peers, ","),
 			"--peer", addrs[3*i], "--http", s.http, "--resp", s.resp, "--timing", "fast")
 		c.servers[id] = s
@@ -170,7 +169,9 @@ func (c *Cluster) Close() error {
 		all.Go(func() { errs[i] = c.servers[id].Close() })
 	}
 	all.Wait()
-	c.client.CloseIdleConnections()
+	for _, s := range c.servers {
+		s.api.Close()
+	}
 	if c.dir != "" {
 		errs = append(errs, os.RemoveAll(c.dir))
 	}
