@@ -223,7 +223,7 @@ func (s *Session) awaitDrain(ctx context.Context, f agent.AwaitDrain) {
 // no more records.
 func (s *Session) seal(m agent.Mark) {
 	if err := s.dir.putMark(m); err != nil {
-		s.tell(agent.ShipFailed{Move: m.Move, Reason: err.Error()})
+		s.tell(agent.ShipFailed{Move: m.Move, Reason: reasonOf(err)})
 		return
 	}
 	s.tell(agent.Sealed{Mark: m})

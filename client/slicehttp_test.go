@@ -1,15 +1,19 @@
 package client
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/agent"
@@ -229,4 +233,72 @@ func BenchmarkShip(b *testing.B) {
 		b.Run(c.name+"/direct", func(b *testing.B) { benchmarkShip(b, c.records, c.bytes, direct) })
 		b.Run(c.name+"/http", func(b *testing.B) { benchmarkShip(b, c.records, c.bytes, viaHTTP) })
 	}
+}
+
+// pipes is a listener in memory.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p pipes) Close() error   { return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// TestSliceHandlerSlowSender: one that sends its body too slowly is sent away, and a
+// store that takes its time is not.
+func TestSliceHandlerSlowSender(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := pipes{make(chan net.Conn), make(chan struct{})}
+		var left error
+		srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: sliceHandler(func(ctx context.Context, _ *Batch) error {
+			sleep(ctx, 10*bodyTime)
+			left = ctx.Err()
+			return nil
+		})}
+		var serving sync.WaitGroup
+		serving.Go(func() { _ = srv.Serve(l) })
+		good := encode(t, batchOf("s1", 0, "app:a"))
+		post := func(body []byte, pause time.Duration) (status int, took time.Duration) {
+			ours, theirs := net.Pipe()
+			defer ours.Close()
+			l.conns <- theirs
+			began := time.Now()
+			var sending sync.WaitGroup
+			sending.Go(func() {
+				fmt.Fprintf(ours, "POST / HTTP/1.1\r\nHost: n2\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", sliceType, len(good))
+				for _, b := range body {
+					sleep(t.Context(), pause)
+					if _, err := ours.Write([]byte{b}); err != nil {
+						return
+					}
+				}
+			})
+			resp, err := http.ReadResponse(bufio.NewReader(ours), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			ours.Close()
+			sending.Wait()
+			return resp.StatusCode, time.Since(began)
+		}
+		if status, took := post(good, bodyTime/10); status != api.Corrupt.HTTPStatus() || took < bodyTime || took > bodyTime+time.Second {
+			t.Errorf("a slow sender got status %d after %v", status, took)
+		}
+		if status, took := post(good, 0); status != http.StatusNoContent || took < 10*bodyTime || left != nil {
+			t.Errorf("with a slow store the status is %d after %v (%v)", status, took, left)
+		}
+		close(l.done)
+		serving.Wait()
+		srv.Close()
+	})
 }
