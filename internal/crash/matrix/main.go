@@ -36,7 +36,7 @@ const (
 // options are the flags.
 type options struct {
 	runs, rigs int
-	bulk       int
+	bulk       int // MiB
 	seed       uint64
 	only, root string
 	keep       bool
@@ -73,7 +73,7 @@ func parse(args []string) (options, error) {
 	f := flag.NewFlagSet("matrix", flag.ContinueOnError)
 	f.IntVar(&o.runs, "runs", 5, "how often each step is met by each victim, and a writer stopped and cut off")
 	f.IntVar(&o.rigs, "rigs", 2, "how many systems are run beside each other")
-	f.IntVar(&o.bulk, "bulk", 4, "MiB that each scope holds from the beginning")
+	f.IntVar(&o.bulk, "bulk", 8, "MiB that each scope holds from the beginning")
 	f.Uint64Var(&o.seed, "seed", 0, "seed of all choices; 0 takes one by chance")
 	f.StringVar(&o.only, "only", "", "only cases whose name holds this, as step/victim; the others are "+stopName+" and "+cutName)
 	f.StringVar(&o.root, "root", ".", "root of the repository")

@@ -44,7 +44,7 @@ func plan(o options) []job {
 			scope = rig.Heir
 		}
 		for _, victim := range rig.Victims() {
-			for _, step := range rig.Steps() {
+			for _, step := range append(rig.Steps(), rig.Anytime) {
 				add(job{Case: rig.Case{Scope: scope, Step: step, Victim: victim, PreCopy: true}})
 			}
 			if victim != rig.Command {

@@ -53,7 +53,7 @@ func table(out io.Writer, results map[string][]rig.Result) {
 	fmt.Fprintln(out, "| step / victim | runs | done | aborted | phase at the death | longest move | no write acknowledged: p50, longest |")
 	fmt.Fprintln(out, "|---|---|---|---|---|---|---|")
 	order := func(name string) int {
-		return slices.IndexFunc(rig.Steps(), func(s rig.Step) bool { return strings.HasPrefix(name, string(s)+"/") })
+		return slices.IndexFunc(append(rig.Steps(), rig.Anytime), func(s rig.Step) bool { return strings.HasPrefix(name, string(s)+"/") })
 	}
 	names := slices.SortedFunc(maps.Keys(results), func(a, b string) int { return cmp.Or(cmp.Compare(order(a), order(b)), cmp.Compare(a, b)) })
 	for _, name := range names {
@@ -70,7 +70,7 @@ func table(out io.Writer, results map[string][]rig.Result) {
 		}
 		slices.Sort(silences)
 		fmt.Fprintf(out, "| %s | %d | %d | %s | %s | %.2f s | %.2f s, %.2f s |\n", name, len(moves), done, counted(causes), counted(phases),
-			slices.Max(moves).Seconds(), silences[len(silences)/2].Seconds(), silences[len(silences)-1].Seconds())
+			slices.Max(moves).Seconds(), silences[(len(silences)-1)/2].Seconds(), silences[len(silences)-1].Seconds())
 	}
 	fmt.Fprintln(out)
 }

@@ -152,15 +152,18 @@ func (w *writer) turn(e *api.Error) time.Duration {
 	return min(maxRetry, max(time.Duration(e.RetryMS)*time.Millisecond, time.Millisecond))
 }
 
-// preload writes records of so many bytes each to a scope, beside all writers.
-func (r *Rig) preload(ctx context.Context, scope string, records, size int) error {
-	l := &Load{s: r.stores, b: r.book}
-	w := &writer{Load: l, rnd: rand.New(rand.NewPCG(r.Seed, 0)), scope: scope, name: "preload", nodes: r.nodes}
-	for i := range records {
-		value := fmt.Sprintf("%06d", i)
-		w.put(ctx, writes.Op{Scope: scope, Client: w.name, Key: fmt.Sprintf("%sbulk:%06d", scope, i), Value: value + strings.Repeat(".", size-len(value))})
+// bulkRecord is the size of a value that a scope holds from the beginning, in bytes.
+const bulkRecord = 32 << 10
+
+// preload writes the records that a scope holds from the beginning, beside all writers.
+func (r *Rig) preload(ctx context.Context, scope string) error {
+	r.clients++
+	w := &writer{Load: &Load{s: r.stores, b: r.book}, rnd: rand.New(rand.NewPCG(r.Seed, 0)), scope: scope, name: fmt.Sprintf("c%d", r.clients), nodes: r.nodes}
+	for i := range r.Bulk << 20 / bulkRecord {
+		value := fmt.Sprintf("%s-%d", w.name, i)
+		w.put(ctx, writes.Op{Scope: scope, Client: w.name, Key: fmt.Sprintf("%sbulk:%06d", scope, i), Value: value + strings.Repeat(".", bulkRecord-len(value))})
 		if ctx.Err() != nil {
-			return fmt.Errorf("%d of %d records were written to %q beforehand: %w", i, records, scope, ctx.Err())
+			return fmt.Errorf("%d records were written to %q beforehand: %w", i, scope, ctx.Err())
 		}
 	}
 	return nil

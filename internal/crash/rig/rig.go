@@ -107,8 +107,7 @@ func (r *Rig) open(ctx context.Context) (err error) {
 		}
 	}
 	for _, scope := range []string{Plain, Heir} {
-		const size = 32 << 10
-		if err := r.preload(ctx, scope, r.Bulk<<20/size, size); err != nil {
+		if err := r.preload(ctx, scope); err != nil {
 			return err
 		}
 	}

@@ -14,7 +14,7 @@ import (
 // Victim is what is ended without notice.
 type Victim string
 
-// The victims. Nodes are source and target at once.
+// The victims. Nodes are source, target and the fallback at once.
 const (
 	Source  Victim = "source"
 	Target  Victim = "target"
@@ -58,6 +58,8 @@ const (
 	// A victim is started again after one of two spans: before anybody misses it, and after its session has expired.
 	soonFrom, soonTo = 0, 500 * time.Millisecond
 	lateFrom, lateTo = 2 * time.Second, 3 * time.Second
+	// anyTo is how long after the start of a move a victim may die that dies at any time: most have cleaned up by then.
+	anyTo = 1500 * time.Millisecond
 )
 
 // Strike moves a scope, by the command line, ends the victim once the watch has
@@ -84,7 +86,7 @@ func (r *Rig) Strike(ctx context.Context, c Case) (Result, []writes.Finding, err
 		return res, nil, err
 	}
 	defer func() { _ = cli.Close() }() // what is left of it after a failure
-	victims := map[Victim][]*process.Program{Source: {r.running[from]}, Target: {r.running[to]}, Nodes: {r.running[from], r.running[to]},
+	victims := map[Victim][]*process.Program{Source: {r.running[from]}, Target: {r.running[to]}, Nodes: {r.running[from], r.running[to], r.running[fallback]},
 		Leader: {r.Servers.Program(leader)}, Command: {cli}}[c.Victim]
 	died, wrong, err := r.kill(ctx, &res, id, victims)
 	if err != nil || len(wrong) > 0 {
@@ -106,7 +108,8 @@ func (r *Rig) Strike(ctx context.Context, c Case) (Result, []writes.Finding, err
 	return res, wrong, err
 }
 
-// home moves a scope that the fallback has taken over back to its writer.
+// home moves a scope that the fallback has taken over back to its writer. What a
+// takeover loses is written again, or later moves would have nothing to copy.
 func (r *Rig) home(ctx context.Context, scope string) ([]writes.Finding, error) {
 	sc := r.scope(scope)
 	if sc.Owner != fallback {
@@ -124,7 +127,10 @@ func (r *Rig) home(ctx context.Context, scope string) ([]writes.Finding, error) 
 	if res.Move.Phase != "done" {
 		return broken(RuleMove, "the move of %q back from the fallback to %s, in which nobody dies, was aborted: %s, %s", scope, sc.Writer, res.Move.Cause, res.Move.Detail), nil
 	}
-	return r.settle(ctx)
+	if wrong, err := r.settle(ctx); err != nil || len(wrong) > 0 {
+		return wrong, err
+	}
+	return nil, r.preload(ctx, scope)
 }
 
 // start starts a move, and the command line waits for its end.
@@ -159,6 +165,11 @@ func (r *Rig) kill(ctx context.Context, res *Result, id string, victims []*proce
 	if !world.Reached(id, res.Step) {
 		res.Void = fmt.Sprintf("the move was aborted before: %s, %s", world.Moves[id].Cause, world.Moves[id].Detail)
 	}
+	if res.Step == Anytime {
+		if err := r.pause(ctx, 0, anyTo); err != nil {
+			return died, nil, err
+		}
+	}
 	errs := make([]error, len(victims))
 	for i, v := range victims {
 		if errs[i] = v.Kill(); errs[i] != nil && res.Victim == Command {
@@ -181,7 +192,7 @@ func (r *Rig) revive(ctx context.Context, c Case, victims []*process.Program) ([
 			return broken(RuleSettle, "after the leader died: %v", err), ctx.Err()
 		}
 	}
-	from, to := soonFrom*time.Nanosecond, soonTo
+	from, to := time.Duration(soonFrom), soonTo
 	if r.rnd.IntN(2) == 0 && c.Victim != Leader {
 		from, to = lateFrom, lateTo
 	}

@@ -41,9 +41,11 @@ const (
 	Shipped  Step = "shipped"
 	Flipped  Step = "done"
 	Cleaned  Step = "cleaned"
+	// Anytime is no step: any moment from the start of a move on.
+	Anytime Step = "anytime"
 )
 
-// Steps are all of them in order.
+// Steps are those of a move, in order.
 func Steps() []Step { return []Step{Begun, Quiesced, Shipped, Flipped, Cleaned} }
 
 // Reached says whether a move has come to a step, as far as the watch has told. A
@@ -54,7 +56,7 @@ func (w World) Reached(move string, s Step) bool {
 		return slices.ContainsFunc(m.Stamps, func(s api.Stamp) bool { return s.Phase == phase })
 	}
 	switch s {
-	case Begun:
+	case Begun, Anytime:
 		return known
 	case Quiesced:
 		return at("quiescing")
