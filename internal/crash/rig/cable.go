@@ -20,6 +20,15 @@ type cable struct {
 	all  sync.WaitGroup
 }
 
+// cables are those of one node.
+type cables []*cable
+
+func (all cables) each(do func(*cable)) {
+	for _, c := range all {
+		do(c)
+	}
+}
+
 // lay lays a cable to an address. Its own is that of the listener.
 func lay(to string) (*cable, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -57,12 +57,11 @@ func (r *Rig) cutOff(ctx context.Context, owner string, old, other *attempts) (c
 	if err := r.busy(ctx, old); err != nil {
 		return cut, broken(RuleSettle, "%v", err), nil
 	}
-	for _, c := range r.cables[owner] {
-		c.sever()
-		defer c.mend()
-	}
+	r.cables[owner].each((*cable).sever)
 	cut = time.Now()
-	return cut, r.takenOver(ctx, owner, other), nil
+	wrong = r.takenOver(ctx, owner, other)
+	r.cables[owner].each((*cable).mend)
+	return cut, wrong, nil
 }
 
 // judge looks at the attempts at the owner that was cut off, and at the fallback.

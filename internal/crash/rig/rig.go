@@ -55,7 +55,7 @@ type Rig struct {
 	nodes     []string // that scopes move between, and then the fallback
 	stores    *stores
 	running   map[string]*process.Program // nodes
-	cables    map[string][]*cable         // from a node to each server
+	cables    map[string]cables           // from a node to each server
 	book      *book
 	client    *client.Client
 	rnd       *rand.Rand
@@ -72,7 +72,7 @@ type Rig struct {
 func Open(ctx context.Context, cfg Config) (*Rig, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	r := &Rig{Config: cfg, nodes: []string{"n1", "n2", fallback}, running: map[string]*process.Program{}, cables: map[string][]*cable{}, rnd: rand.New(rand.NewPCG(cfg.Seed, 1))}
+	r := &Rig{Config: cfg, nodes: []string{"n1", "n2", fallback}, running: map[string]*process.Program{}, cables: map[string]cables{}, rnd: rand.New(rand.NewPCG(cfg.Seed, 1))}
 	if err := r.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting a rig in %s: %w", cfg.Dir, err), r.Close())
 	}

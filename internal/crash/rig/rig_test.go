@@ -122,15 +122,31 @@ func TestMoveThatDoesNotEnd(t *testing.T) {
 
 func TestCommandMustTellTheSame(t *testing.T) {
 	r := &Rig{Config: Config{Dir: t.TempDir(), Programs: Programs{Registry: "/bin/false"}}, Tracker: NewTracker(func(Tenure) {})}
-	for phase, want := range map[string]int{"done": 1, "aborted": 1} {
+	for _, phase := range []string{"done", "aborted"} {
 		cli := r.program("x")
 		if err := cli.Start(); err != nil {
 			t.Fatal(err)
 		}
-		r.Tracker.Take(item(10, put("", api.Change{Move: moving(phase)})), false)
+		m := moving(phase)
+		m.Shipped, m.Ready = &api.Manifest{Keys: 1}, &api.Manifest{Keys: 1}
+		r.Tracker.Take(item(10, put("", api.Change{Move: m})), false)
 		var res Result
-		if wrong := r.ended(t.Context(), &res, "m", cli); len(wrong) != want || wrong[0].Rule != RuleCommand {
+		if wrong := r.ended(t.Context(), &res, "m", cli); len(wrong) != 1 || wrong[0].Rule != RuleCommand {
 			t.Errorf("%s, and exit status 1: %v", phase, wrong)
+		}
+	}
+}
+
+// TestDoneNeedsEqualManifests: a move that is done has two, and they are equal.
+func TestDoneNeedsEqualManifests(t *testing.T) {
+	r := &Rig{Tracker: NewTracker(func(Tenure) {})}
+	res := Result{Case: Case{Victim: Command}}
+	for want, ready := range []*api.Manifest{{Keys: 1}, {Keys: 2}, nil} {
+		m := moving("done")
+		m.Shipped, m.Ready = &api.Manifest{Keys: 1}, ready
+		r.Tracker.Take(item(10, put("", api.Change{Move: m})), false)
+		if wrong := r.ended(t.Context(), &res, "m", nil); len(wrong) != min(want, 1) {
+			t.Errorf("shipped %v, ready %v: %v", m.Shipped, ready, wrong)
 		}
 	}
 }

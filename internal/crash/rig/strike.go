@@ -220,6 +220,9 @@ func (r *Rig) ended(ctx context.Context, res *Result, id string, cli *process.Pr
 	if err != nil {
 		return broken(RuleMove, "%v", err)
 	}
+	if m := res.Move; m.Phase == "done" && (m.Shipped == nil || m.Ready == nil || *m.Shipped != *m.Ready) {
+		return broken(RuleMove, "move %s is done; the source has shipped %+v and the target has %+v", id, m.Shipped, m.Ready)
+	}
 	if res.Exit = -1; res.Victim == Command {
 		return nil
 	}

@@ -93,13 +93,14 @@ func TestTenures(t *testing.T) {
 	strange.Ended = strange.Return + 1
 	for name, c := range map[string]struct {
 		ops   []Op
-		owner string // of token 1/5, as the registry says
+		owner string // of token 1/5, as the registry says; then it says that n2 has 1/6
 		want  []string
 	}{
 		"as it should be":      {ops: []Op{acked("n1", "a", "1", 5, 1), acked("n2", "b", "2", 6, 2), refused("n3", "b", "2")}, owner: "n1"},
 		"heard out of order":   {ops: []Op{acked("n2", "b", "2", 6, 2), acked("n1", "a", "1", 5, 1)}},
 		"two nodes, one token": {ops: []Op{acked("n1", "a", "1", 5, 1), acked("n2", "b", "2", 5, 2)}, want: []string{RuleOwner}},
 		"not the owner":        {ops: []Op{acked("n1", "a", "1", 5, 1)}, owner: "n2", want: []string{RuleOwner}},
+		"of no tenure":         {ops: []Op{acked("n1", "a", "1", 7, 1)}, owner: "n1", want: []string{RuleOwner}},
 		"at the same time":     {ops: []Op{acked("n1", "a", "1", 5, 1), late}, want: []string{RuleOverlap}},
 		"in the wrong order":   {ops: []Op{acked("n1", "a", "1", 6, 1), acked("n2", "b", "2", 5, 2)}, want: []string{RuleOverlap}},
 		"a long one before two": {ops: []Op{acked("n1", "a", "1", 5, 9), acked("n2", "b", "2", 6, 2), acked("n1", "c", "3", 7, 3)},
@@ -110,6 +111,7 @@ func TestTenures(t *testing.T) {
 		tenures := NewTenures()
 		if c.owner != "" {
 			tenures.Owner(scope, Token{1, 5}, c.owner)
+			tenures.Owner(scope, Token{1, 6}, "n2")
 		}
 		for _, op := range c.ops {
 			tenures.Add(op)

@@ -8,6 +8,7 @@ import (
 // tenure is what was accepted under one token.
 type tenure struct {
 	node         string // "" if nobody is known to own it
+	given        bool   // by the registry, as far as it was told
 	acked        int
 	began, ended int64 // of the first and the last of all acknowledged writes
 	first, last  string
@@ -40,7 +41,7 @@ func (t *Tenures) Owner(scope string, token Token, node string) {
 	if at.node != "" && at.node != node {
 		t.found = append(t.found, found(RuleOwner, "scope %q: the registry gave token %s to %s, and it was of %s", scope, token, node, at.node))
 	}
-	at.node = node
+	at.node, at.given = node, true
 }
 
 // Add notes an attempt. Only what was acknowledged counts.
@@ -68,19 +69,27 @@ func (t *Tenures) Add(op Op) {
 	at.acked++
 }
 
-// Check returns what is wrong with all that was noted since the last call, and
-// tenures that accepted at once or in the wrong order.
+// Check returns what is wrong with all that was noted since the last call, tenures
+// that accepted at once or in the wrong order, and such that the registry does not
+// know, if it was asked for any: all of them must have been noted.
 func (t *Tenures) Check() []Finding {
 	out := t.found
 	t.found = nil
 	for _, scope := range slices.Sorted(maps.Keys(t.scopes)) {
 		of := t.scopes[scope]
+		told := false
+		for _, at := range of { // order-free: whether there is one
+			told = told || at.given
+		}
 		var before *tenure
 		var its Token
 		for _, token := range slices.SortedFunc(maps.Keys(of), Token.Compare) {
 			now := of[token]
 			if now.acked == 0 {
 				continue
+			}
+			if told && !now.given {
+				out = append(out, found(RuleOwner, "scope %q: %s acknowledged %q under token %s, which the registry has given to nobody", scope, now.node, now.first, token))
 			}
 			if before != nil && before.ended >= now.began {
 				out = append(out, found(RuleOverlap, "scope %q: %s accepted %q under token %s until %d, and %s accepted %q under %s from %d on, %.3f ms before",
