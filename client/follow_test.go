@@ -156,7 +156,7 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		})
-		if err != context.DeadlineExceeded { //nolint:errorlint // as it is
+		if err != context.DeadlineExceeded {
 			t.Errorf("%v", err)
 		}
 		if err := Follow(t.Context(), fixed(""), n.do); !is(err, api.NotFound) || len(n.asked) != asked {

@@ -249,7 +249,7 @@ func (w *world) follow(ctx context.Context, pos int, from uint64, send func(api.
 			case w.chance(15):
 				send(failure(api.Slow))
 				return
-			case w.chance(15):
+			case w.chance(14):
 				return
 			case w.chance(20): // silent from now on
 				w.mu.Unlock()

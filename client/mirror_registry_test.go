@@ -121,7 +121,7 @@ func BenchmarkMirrors(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer m.Close()
+		b.Cleanup(m.Close)
 		mirrors[i] = m
 	}
 	var all []time.Duration

@@ -31,7 +31,7 @@ guard() {
 }
 
 build_etcd() {
-	if ! "$go" build -C internal/bench -o ../../bin/bench/etcd go.etcd.io/etcd/server/v3; then
+	if ! "$go" build -C internal/bench -buildvcs=false -o ../../bin/bench/etcd go.etcd.io/etcd/server/v3; then
 		echo "etcd cannot be built: it needs the modules of internal/bench/go.mod. Name an installed one instead," >&2
 		echo "as of Debian's package etcd-server: make bench PART=mirrors ETCD=/usr/bin/etcd" >&2
 		exit 1
@@ -55,7 +55,7 @@ for part in "${parts[@]}"; do
 	esac
 done
 if [ "${#programs[@]}" -gt 0 ]; then
-	"$go" build -C internal/bench -o ../../bin/bench/bench .
+	"$go" build -C internal/bench -buildvcs=false -o ../../bin/bench/bench .
 	# shellcheck disable=SC2086 # several flags
 	exec bin/bench/bench -part "$(IFS=,; echo "${programs[*]}")" -etcd "${ETCD:-bin/bench/etcd}" ${BENCHFLAGS:-}
 fi

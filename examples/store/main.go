@@ -112,7 +112,6 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) (err error) 
 	if cfg.log == "json" {
 		log = slog.New(slog.NewJSONHandler(stderr, nil))
 	}
-	log = log.With("node", cfg.node)
 
 	disk, err := OpenDisk(cfg.data)
 	if err != nil {
@@ -137,10 +136,11 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) (err error) 
 	if err != nil {
 		return err
 	}
-	server := &Server{Node: cfg.node, Disk: disk, Guard: session.Guard(), Slices: session.Handler(),
-		Route: func(key []byte) (client.Route, bool) {
+	server := &Server{Node: cfg.node, Disk: disk, Guard: session.Guard(), Slices: session.Handler(), Log: log,
+		Owner: func(key []byte) (scope.NodeID, string, bool) {
 			view := session.View()
-			return view.Route(key, scope.NodeID(cfg.node)), view.Index() > 0
+			in, _ := view.Scope(view.Route(key, "").Prefix)
+			return in.Owner, view.Addr(in.Owner), view.Index() > 0
 		},
 		Status: func() (any, bool) {
 			status := session.Status()
@@ -196,7 +196,6 @@ func declare(ctx context.Context, registry *client.Client, id, addr string) erro
 	if err != nil && !errors.Is(err, &client.Error{Code: "NOT_FOUND"}) || err == nil && n.Addr == addr {
 		return err
 	}
-	n.ID, n.Addr = id, addr
-	_, err = registry.SetNode(ctx, n.Node)
+	_, err = registry.SetNode(ctx, client.Node{ID: id, Addr: addr})
 	return err
 }

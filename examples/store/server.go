@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -41,9 +42,10 @@ type Server struct {
 	Node   string
 	Disk   *Disk
 	Guard  Guard
-	Route  func(key []byte) (client.Route, bool) // by the session's view; false if it has none yet
+	Owner  func(key []byte) (node scope.NodeID, addr string, known bool) // as the session sees it; no node owns what is in no scope
 	Status func() (session any, ready bool)
 	Slices http.Handler // takes the batches of moves
+	Log    *slog.Logger
 
 	written, read, refused atomic.Uint64 // requests
 	writing                chan struct{} // holds one for each write under way
@@ -65,8 +67,7 @@ func (s *Server) Handler() http.Handler {
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if err := answer(w, r); err != nil {
-				s.refused.Add(1)
-				writeError(w, err)
+				s.refuse(w, r, err)
 			}
 		})
 	}
@@ -228,21 +229,18 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// readable says why a key cannot be read here, or nil. A read asks nobody: it is as fresh as the view of the session,
-// and an owner that was replaced without knowing it answers from what it has. Where that is not enough, write.
+// readable says why a key cannot be read here, or nil. Reads go to the owner, while its scope moves too. They ask nobody:
+// an owner that was replaced and has not heard of it answers from what it has. Where that is not enough, write.
 func (s *Server) readable(key []byte) error {
-	text := scope.BytesText(string(key))
-	r, known := s.Route(key)
-	if !known {
+	owner, addr, known := s.Owner(key)
+	switch {
+	case !known:
 		return &client.Error{Code: "UNAVAILABLE", Detail: fmt.Sprintf("%s has not heard from the registry yet; try again soon", s.Node)}
-	}
-	if r.Verdict == scope.Misdirected {
-		return &client.Error{Code: "MISDIRECTED", Detail: fmt.Sprintf("%q is at %s; ask %s", text, r.Node, r.Addr), Owner: string(r.Node), Addr: r.Addr}
-	}
-	// While a scope moves its source can still be read, and its target cannot.
-	if r.Verdict == scope.Quiesced && string(r.Node) == s.Node || s.Disk.Awaits(key) {
-		return &client.Error{Code: "QUIESCED", Detail: fmt.Sprintf("%q is on its way to %s; try again soon", text, s.Node), Addr: r.Addr,
-			RetryMS: arriving.Milliseconds()}
+	case owner != "" && string(owner) != s.Node:
+		return &client.Error{Code: "MISDIRECTED", Detail: "owner is " + addr, Owner: string(owner), Addr: addr}
+	case s.Disk.Awaits(key):
+		return &client.Error{Code: "QUIESCED", Detail: fmt.Sprintf("%s owns the key and is putting what was moved in place; try again soon", s.Node),
+			Addr: addr, RetryMS: arriving.Milliseconds()}
 	}
 	return nil
 }
@@ -362,18 +360,11 @@ func writeJSON(w http.ResponseWriter, v any) error {
 	return json.NewEncoder(w).Encode(v)
 }
 
-// writeError answers with problem JSON, which has the fields of the error: code, detail, owner, addr, retry_ms.
-func writeError(w http.ResponseWriter, err error) {
-	var e *client.Error
-	if !errors.As(err, &e) {
-		e = &client.Error{Code: "INTERNAL", Detail: err.Error()}
+// refuse answers with problem JSON.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	s.refused.Add(1)
+	if known := new(client.Error); !errors.As(err, &known) { // the client is told nothing of it
+		s.Log.Error("a request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(e.Code.HTTPStatus())
-	_ = json.NewEncoder(w).Encode(struct {
-		Title   string `json:"title"`
-		Status  int    `json:"status"`
-		Outcome string `json:"outcome"`
-		*client.Error
-	}{string(e.Code), e.Code.HTTPStatus(), string(e.Code.Outcome()), e})
+	client.WriteError(w, err)
 }

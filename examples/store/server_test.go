@@ -5,9 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -47,16 +49,17 @@ func (g *gate) WriteKeys(ctx context.Context, keys [][]byte, fn func(context.Con
 type site struct {
 	*Server
 	*gate
-	route client.Route
+	owner scope.NodeID
 	view  bool
 	http  *httptest.Server
 }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{gate: &gate{asked: make(chan []string, 100)}, route: client.Route{Verdict: scope.Owned, Node: "n1"}, view: true}
+	s := &site{gate: &gate{asked: make(chan []string, 100)}, owner: "n1", view: true}
 	s.Server = &Server{Node: "n1", Disk: testDisk(t), Guard: s.gate, Slices: http.NotFoundHandler(),
-		Route:  func([]byte) (client.Route, bool) { return s.route, s.view },
+		Owner:  func([]byte) (scope.NodeID, string, bool) { return s.owner, "127.0.0.1:1", s.view },
+		Log:    slog.New(slog.DiscardHandler),
 		Status: func() (any, bool) { return "session", s.view }}
 	s.http = httptest.NewServer(s.Handler())
 	t.Cleanup(s.http.Close)
@@ -152,7 +155,7 @@ func TestBadRequests(t *testing.T) {
 // What the guard says goes to the client, and a write whose tenure was lost meanwhile is not acknowledged.
 func TestRefusedWrites(t *testing.T) {
 	s := newSite(t)
-	s.refuse = &client.Error{Code: "MISDIRECTED", Detail: "writer is 10.0.0.1:1", Owner: "n2", Addr: "10.0.0.1:1", RetryMS: 5}
+	s.gate.refuse = &client.Error{Code: "MISDIRECTED", Detail: "writer is 10.0.0.1:1", Owner: "n2", Addr: "10.0.0.1:1", RetryMS: 5}
 	data := s.expect(t, "PUT", "/v1/value?key=a", "v", 409, "MISDIRECTED")
 	var got client.Error
 	if err := json.Unmarshal([]byte(data), &got); err != nil || got.Owner != "n2" || got.Addr != "10.0.0.1:1" || got.RetryMS != 5 {
@@ -160,9 +163,9 @@ func TestRefusedWrites(t *testing.T) {
 	}
 	s.expect(t, "POST", "/v1/values", `[{"key":"a","value":"1"},{"key":"b","value":"2"}]`, 409, "MISDIRECTED")
 	s.expect(t, "GET", "/v1/value?key=a", "", 404, "NOT_FOUND")
-	s.refuse = io.ErrUnexpectedEOF
+	s.gate.refuse = io.ErrUnexpectedEOF
 	s.expect(t, "DELETE", "/v1/value?key=a", "", 500, "INTERNAL")
-	s.refuse, s.lost = nil, &client.Error{Code: "OUTCOME_UNKNOWN", Detail: "the lease ended"}
+	s.gate.refuse, s.lost = nil, &client.Error{Code: "OUTCOME_UNKNOWN", Detail: "the lease ended"}
 	s.expect(t, "PUT", "/v1/value?key=a", "v", 504, "OUTCOME_UNKNOWN")
 }
 
@@ -193,6 +196,9 @@ func TestSlowClientHoldsNoScope(t *testing.T) {
 	if _, err := feed.Write([]byte("half")); err != nil {
 		t.Fatal(err)
 	}
+	for len(s.writing) == 0 {
+		runtime.Gosched() // until the request is being read
+	}
 	if len(s.asked) > 0 {
 		t.Error("the guard was asked before the value was there")
 	}
@@ -215,22 +221,13 @@ func TestWhoMayBeRead(t *testing.T) {
 	s.expect(t, "GET", "/readyz", "", 503, "UNAVAILABLE")
 	s.view = true
 	s.expect(t, "GET", "/readyz", "", 200, "")
-	for _, c := range []struct {
-		route  client.Route
-		status int
-		code   string
-	}{
-		{client.Route{Verdict: scope.Owned, Node: "n1"}, 200, ""},
-		{client.Route{}, 200, ""}, // no scope
-		{client.Route{Verdict: scope.Misdirected, Node: "n2", Addr: "127.0.0.1:2"}, 409, "MISDIRECTED"},
-		{client.Route{Verdict: scope.Quiesced, Node: "n2"}, 200, ""}, // n1 is the source
-		{client.Route{Verdict: scope.Quiesced, Node: "n1"}, 409, "QUIESCED"},
-	} {
-		s.route = c.route
-		read(c.status, c.code)
+	for _, s.owner = range []scope.NodeID{"n1", ""} { // "": in no scope
+		read(200, "")
 	}
+	s.owner = "n2"
+	read(409, "MISDIRECTED")
 	// The flip is known, and the slice is not there yet: what is, is older.
-	s.route = client.Route{Verdict: scope.Owned, Node: "n1"}
+	s.owner = "n1"
 	slice := client.Slice{Move: "m", Prefix: "a:"}
 	if err := s.Disk.Stage(t.Context(), slice, nil); err != nil {
 		t.Fatal(err)

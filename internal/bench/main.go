@@ -78,7 +78,10 @@ func parse(args []string, usage io.Writer) (options, error) {
 			return o, fmt.Errorf("%s is %d, it must be at least 1", name, n)
 		}
 	}
-	if len(o.etcd) == 0 && slices.Contains(o.parts, partMirrors) {
+	switch mirrors := slices.Contains(o.parts, partMirrors); {
+	case !mirrors:
+		o.etcd = nil
+	case len(o.etcd) == 0:
 		return o, fmt.Errorf("part %s needs an etcd to compare with: -etcd path; make bench builds one, Debian has etcd-server", partMirrors)
 	}
 	return o, nil
