@@ -39,16 +39,15 @@ var bugs = []bug{
 		"cli", []string{writes.RuleLost}},
 }
 
-// plant builds the programs with a bug in the store.
-func (b bug) plant(ctx context.Context, root, dir string) (rig.Programs, error) {
-	return rig.Build(ctx, root, dir, b.edits...)
-}
-
 // breakAll plants one bug after the other and sees that each is found.
 func breakAll(ctx context.Context, out io.Writer, o options) error {
 	dir, err := os.MkdirTemp("", "scope-registry-broken-*")
 	if err != nil {
 		return err
+	}
+	good, err := rig.Build(ctx, o.root, dir)
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
 	}
 	var missed []error
 	for i, b := range bugs {
@@ -59,7 +58,7 @@ func breakAll(ctx context.Context, out io.Writer, o options) error {
 		if err := os.Mkdir(its, 0o700); err != nil {
 			return err
 		}
-		programs, err := b.plant(ctx, o.root, its)
+		programs, err := good.WithStore(ctx, o.root, its, b.edits...)
 		if err != nil {
 			return fmt.Errorf("bug %q: %w", b.name, err)
 		}

@@ -29,11 +29,18 @@ var Faster = []overlay.Edit{
 type Programs struct{ Registry, Store string }
 
 // Build builds both from the repository at root into dir: the registry with the
-// times of Faster, the store with the edits given, which are for tests that break it.
-func Build(ctx context.Context, root, dir string, broken ...overlay.Edit) (p Programs, err error) {
+// times of Faster, the store as it is.
+func Build(ctx context.Context, root, dir string) (p Programs, err error) {
 	if p.Registry, err = process.Build(ctx, root, dir, "./cmd/scope-registry", Faster...); err != nil {
 		return p, err
 	}
+	return p.WithStore(ctx, root, dir)
+}
+
+// WithStore builds another store into another directory, with edits that break it,
+// and returns the programs with it.
+func (p Programs) WithStore(ctx context.Context, root, dir string, broken ...overlay.Edit) (Programs, error) {
+	var err error
 	if p.Store, err = process.Build(ctx, root, dir, "./examples/store", broken...); err != nil {
 		return p, fmt.Errorf("the store: %w", err)
 	}
