@@ -59,15 +59,19 @@ func issue(path string, token client.Token) (uint64, error) {
 	return c.Number, err
 }
 
-func run(ctx context.Context) (err error) {
+func run() (err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	node := flag.String("node", "", "id of this node")
 	listen := flag.String("listen", "127.0.0.1:6201", "address at which other nodes reach this one")
 	dir := flag.String("dir", filepath.Join(os.TempDir(), "invoices"), "directory that all nodes share")
 	endpoints := flag.String("endpoints", "http://127.0.0.1:7481", "the registry's servers, separated by commas")
 	flag.Parse()
-
+	if err := os.MkdirAll(*dir, 0o700); err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", *listen)
-	if err = errors.Join(err, os.MkdirAll(*dir, 0o700)); err != nil {
+	if err != nil {
 		return err
 	}
 	registry := client.New(strings.Split(*endpoints, ","))
@@ -76,7 +80,7 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	session, err := client.StartSession(registry, client.SessionConfig{Node: *node, DataDir: filepath.Join(*dir, "session-"+*node),
-		Store: client.NoData{}, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+		Store: client.NoData{}, RefuseUnscoped: true, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
 		return err
 	}
@@ -89,7 +93,6 @@ func run(ctx context.Context) (err error) {
 		defer cancel()
 		err = errors.Join(err, session.Close(end), web.Close()) // the session first: then nothing is under way
 	}()
-
 	for tick := time.NewTicker(time.Second); ; {
 		var number uint64
 		err := session.Guard().Write(ctx, []byte("app:invoices:next"), func(_ context.Context, token client.Token) (err error) {
@@ -110,9 +113,7 @@ func run(ctx context.Context) (err error) {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx); err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "app:", err)
 		os.Exit(1)
 	}

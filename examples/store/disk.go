@@ -276,7 +276,8 @@ func (d *Disk) update(fn func(*bbolt.Tx) error) error {
 	if d.fault == nil {
 		d.fault = &client.Error{Code: "UNAVAILABLE", Detail: fmt.Sprintf("an earlier write failed (%v); see to the disk, then restart this store", err)}
 	}
-	return &client.Error{Code: "OUTCOME_UNKNOWN", Detail: fmt.Sprintf("the disk failed (%v); read the key after the restart, before you write it again", err)}
+	return &client.Error{Code: "OUTCOME_UNKNOWN",
+		Detail: fmt.Sprintf("the disk failed (%v); read the key after the restart, before you write it again", err)}
 }
 
 // apply puts and deletes in the order of entries. It keeps their bytes until the transaction ends.
