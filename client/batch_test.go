@@ -167,14 +167,17 @@ func TestDecodeAllocates(t *testing.T) {
 	head := binary.BigEndian.AppendUint32([]byte(batchMagic), MaxValue)
 	for _, come := range []int{0, 100, 1 << 20} {
 		data := append(bytes.Clone(head), make([]byte, come)...)
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		_, err := DecodeBatch(bytes.NewReader(data))
-		runtime.ReadMemStats(&after)
-		if err == nil {
-			t.Error("it was taken")
+		got := ^uint64(0)
+		for range 5 { // whatever else runs in this process allocates too
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := DecodeBatch(bytes.NewReader(data))
+			runtime.ReadMemStats(&after)
+			if err == nil {
+				t.Error("it was taken")
+			}
+			got = min(got, after.TotalAlloc-before.TotalAlloc)
 		}
-		got := after.TotalAlloc - before.TotalAlloc
 		if most := uint64(6*come + 4*readStep); got > most {
 			t.Errorf("%d bytes came, and %d were allocated, want %d at most", come, got, most)
 		}

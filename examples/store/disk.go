@@ -112,13 +112,16 @@ type slice struct {
 var errStopped = errors.New("the store stopped in the middle of the write")
 
 // OpenDisk opens the store in dir, which is made if it is not there.
-func OpenDisk(dir string) (*Disk, error) {
+func OpenDisk(dir string) (*Disk, error) { return openDisk(dir, false) }
+
+// openDisk leaves out the fsyncs if it is told to, for tests in which only a process dies and no machine.
+func openDisk(dir string, noSync bool) (*Disk, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the data directory: %w", err)
 	}
 	path := filepath.Join(dir, "store.db")
 	// Without NoFreelistSync every commit writes the list of free pages, which is as long as the slices that were deleted.
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType})
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, NoSync: noSync, NoGrowSync: noSync, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("%s is locked by another process; stop it, or give this one another --data", path)
 	}
@@ -126,7 +129,11 @@ func OpenDisk(dir string) (*Disk, error) {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
 	d := &Disk{db: db, page: limit{pageRecords, pageBytes}, staged: map[string]slice{}}
-	if err := errors.Join(d.prepare(), syncDir(dir), syncDir(filepath.Dir(dir))); err != nil {
+	err = d.prepare()
+	if !noSync {
+		err = errors.Join(err, syncDir(dir), syncDir(filepath.Dir(dir)))
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("preparing %s: %w", path, err), db.Close())
 	}
 	return d, nil
@@ -276,7 +283,8 @@ func (d *Disk) update(fn func(*bbolt.Tx) error) error {
 	if d.fault == nil {
 		d.fault = &client.Error{Code: "UNAVAILABLE", Detail: fmt.Sprintf("an earlier write failed (%v); see to the disk, then restart this store", err)}
 	}
-	return &client.Error{Code: "OUTCOME_UNKNOWN", Detail: fmt.Sprintf("the disk failed (%v); read the key after the restart, before you write it again", err)}
+	return &client.Error{Code: "OUTCOME_UNKNOWN",
+		Detail: fmt.Sprintf("the disk failed (%v); read the key after the restart, before you write it again", err)}
 }
 
 // apply puts and deletes in the order of entries. It keeps their bytes until the transaction ends.

@@ -289,6 +289,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if staged == nil {
+		staged = []string{} // for JSON
+	}
 	session, ready := s.Status()
 	out := map[string]any{"node": s.Node, "ready": ready, "session": session, "staged": staged,
 		"written": s.written.Load(), "read": s.read.Load(), "refused": s.refused.Load()}

@@ -66,7 +66,7 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-func (s *site) ask(t *testing.T, method, path string, body io.Reader) (*http.Response, string) {
+func (s *site) ask(t *testing.T, method, path string, body io.Reader) (status int, header http.Header, answer string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.http.URL+path, body)
 	if err != nil {
@@ -81,21 +81,21 @@ func (s *site) ask(t *testing.T, method, path string, body io.Reader) (*http.Res
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp, string(data)
+	return resp.StatusCode, resp.Header, string(data)
 }
 
 // expect asks and compares status and, of a problem, the code.
 func (s *site) expect(t *testing.T, method, path, body string, status int, code string) string {
 	t.Helper()
-	resp, data := s.ask(t, method, path, strings.NewReader(body))
+	got, header, data := s.ask(t, method, path, strings.NewReader(body))
 	var p client.Error
 	if status >= 400 {
-		if err := json.Unmarshal([]byte(data), &p); err != nil || resp.Header.Get("Content-Type") != "application/problem+json" || p.Detail == "" {
+		if err := json.Unmarshal([]byte(data), &p); err != nil || header.Get("Content-Type") != "application/problem+json" || p.Detail == "" {
 			t.Errorf("%s %s: %q is no problem JSON", method, path, data)
 		}
 	}
-	if resp.StatusCode != status || string(p.Code) != code {
-		t.Errorf("%s %s: got %d %s, want %d %s: %s", method, path, resp.StatusCode, p.Code, status, code, data)
+	if got != status || string(p.Code) != code {
+		t.Errorf("%s %s: got %d %s, want %d %s: %s", method, path, got, p.Code, status, code, data)
 	}
 	return data
 }
@@ -113,8 +113,8 @@ func TestPutGetDelete(t *testing.T) {
 	if asked := <-s.asked; asked[0] != "a:\x00\\é" {
 		t.Errorf("the guard was asked for %q", asked)
 	}
-	resp, data := s.ask(t, "GET", "/v1/value?"+key, nil)
-	if h := resp.Header; data != "v\x00\xff" || h.Get("X-Store-Epoch") != "7" || h.Get("X-Store-Incarnation") != "1" ||
+	_, h, data := s.ask(t, "GET", "/v1/value?"+key, nil)
+	if data != "v\x00\xff" || h.Get("X-Store-Epoch") != "7" || h.Get("X-Store-Incarnation") != "1" ||
 		h.Get("X-Store-Expires") != "4000000000000" || h.Get("X-Store-Node") != "n1" {
 		t.Errorf("get answers %q, %v", data, h)
 	}
@@ -190,7 +190,7 @@ func TestSlowClientHoldsNoScope(t *testing.T) {
 	body, feed := io.Pipe()
 	answered := make(chan string)
 	go func() {
-		_, data := s.ask(t, "PUT", "/v1/value?key=a", body)
+		_, _, data := s.ask(t, "PUT", "/v1/value?key=a", body)
 		answered <- data
 	}()
 	if _, err := feed.Write([]byte("half")); err != nil {

@@ -61,11 +61,10 @@ func (m *model) open(t interface{ Fatal(...any) }) {
 			t.Fatal(err)
 		}
 	}
-	d, err := OpenDisk(m.dir)
+	d, err := openDisk(m.dir, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.db.NoSync = true // a process dies here, no machine
 	d.page = limit{2, 100}
 	m.disk = d
 }
