@@ -222,6 +222,45 @@ func TestCopyLeavesLittle(t *testing.T) {
 	})
 }
 
+// TestCopyStopsWhileKeysGo: the ship is asked for while the copy tells the target of
+// very many keys that are gone.
+func TestCopyStopsWhileKeysGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, to := newMemStore(manyRecords(6000, 10)...), newMemStore()
+		target := newSliceTarget(t, to)
+		defer target.stop()
+		target.sees("copying")
+		wire := &badWire{target: target}
+		goes := make(chan struct{})
+		var once sync.Once
+		source := newSliceSource(from, func(ctx context.Context, p Peer, b *Batch) error {
+			stands := false
+			if len(b.Records) > 0 && b.Records[0].Deleted {
+				once.Do(func() { stands = true })
+			}
+			if stands {
+				close(goes)
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return wire.send(ctx, p, b)
+		})
+		var copying sync.WaitGroup
+		copying.Go(func() { source.copySlice(t.Context()) })
+		sleep(t.Context(), minRest/2)
+		for _, r := range manyRecords(6000, 10)[:5000] {
+			from.del(string(r.Key))
+		}
+		<-goes
+		source.shipSlice(t.Context())
+		copying.Wait()
+		synctest.Wait()
+		if only[agent.Shipped](t, source.events()).Manifest != only[agent.Received](t, target.events()).Manifest || !sameRecords(to.stagedOf("m1"), from.slice()) {
+			t.Errorf("%d records are staged, and the source has %d", len(to.stagedOf("m1")), len(from.slice()))
+		}
+	})
+}
+
 // TestCopyReports: while the first pass runs, what is left includes another one, so
 // that a leader does not close the scope in the middle; a scope that is written
 // all the time leaves what changes in a pass, at the rate of a pass.
@@ -442,6 +481,7 @@ func TestShipStoreFails(t *testing.T) {
 	}{
 		"fails":     {failing, "disk on fire"},
 		"too large": {oneRecord{newMemStore(), Record{Key: []byte("app:big"), Value: make([]byte, MaxValue+1)}}, "app:big"},
+		"goes on":   {deaf{oneRecord{newMemStore(), Record{Key: []byte("other:1")}}}, `"other:1" is not in scope`},
 		"stranger":  {oneRecord{newMemStore(), Record{Key: []byte("other:1")}}, `"other:1" is not in scope`},
 		"no store":  {nil, "no store"},
 	} {
@@ -469,4 +509,12 @@ type oneRecord struct {
 
 func (o oneRecord) Ship(_ context.Context, _ Slice, send func(Record) error) error {
 	return send(o.record)
+}
+
+// deaf does not hear that a record was refused.
+type deaf struct{ oneRecord }
+
+func (d deaf) Ship(ctx context.Context, s Slice, send func(Record) error) error {
+	_ = d.oneRecord.Ship(ctx, s, send)
+	return nil
 }
