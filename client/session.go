@@ -80,6 +80,7 @@ type Session struct {
 	ship    *shipper
 	next    atomic.Uint32 // endpoint that the next watch asks first; 0 is that of the client's next
 	receive *receiver
+	handler http.Handler // one, for its bound of memory
 
 	// For the goroutine that steps only.
 	watching context.CancelFunc
@@ -154,6 +155,7 @@ func StartSession(c *Client, cfg SessionConfig) (*Session, error) {
 	s.now.Store(&moment{state, make(chan struct{})})
 	s.ship = newShipper(cfg.Node, cfg.Store, cfg.Send, s.addr, s.tell, s.log)
 	s.receive = newReceiver(cfg.Node, cfg.Store, s.adm.Rules, dir.mark, s.tell, s.log)
+	s.handler = sliceHandler(s.Receive)
 	go s.run()
 	return s, nil
 }
@@ -350,7 +352,7 @@ func (s *Session) WaitReady(ctx context.Context) error {
 func (s *Session) Receive(ctx context.Context, b *Batch) error { return s.receive.take(ctx, b) }
 
 // Handler takes batches over HTTP; mount it at [SlicePath] of the node's address.
-func (s *Session) Handler() http.Handler { return sliceHandler(s.Receive) }
+func (s *Session) Handler() http.Handler { return s.handler }
 
 // Close admits no more writes, waits for those under way, gives the session up,
 // and the data dir back. If ctx ends before the registry has heard of it, the
