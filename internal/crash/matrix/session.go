@@ -41,6 +41,7 @@ type session struct {
 	dir      string
 	programs rig.Programs
 	began    time.Time
+	pause    time.Duration // of writers
 	// maxFailures ends everything.
 	maxFailures int
 
@@ -58,7 +59,7 @@ type session struct {
 }
 
 func newSession(out io.Writer, o options, dir string, programs rig.Programs) *session {
-	return &session{out: out, o: o, dir: dir, programs: programs, began: time.Now(), results: map[string][]rig.Result{}, maxFailures: maxFailures}
+	return &session{out: out, o: o, dir: dir, programs: programs, began: time.Now(), results: map[string][]rig.Result{}, pause: writerPause, maxFailures: maxFailures}
 }
 
 // work does all jobs on several rigs at once.
@@ -104,7 +105,7 @@ func (s *session) live(ctx context.Context) {
 		s.fail(ctx, failure{name: "start", dir: dir, err: err})
 		return
 	}
-	r.Work(writers, writerPause)
+	r.Work(writers, s.pause)
 	good := true
 	for range perRig {
 		j, more := s.take()
