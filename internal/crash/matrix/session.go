@@ -233,8 +233,8 @@ func (s *session) verdict() error {
 	for _, f := range s.failures {
 		errs = append(errs, fmt.Errorf("%s in %s: %d findings, %w", f.name, f.dir, len(f.wrong), f.first()))
 	}
-	for _, j := range s.jobs {
-		errs = append(errs, fmt.Errorf("%s was not run", j.name()))
+	if n := len(s.jobs); n > 0 {
+		errs = append(errs, fmt.Errorf("%d runs were not made, as that of %s", n, s.jobs[0].name()))
 	}
 	if s.counts.Strange > 0 {
 		errs = append(errs, fmt.Errorf("%d answers that no store should give, as %q", s.counts.Strange, s.strange[0]))
