@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"strings"
 	"sync"
 
 	"github.com/scope-registry/scope-registry/internal/agent"
@@ -76,9 +77,9 @@ const (
 
 // reasonOf is an error as the reason of an abort.
 func reasonOf(err error) string {
-	text := err.Error()
+	text := strings.ToValidUTF8(err.Error(), "?") // JSON would make three bytes of each that is not
 	if len(text) > maxReason {
-		text = text[:maxReason] + "…"
+		text = strings.ToValidUTF8(text[:maxReason], "") + "…"
 	}
 	return text
 }

@@ -78,6 +78,7 @@ type Session struct {
 	cancel  context.CancelFunc
 	effects sync.WaitGroup
 	ship    *shipper
+	next    atomic.Uint32 // endpoint that the next watch asks first; 0 is that of the client's next
 	receive *receiver
 
 	// For the goroutine that steps only.
@@ -139,6 +140,9 @@ func StartSession(c *Client, cfg SessionConfig) (*Session, error) {
 	if err == nil {
 		err = s.settle(marks)
 	}
+	if err == nil {
+		err = dir.found()
+	}
 	if err != nil {
 		s.cancel()
 		return nil, errors.Join(err, dir.close())
@@ -168,6 +172,10 @@ func (s *Session) settle(marks []agent.Mark) error {
 				"%s and the node's data are not of the same time; restore both together, or empty both and have an admin fence the node",
 				s.cfg.Node, m.Move, m.Manifest.Keys, m.Prefix, s.cfg.DataDir)
 		}
+	}
+	if len(staged) > 0 && s.dir.fresh {
+		return fmt.Errorf("session of node %q: the store has slices staged (of move %s), and the data dir %s is new: nobody knows whether they are all that is left of a scope; "+
+			"give the data dir that belongs to the store, or discard what is staged and have an admin fence the node", s.cfg.Node, staged[0], s.cfg.DataDir)
 	}
 	for _, move := range staged {
 		if m, marked := s.dir.mark(move); marked && !m.Promoted {
@@ -371,10 +379,12 @@ func (s *Session) Close(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-stop.C:
+		s.dir.keep()
 		return errors.Join(left, fmt.Errorf("session of node %q: the store is still at work for a move %v after it was told to stop; the data dir stays locked until the process ends",
 			s.cfg.Node, stopTime))
 	}
 	if !s.adm.Idle() {
+		s.dir.keep()
 		return errors.Join(left, fmt.Errorf("session of node %q: writes are still under way; the data dir stays locked until the process ends", s.cfg.Node))
 	}
 	if err := s.dir.close(); !errors.Is(err, os.ErrClosed) { // by an earlier Close

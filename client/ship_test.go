@@ -222,6 +222,45 @@ func TestCopyLeavesLittle(t *testing.T) {
 	})
 }
 
+// TestCopyStopsWhileKeysGo: the ship is asked for while the copy tells the target of
+// very many keys that are gone.
+func TestCopyStopsWhileKeysGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, to := newMemStore(manyRecords(6000, 10)...), newMemStore()
+		target := newSliceTarget(t, to)
+		defer target.stop()
+		target.sees("copying")
+		wire := &badWire{target: target}
+		goes := make(chan struct{})
+		var once sync.Once
+		source := newSliceSource(from, func(ctx context.Context, p Peer, b *Batch) error {
+			stands := false
+			if len(b.Records) > 0 && b.Records[0].Deleted {
+				once.Do(func() { stands = true })
+			}
+			if stands {
+				close(goes)
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return wire.send(ctx, p, b)
+		})
+		var copying sync.WaitGroup
+		copying.Go(func() { source.copySlice(t.Context()) })
+		sleep(t.Context(), minRest/2)
+		for _, r := range manyRecords(6000, 10)[:5000] {
+			from.del(string(r.Key))
+		}
+		<-goes
+		source.shipSlice(t.Context())
+		copying.Wait()
+		synctest.Wait()
+		if only[agent.Shipped](t, source.events()).Manifest != only[agent.Received](t, target.events()).Manifest || !sameRecords(to.stagedOf("m1"), from.slice()) {
+			t.Errorf("%d records are staged, and the source has %d", len(to.stagedOf("m1")), len(from.slice()))
+		}
+	})
+}
+
 // TestCopyReports: while the first pass runs, what is left includes another one, so
 // that a leader does not close the scope in the middle; a scope that is written
 // all the time leaves what changes in a pass, at the rate of a pass.
@@ -429,44 +468,4 @@ func TestShipFindsTheMoveSoon(t *testing.T) {
 			t.Errorf("it took %v", took)
 		}
 	})
-}
-
-// TestShipStoreFails: an error of the store is the reason of the abort, and so is
-// what no batch can carry.
-func TestShipStoreFails(t *testing.T) {
-	failing := newMemStore(manyRecords(10, 10)...)
-	failing.fails(func(context.Context, string, string) error { return errors.New("disk on fire") })
-	for name, c := range map[string]struct {
-		store Store
-		says  string
-	}{
-		"fails":     {failing, "disk on fire"},
-		"too large": {oneRecord{newMemStore(), Record{Key: []byte("app:big"), Value: make([]byte, MaxValue+1)}}, "app:big"},
-		"stranger":  {oneRecord{newMemStore(), Record{Key: []byte("other:1")}}, `"other:1" is not in scope`},
-		"no store":  {nil, "no store"},
-	} {
-		for _, precopy := range []bool{false, true} {
-			synctest.Test(t, func(t *testing.T) {
-				source := newSliceSource(c.store, func(context.Context, Peer, *Batch) error { return nil })
-				if precopy {
-					source.copySlice(t.Context())
-				} else {
-					source.shipSlice(t.Context())
-				}
-				if failed := only[agent.ShipFailed](t, source.events()); !strings.Contains(failed.Reason, c.says) {
-					t.Errorf("%s: the reason is %q", name, failed.Reason)
-				}
-			})
-		}
-	}
-}
-
-// oneRecord ships a record that it should not.
-type oneRecord struct {
-	*memStore
-	record Record
-}
-
-func (o oneRecord) Ship(_ context.Context, _ Slice, send func(Record) error) error {
-	return send(o.record)
 }

@@ -23,6 +23,17 @@ type countdown struct {
 	left int
 }
 
+// deaths is how often a process dies in one step of a test at most. A step that begins anew each time must end.
+const deaths = 4
+
+// dying is a context that ends soon, the first times.
+func dying(t *rapid.T, tries int) *countdown {
+	if tries >= deaths {
+		return &countdown{t.Context(), -1}
+	}
+	return &countdown{t.Context(), rapid.IntRange(0, 8).Draw(t, "steps")}
+}
+
 func (c *countdown) Err() error {
 	if c.left == 0 {
 		return context.Canceled
@@ -65,7 +76,7 @@ func (m *model) open(t interface{ Fatal(...any) }) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.page = limit{2, 100}
+	d.page = limit{2, 200}
 	m.disk = d
 }
 
@@ -169,8 +180,8 @@ func (m *model) promote(t *rapid.T) {
 	want, any := m.staged[s.Move]
 	others := under(m.values, s.Prefix)
 	maps.DeleteFunc(m.values, func(k, _ string) bool { _, in := others[k]; return in })
-	for {
-		err := m.disk.Promote(&countdown{t.Context(), rapid.IntRange(0, 6).Draw(t, "steps")}, s)
+	for tries := 0; ; tries++ {
+		err := m.disk.Promote(dying(t, tries), s)
 		switch {
 		case !any && err == nil:
 			t.Fatal("promoted what was not staged")
@@ -192,9 +203,9 @@ func (m *model) promote(t *rapid.T) {
 func (m *model) discard(t *rapid.T) {
 	s := draw(t)
 	began := false
-	for {
-		ctx := &countdown{t.Context(), rapid.IntRange(0, 3).Draw(t, "steps")}
-		began = began || ctx.left > 0
+	for tries := 0; ; tries++ {
+		ctx := dying(t, tries)
+		began = began || ctx.left != 0
 		if err := m.disk.Discard(ctx, s.Move); err == nil {
 			delete(m.staged, s.Move)
 			delete(m.promoted, s.Move)
