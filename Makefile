@@ -52,7 +52,7 @@ sim: ## simulate the protocol over SEEDS seeds: faults, invariants, counts of wh
 sim-bugs: ## plant one bug after the other and see that the simulation finds each within 1,000 seeds
 	$(GO) run ./internal/sim/planted
 
-crash: ## kill source, target, leader and command line at every step of a move, and stop a writer (about 8 minutes)
+crash: ## kill source, target, leader and command line at every step of a move, and stop a writer (about 6 minutes)
 	$(GO) run ./internal/crash/matrix $(CRASHFLAGS)
 
 demo: build ## three servers: declare, move, kill the leader, lose nothing

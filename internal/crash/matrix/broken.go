@@ -79,12 +79,15 @@ func breakAll(ctx context.Context, out io.Writer, o options) error {
 	return errors.Join(append(missed, ctx.Err())...)
 }
 
+// hunts is how often each case is run at least. One of the bugs shows in one of some ten moves.
+const hunts = 20
+
 // hunt runs the cases that must find the bug, until one does. It returns what was
 // found, and in which run.
 func (b bug) hunt(ctx context.Context, o options, dir string, programs rig.Programs) (writes.Finding, int, error) {
-	o.only, o.rigs = b.only, 1
+	o.only, o.rigs, o.runs = b.only, 1, max(o.runs, hunts)
 	s := newSession(io.Discard, o, dir, programs)
-	s.maxFailures = 1
+	s.maxFailures, s.pause = 1, 0 // so that a write is under way at every moment
 	s.work(ctx, plan(o))
 	runs := 1 + len(s.frozen) + len(s.isolated)
 	for _, of := range s.results {

@@ -41,6 +41,7 @@ type session struct {
 	dir      string
 	programs rig.Programs
 	began    time.Time
+	pause    time.Duration // of writers
 	// maxFailures ends everything.
 	maxFailures int
 
@@ -58,7 +59,7 @@ type session struct {
 }
 
 func newSession(out io.Writer, o options, dir string, programs rig.Programs) *session {
-	return &session{out: out, o: o, dir: dir, programs: programs, began: time.Now(), results: map[string][]rig.Result{}, maxFailures: maxFailures}
+	return &session{out: out, o: o, dir: dir, programs: programs, began: time.Now(), results: map[string][]rig.Result{}, pause: writerPause, maxFailures: maxFailures}
 }
 
 // work does all jobs on several rigs at once.
@@ -104,7 +105,7 @@ func (s *session) live(ctx context.Context) {
 		s.fail(ctx, failure{name: "start", dir: dir, err: err})
 		return
 	}
-	r.Work(writers, writerPause)
+	r.Work(writers, s.pause)
 	good := true
 	for range perRig {
 		j, more := s.take()
@@ -232,8 +233,8 @@ func (s *session) verdict() error {
 	for _, f := range s.failures {
 		errs = append(errs, fmt.Errorf("%s in %s: %d findings, %w", f.name, f.dir, len(f.wrong), f.first()))
 	}
-	for _, j := range s.jobs {
-		errs = append(errs, fmt.Errorf("%s was not run", j.name()))
+	if n := len(s.jobs); n > 0 {
+		errs = append(errs, fmt.Errorf("%d runs were not made, as that of %s", n, s.jobs[0].name()))
 	}
 	if s.counts.Strange > 0 {
 		errs = append(errs, fmt.Errorf("%d answers that no store should give, as %q", s.counts.Strange, s.strange[0]))
