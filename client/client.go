@@ -411,7 +411,7 @@ func unsent(err error) error {
 // transportError tells a request that never left from one whose fate is open.
 func transportError(endpoint string, err error) error {
 	if dialling := unsent(err); dialling != nil {
-		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("%s cannot be reached: %v; is a server running there? Name others with --endpoints", endpoint, dialling)}
+		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("%s cannot be reached: %v; is a server running there, and is the list of endpoints right?", endpoint, dialling)}
 	}
 	return &api.Error{Code: api.OutcomeUnknown, Detail: fmt.Sprintf("%s did not answer: %v", endpoint, err)}
 }

@@ -243,6 +243,7 @@ func (s *Session) seal(m agent.Mark) {
 // promote puts the slice in force. The scope is this node's by now and closed until
 // it is done, so that an error is not the end.
 func (s *Session) promote(ctx context.Context, f agent.Slice) {
+	began := time.Now()
 	for {
 		err := s.cfg.Store.Promote(ctx, Slice{Move: f.Move, Prefix: f.Prefix})
 		if err == nil {
@@ -251,13 +252,16 @@ func (s *Session) promote(ctx context.Context, f agent.Slice) {
 		if err == nil {
 			break
 		}
-		s.note("promotion of the slice of move "+f.Move, err.Error())
+		if ctx.Err() == nil { // else it is the end of the session
+			s.note("promotion of the slice of move "+f.Move, err.Error())
+		}
 		if !sleep(ctx, storeAgain) {
 			return
 		}
 	}
 	s.note("promotion of the slice of move "+f.Move, "")
 	s.tell(agent.Promoted{Move: f.Move})
+	s.log.Info("the slice is in force", "move", f.Move, "scope", f.Prefix.Text(), "took", time.Since(began).Round(time.Millisecond))
 	if err := s.receive.discard(ctx, f.Move); err != nil {
 		s.log.Warn("what was staged of a promoted slice stays until the next start", "move", f.Move, "error", err)
 	}
@@ -301,6 +305,7 @@ func (s *Session) clean(ctx context.Context, f agent.Delete) agent.Event {
 			return agent.Deleted{Prefix: f.Prefix, Epoch: f.Epoch}
 		}
 		if !more {
+			s.log.Info("the old copy is deleted", "scope", f.Prefix.Text())
 			return agent.Deleted{Prefix: f.Prefix, Epoch: f.Epoch, Done: true}
 		}
 		if !sleep(ctx, betweenBatches) {

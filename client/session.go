@@ -241,6 +241,8 @@ func (s *Session) step(e agent.Event) {
 // report logs what an operator may ask for later.
 func (s *Session) report(was, is agent.State) {
 	switch {
+	case is.Stopped() && !was.Stopped():
+		s.log.Info("the session is closed", "session", was.Session())
 	case is.Session() != was.Session() && was.Session() != "":
 		s.log.Warn("the session is lost", "session", was.Session(), "index", is.View().Index())
 	case is.Ready() && !was.Ready():

@@ -139,6 +139,7 @@ func (s *shipper) ship(ctx context.Context, f agent.Ship) {
 		<-x.copyEnded
 	}
 	var m Manifest
+	began := time.Now()
 	err := x.failure()
 	if err == nil {
 		m, err = x.shipAll(ctx)
@@ -149,6 +150,7 @@ func (s *shipper) ship(ctx context.Context, f agent.Ship) {
 		s.log.Warn("slice cannot be shipped", "move", x.Move, "scope", x.Prefix.Text(), "to", x.to, "error", err)
 		s.tell(agent.ShipFailed{Move: x.Move, Reason: reasonOf(err)})
 	default:
+		s.log.Info("the slice is shipped", "move", x.Move, "scope", x.Prefix.Text(), "to", x.to, "keys", m.Keys, "bytes", m.Bytes, "took", time.Since(began).Round(time.Millisecond))
 		s.tell(agent.Shipped{Move: x.Move, Manifest: migration.Manifest(m)})
 	}
 }

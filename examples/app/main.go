@@ -76,12 +76,13 @@ func run() (err error) {
 	}
 	registry := client.New(strings.Split(*endpoints, ","))
 	defer registry.Close()
-	if _, err := registry.SetNode(ctx, client.Node{ID: *node, Addr: listener.Addr().String()}); err != nil {
-		return err
-	}
 	session, err := client.StartSession(registry, client.SessionConfig{Node: *node, DataDir: filepath.Join(*dir, "session-"+*node),
 		Store: client.NoData{}, RefuseUnscoped: true, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
+		return err
+	}
+	// Behind the session: a second process of the node by mistake, which it refuses, must not take the address away.
+	if _, err := registry.SetNode(ctx, client.Node{ID: *node, Addr: listener.Addr().String()}); err != nil {
 		return err
 	}
 	mux := http.NewServeMux()
