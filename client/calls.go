@@ -14,13 +14,19 @@ import (
 // What is given to calls, and what they return. The fields are described where
 // docs/openapi.json, the reference of the API, has them too.
 type (
-	// Node is a data node, as it is declared.
+	// Node is a data node, as it is declared: ID, and Addr, the host:port that
+	// MISDIRECTED names.
 	Node = api.Node
-	// Declare says who writes a scope, and who stands in.
+	// Declare says who writes a scope, and who stands in: Writer, Fallback, Failover
+	// ("auto" or "manual"), Lease ("auto", "always" or "never"), SourceFenced and
+	// SourceFencedIdentity (the word that an old owner is off).
 	Declare = api.Declare
-	// Changes are nodes and scopes that are declared together, or not at all.
+	// Changes are nodes and scopes that are declared together, or not at all: Nodes,
+	// Scopes (each a Declare with its Prefix), Prune, IfIndex, DryRun.
 	Changes = api.Batch
-	// StartMove says which scope moves, from whom to whom, and how.
+	// StartMove says which scope moves, from whom to whom, and how: ID (made by the
+	// server if empty), Prefix (text form), From, To, ExpectedEpoch, Mode ("agent" or
+	// "assisted"), PreCopy, WindowMS, TimeoutMS, Reason.
 	StartMove = api.StartMove
 	// Move is a move, running or ended.
 	Move = api.Move

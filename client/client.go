@@ -20,7 +20,11 @@ import (
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
-// Error is the one error type of this package's methods.
+// Error is the one error type of this package's methods. Its fields are Code, a
+// [Code]; Detail, which names the value that is wrong and what to do; and, where
+// they apply, Owner (id of the node that owns the key), Addr (host:port to turn to),
+// RetryMS (when to try again, at the earliest), Epoch, Move, ConflictsWith (text of
+// a prefix), Floor, Index and Warnings.
 type Error = api.Error
 
 const (

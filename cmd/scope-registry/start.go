@@ -22,7 +22,7 @@ func (o *startFlags) register(cmd *cobra.Command) {
 	f.StringVar(&o.move.Reason, "reason", "", "why, kept with the move")
 	f.BoolVar(&o.move.PreCopy, "precopy", false, "copy while the scope is still written, then quiesce")
 	f.Uint64Var(&o.move.ExpectedEpoch, "if-epoch", 0, "only if the scope has this epoch")
-	f.DurationVar(&o.window, "window", 0, "longest time without writes; 0 is the mode's default")
+	f.DurationVar(&o.window, "window", 0, "longest time without writes; 0 is 5s in mode agent, 10m in mode assisted")
 	f.DurationVar(&o.limit, "move-timeout", 0, "longest time for the whole move; 0 is the default")
 	_ = cmd.MarkFlagRequired("from")
 	_ = cmd.MarkFlagRequired("to")
