@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
@@ -175,8 +173,8 @@ func TestRestoreRefusals(t *testing.T) {
 		c := restoreOf("u1", data, 3, "t3")
 		change(c)
 		next, r, _ := s.Apply(At{Index: s.Index() + 1}, Envelope{Command: c})
-		err, _ := ResultError(r).(*api.Error)
-		if err != nil && next.SameIncarnation(s) != true {
+		var err *api.Error
+		if errors.As(ResultError(r), &err) && next.SameIncarnation(s) != true {
 			t.Errorf("refused with %v, and the state is another", err)
 		}
 		return next, err
@@ -277,7 +275,7 @@ func TestRestoreOfUnreadableStops(t *testing.T) {
 		t.Errorf("%v, stopped by %v, at %d", answer, stopped, f.State().Index())
 	}
 	var refused *api.Error
-	if !errors.As(f.Apply(&raft.Log{Index: 4, Type: raft.LogCommand}).(error), &refused) {
+	if after, _ := f.Apply(entryAt(t, 4)).(error); !errors.As(after, &refused) {
 		t.Error("entries after it are applied")
 	}
 }
