@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -39,11 +40,11 @@ address of another server. When it was cut off, type it again.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := registry.OpenSurvivor(cmd.Context(), dir, hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: c.err}))
 			if err != nil {
-				return openError(err)
+				return recoverError(err)
 			}
 			err = c.recover(s, o, off)
 			if cerr := s.Close(); err == nil && cerr != nil {
-				err = openError(cerr)
+				err = recoverError(cerr)
 			}
 			return err
 		},
@@ -75,7 +76,7 @@ func (c *cli) recover(s *registry.Survivor, o restoreFlags, off bool) error {
 		}
 	}
 	if err := s.Recover(o.incarnation, rand.Text(), o.allNodesKnown); err != nil {
-		return openError(err)
+		return recoverError(err)
 	}
 	done := recovered{Server: s.ID(), Peer: s.Self().Addr, Incarnation: o.incarnation, Scopes: s.State.Scopes().Len(), Nodes: s.State.NodesLen()}
 	return c.show(done, func() error {
@@ -109,4 +110,18 @@ func serverList(all []registry.Peer) string {
 		names = append(names, p.ID+"="+p.Addr)
 	}
 	return strings.Join(names, ", ")
+}
+
+// recoverError gives an error that has no code one.
+func recoverError(err error) error {
+	var e *api.Error
+	if errors.As(err, &e) {
+		return err
+	}
+	code := api.Internal
+	var damaged *registry.CorruptError
+	if errors.As(err, &damaged) {
+		code = api.Corrupt
+	}
+	return &api.Error{Code: code, Detail: err.Error()}
 }

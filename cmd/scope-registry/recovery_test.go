@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/scope-registry/scope-registry/client"
+	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/registry"
 )
@@ -341,4 +342,20 @@ func TestRestoreOfDamage(t *testing.T) {
 	}
 	runLines(t, at, []line{{"backup restore " + file + " --yes", 9, "CORRUPT"}, {"backup restore none --yes", 3, "NOT_FOUND"}, {"cluster status", 0, "1 running moves"}})
 	runLines(t, "http://127.0.0.1:1", []line{{"backup restore " + file + " --yes", 9, "CORRUPT"}})
+}
+
+func TestStatementsNameFewNodes(t *testing.T) {
+	st := fsm.State{}
+	for i := range namedNodes + 3 {
+		st, _, _ = st.Apply(fsm.At{Index: st.Index() + 1}, fsm.Envelope{Command: &fsm.SetNode{Id: fmt.Sprintf("n%02d", i), Addr: "h:1"}})
+	}
+	text := restoreStatement(backup{File: "f", Cluster: "c1", state: st}, api.Cluster{ID: "c2"}, restoreFlags{incarnation: 9, allNodesKnown: true})
+	for _, want := range []string{"n08, n09, and 3 more", "ANOTHER CLUSTER, c1", "Incarnation 9 begins", "You say that no other node"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if text := nodesOf(fsm.State{}); !strings.Contains(text, "nothing holds") {
+		t.Error(text)
+	}
 }
