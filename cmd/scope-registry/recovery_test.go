@@ -26,13 +26,13 @@ import (
 
 // fleet is servers on loopback, in this process.
 type fleet struct {
-	t       *testing.T
+	t       testing.TB
 	root    string
 	peers   []registry.Peer
 	running map[string]*server
 }
 
-func newFleet(t *testing.T, ids ...string) *fleet {
+func newFleet(t testing.TB, ids ...string) *fleet {
 	t.Helper()
 	f := &fleet{t: t, root: t.TempDir(), running: map[string]*server{}}
 	var held []net.Listener
@@ -130,7 +130,11 @@ func (f *fleet) open(node string) {
 
 func (f *fleet) lines(lines ...line) {
 	f.t.Helper()
-	runLines(f.t, f.at(), lines)
+	t, ok := f.t.(*testing.T)
+	if !ok {
+		f.t.Fatal("a benchmark has no lines to look at")
+	}
+	runLines(t, f.at(), lines)
 }
 
 func TestRunbookRestoreOfARunningCluster(t *testing.T) {
