@@ -161,7 +161,7 @@ func TestRestoreFailures(t *testing.T) {
 		api.OutcomeUnknown: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		api.NoLeader:       refuse(api.NoLeader),
 	} {
-		cl := servers(t, answer, answer)
+		cl := servers(t, answer)
 		if _, err := cl.client().Restore(t.Context(), strings.NewReader("all of it"), api.RestoreOptions{Incarnation: 7}); !is(err, code) {
 			t.Errorf("%v, want %s", err, code)
 		}

@@ -33,20 +33,26 @@ type Manifest = api.Manifest
 // the move aborted, with the error as the reason; the others are tried again.
 type Store interface {
 	// Ship hands every record under s.Prefix to send, in any order, each once. It
-	// runs at the source: once while the scope is still written, if the move copies
-	// beforehand, and then, or only, when it is closed and no write is under way. An
+	// runs at the source: over and over while the scope is still written, if the move
+	// copies beforehand, and then, or only, when it is closed and no write is under
+	// way; once, but again if the target lost what it had. While the scope is written
+	// a record may be handed over as it was at any time since Ship was called. An
 	// error of send ends it and is returned as it is. Records may be changed after
 	// send has returned.
 	Ship(ctx context.Context, s Slice, send func(Record) error) error
 
 	// Stage puts records aside for the move, in place of what it has of the same
-	// keys, and drops the keys of those that are Deleted. It runs at the target. What
-	// is staged is not served, and need not be durable yet.
+	// keys, and drops the keys of those that are Deleted, if it has them. It runs at
+	// the target. What is staged is not served, and need not be durable yet. A batch
+	// may come twice; a key is not twice in one. The records may be kept. Of a slice
+	// without records nothing is staged: then Verify has none to hand over, and Promote
+	// none to put in place.
 	Stage(ctx context.Context, s Slice, batch []Record) error
 
 	// Verify makes what is staged for the move durable, and then reads each staged
-	// record, as a Promote would, and hands it to each. From it the manifest is
-	// computed that must equal the source's.
+	// record, as a Promote would, and hands it to each; also one that has expired
+	// meanwhile. From it the manifest is computed that must equal the source's. An
+	// error of each ends it and is returned as it is.
 	Verify(ctx context.Context, s Slice, each func(Record) error) error
 
 	// Promote replaces all that the store holds under s.Prefix by what is staged, and
@@ -69,7 +75,9 @@ type Store interface {
 }
 
 // Sizer is what a [Store] may have besides, to tell how far a move is: how many
-// records and bytes are under a prefix, about.
+// records and bytes are under a prefix, about. It is asked while Ship runs, and
+// must stop soon when its context ends. Without it nothing is told of a move until
+// its records were sent once.
 type Sizer interface {
 	Size(ctx context.Context, p scope.Prefix) (records, bytes uint64, err error)
 }

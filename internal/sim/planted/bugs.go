@@ -1,5 +1,7 @@
 package main
 
+import "github.com/scope-registry/scope-registry/internal/overlay"
+
 // bug is a fault planted into the code by an overlay: the production code has no
 // switch for it.
 type bug struct {
@@ -7,8 +9,16 @@ type bug struct {
 	edits []edit
 }
 
-// edit replaces text that stands in a file exactly once.
-type edit struct{ file, from, to string }
+// edit is overlay.Edit, short enough for a list of them.
+type edit struct{ File, From, To string }
+
+func (b bug) changes() []overlay.Edit {
+	out := make([]overlay.Edit, len(b.edits))
+	for i, e := range b.edits {
+		out[i] = overlay.Edit(e)
+	}
+	return out
+}
 
 // bugs is every rule of the protocol that was once thought to be superfluous, left
 // out. Where two rules guard against the same trace, both are left out together.
@@ -77,5 +87,5 @@ var bugs = []bug{
 		{"internal/agent/session.go", "case t.partial != nil, its != t.view.incarnation, t.view.index == 0:", "case t.partial != nil, its.Number != t.view.incarnation.Number, t.view.index == 0:"},
 		{"internal/agent/session.go", "\tcase t.view.incarnation != s.incarnation:\n", "\tcase t.view.incarnation.Number != s.incarnation.Number:\n"}}},
 	{"requests are not remembered", []edit{{"fsm/apply.go", "\t\tif earlier != nil {\n", "\t\tif earlier != nil && false {\n"}}},
-	{"index not advanced by a refused command", []edit{{"fsm/apply.go", "\tnext.index = index // also", "\tif len(events) > 0 {\n\t\tnext.index = index\n\t} else {\n\t\tnext.index = s.index\n\t} // also"}}},
+	{"index not advanced by a refused command", []edit{{"fsm/apply.go", "\tnext.index = index + next.base // also", "\tif len(events) > 0 {\n\t\tnext.index = index + next.base\n\t} else {\n\t\tnext.index = s.index\n\t} // also"}}},
 }

@@ -1,0 +1,196 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+)
+
+// SlicePath is where a node takes the batches of slices that move to it, on its
+// own address: mount [Session.Handler] there.
+const SlicePath = "/scope-registry/slices"
+
+const (
+	sliceType = "application/vnd.scope-registry.slice"
+
+	// sliceDial bounds the dial of another node: within it a connection on one network
+	// is made several times over, or not at all.
+	sliceDial = time.Second
+	// sliceAnswer bounds the wait for an answer once a batch is sent, for callers that
+	// set no time of their own: the target may have to wait for its disk.
+	sliceAnswer = 30 * time.Second
+
+	// A body has to come within bodyTime, and a long one at slowestBody bytes a
+	// second: a sender that is slower has given up the try itself.
+	bodyTime    = 5 * time.Second
+	slowestBody = 512 << 10
+	// maxBodies bounds the bodies that are held at one time, in bytes: two of the
+	// largest kind, and hundreds of the usual size.
+	maxBodies = 2*MaxBatchBytes + 64<<20
+	// busyRetryMS is what a sender waits that finds them all in use.
+	busyRetryMS = 50
+)
+
+// HTTPSend sends batches by POST to [SlicePath] at the address of the other node,
+// over plain HTTP; h may change what a connection is. Nil is a client of its own,
+// that keeps connections open, asks no proxy, and dials for a second at most. It
+// follows no redirect.
+func HTTPSend(h *http.Client) Send {
+	if h == nil {
+		dialer := &net.Dialer{Timeout: sliceDial}
+		h = &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second,
+			ResponseHeaderTimeout: sliceAnswer, DisableCompression: true}}
+	}
+	direct := *h
+	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return func(ctx context.Context, to Peer, b *Batch) error {
+		data, err := b.encoded()
+		if err != nil {
+			return err
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+to.Addr+SlicePath, bytes.NewReader(data))
+		if err != nil {
+			return badBatch("node %q cannot be sent anything at the address %q: %v; declare it with host:port", to.Node, to.Addr, err)
+		}
+		req.Header.Set("Content-Type", sliceType)
+		resp, err := direct.Do(req)
+		if err != nil {
+			return sendFailed(to, err)
+		}
+		defer resp.Body.Close()
+		return sliceAnswered(to, resp)
+	}
+}
+
+// sendFailed tells a batch that never left from one of which it is not known what
+// became of it.
+func sendFailed(to Peer, err error) error {
+	if dialling := unsent(err); dialling != nil {
+		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("node %q cannot be reached at %s: %v; does it run, and take slices there?", to.Node, to.Addr, dialling)}
+	}
+	return &api.Error{Code: api.OutcomeUnknown, Detail: fmt.Sprintf("node %q at %s did not answer: %v", to.Node, to.Addr, err)}
+}
+
+// sliceAnswered reads the answer of a node. One that is not of a node's handler is
+// UNAVAILABLE where another process may take its place soon, as while a node
+// starts.
+func sliceAnswered(to Peer, resp *http.Response) error {
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
+	var e api.Error
+	switch {
+	case resp.StatusCode == http.StatusNoContent:
+		return nil
+	case err != nil:
+		return sendFailed(to, err)
+	case resp.StatusCode >= 400 && json.Unmarshal(data, &e) == nil && e.Code != "":
+		return &e
+	}
+	code := api.Unavailable
+	if resp.StatusCode < 400 {
+		code = api.Invalid
+	}
+	return &api.Error{Code: code, Detail: fmt.Sprintf("node %q at %s answered with status %d to POST %s, and with nothing that a node says; mount Session.Handler there",
+		to.Node, to.Addr, resp.StatusCode, SlicePath)}
+}
+
+// sliceHandler takes batches over HTTP. A batch that is taken is answered 204, else
+// there is a problem JSON with the status of its code.
+func sliceHandler(take func(context.Context, *Batch) error) http.Handler {
+	var room bodies
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := takeRequest(w, r, &room, take); err != nil {
+			sayProblem(w, err)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+}
+
+func takeRequest(w http.ResponseWriter, r *http.Request, room *bodies, take func(context.Context, *Batch) error) error {
+	switch {
+	case r.Method != http.MethodPost:
+		return badBatch("%s %s; batches are sent by POST", r.Method, r.URL.Path)
+	case r.Header.Get("Content-Type") != sliceType:
+		return badBatch("a body of type %.100q; a batch has the type %s", r.Header.Get("Content-Type"), sliceType)
+	case r.ContentLength < 0:
+		return badBatch("a body without a length; a batch tells its own")
+	case r.ContentLength > MaxBatchBytes:
+		return tooLarge("a body of %d bytes; a batch has %d at most", r.ContentLength, MaxBatchBytes)
+	case !room.take(r.ContentLength):
+		return &api.Error{Code: api.Unavailable, RetryMS: busyRetryMS, Detail: fmt.Sprintf("bodies of %d bytes are being taken already; try again", maxBodies)}
+	}
+	defer room.give(r.ContentLength)
+	conn := http.NewResponseController(w)
+	// A test's recorder has no deadlines; a server has.
+	_ = conn.SetReadDeadline(time.Now().Add(bodyTime + time.Duration(r.ContentLength)*time.Second/slowestBody))
+	b, err := DecodeBatch(r.Body)
+	if err == nil {
+		err = ended(r.Body)
+	}
+	var known *api.Error
+	switch {
+	case err == nil:
+	case errors.As(err, &known):
+		return err
+	default:
+		return corrupt("did not come whole: %v", err)
+	}
+	// What follows takes as long as the store needs.
+	_ = conn.SetReadDeadline(time.Time{})
+	return take(r.Context(), b)
+}
+
+// ended refuses what comes after a batch.
+func ended(body io.Reader) error {
+	var more [1]byte
+	if _, err := io.ReadFull(body, more[:]); !errors.Is(err, io.EOF) {
+		return corrupt("is followed by something else (%v)", err)
+	}
+	return nil
+}
+
+// sayProblem answers with an error.
+func sayProblem(w http.ResponseWriter, err error) {
+	var e *api.Error
+	if !errors.As(err, &e) {
+		e = &api.Error{Code: api.Internal, Detail: err.Error()}
+	}
+	data, err := json.Marshal(e)
+	if err != nil {
+		data = []byte(`{"code":"INTERNAL","detail":"the error cannot be written as JSON"}`)
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(e.Code.HTTPStatus())
+	_, _ = w.Write(data)
+}
+
+// bodies counts the bytes of those that are held.
+type bodies struct {
+	mu   sync.Mutex // guards used
+	used int64
+}
+
+func (b *bodies) take(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.used+n > maxBodies {
+		return false
+	}
+	b.used += n
+	return true
+}
+
+func (b *bodies) give(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used -= n
+}
