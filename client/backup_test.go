@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -118,4 +119,54 @@ func TestBackupFindsNobody(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
 	})
+}
+
+func restoredAs(incarnation uint64) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(api.HeaderIndex, "43")
+		fmt.Fprintf(w, `{"index":43,"incarnation":%d}`, incarnation)
+	}
+}
+
+// One that broke off is tried again, whole and with the same tag.
+func TestRestore(t *testing.T) {
+	broke := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+	cl := servers(t, refuse(api.NoLeader), broke, restoredAs(7))
+	out, err := cl.client().Restore(t.Context(), strings.NewReader("all of it"), api.RestoreOptions{Incarnation: 7, AllNodesKnown: true, FromCluster: "c1"})
+	if err != nil || out.Incarnation != 7 || out.Index != 43 {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	tags := map[string]bool{}
+	for _, r := range cl.requests() {
+		target, err := url.Parse(r.target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := target.Query()
+		tags[q.Get("incarnation_tag")] = true
+		if q.Get("incarnation") != "7" || q.Get("all_nodes_known") != "true" || q.Get("from_cluster") != "c1" || r.body != "all of it" {
+			t.Errorf("asked for %v with %q", q, r.body)
+		}
+	}
+	if len(tags) != 1 || tags[""] || len(cl.requests()) != 3 {
+		t.Errorf("%d requests with the tags %v", len(cl.requests()), tags)
+	}
+}
+
+func TestRestoreFailures(t *testing.T) {
+	for code, answer := range map[api.Code]http.HandlerFunc{
+		api.StaleEpoch:     refuse(api.StaleEpoch),
+		api.Corrupt:        refuse(api.Corrupt),
+		api.Internal:       restoredAs(0),
+		api.OutcomeUnknown: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		api.NoLeader:       refuse(api.NoLeader),
+	} {
+		cl := servers(t, answer)
+		if _, err := cl.client().Restore(t.Context(), strings.NewReader("all of it"), api.RestoreOptions{Incarnation: 7}); !is(err, code) {
+			t.Errorf("%v, want %s", err, code)
+		}
+	}
+	if _, err := New(nil).Restore(t.Context(), strings.NewReader(""), api.RestoreOptions{}); !is(err, api.Invalid) {
+		t.Errorf("%v", err)
+	}
 }

@@ -185,9 +185,22 @@ func (c *Client) SetNode(ctx context.Context, n api.Node) (api.Applied, error) {
 
 // RemoveNode removes a data node that no scope or move names.
 func (c *Client) RemoveNode(ctx context.Context, id string) (api.Applied, error) {
+	return c.RemoveFencedNode(ctx, id, Fenced{})
+}
+
+// RemoveFencedNode is RemoveNode with the caller's word that the node is off,
+// which is needed while the cluster holds and the node has not met the
+// incarnation. off names the node again.
+func (c *Client) RemoveFencedNode(ctx context.Context, id string, off Fenced) (api.Applied, error) {
 	var out api.Applied
-	err := c.do(ctx, call{method: http.MethodDelete, path: "/v1/nodes/" + url.PathEscape(id), out: &out, mutates: true})
+	err := c.do(ctx, call{method: http.MethodDelete, path: "/v1/nodes/" + url.PathEscape(id),
+		query: values("source_fenced", off.Node, "source_fenced_identity", off.Identity), out: &out, mutates: true})
 	return out, err
+}
+
+// Release serves a scope although the cluster holds since a restore.
+func (c *Client) Release(ctx context.Context, r api.Release) (api.Applied, error) {
+	return post[api.Applied](ctx, c, "/v1/release", r)
 }
 
 // StartMove starts a move of a scope.

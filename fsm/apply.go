@@ -25,7 +25,7 @@ type Event struct {
 	Tombstone *Tombstone
 }
 
-// At is where in the log a command stands.
+// At is where in raft's log a command stands.
 type At struct {
 	Index  uint64
 	Term   uint64
@@ -52,10 +52,12 @@ func (s State) ApplyEntry(index, term uint64, data []byte) (State, []*Result, []
 		}
 		var r *Result
 		var ev []Event
-		next, r, ev = next.Apply(at, e)
+		if next, r, ev, err = next.apply(at, e); err != nil {
+			return s, nil, nil, fmt.Errorf("log entry %d, command %d: %w", index, i, err)
+		}
 		results, events = append(results, r), append(events, ev...)
 	}
-	next.index = index // also for an entry without commands, or waiters would hang
+	next.index = index + next.base // also for an entry without commands, or waiters would hang
 	return next, results, events, nil
 }
 
@@ -63,16 +65,23 @@ func (s State) ApplyEntry(index, term uint64, data []byte) (State, []*Result, []
 // excepted. The index advances also when the command is refused; nothing else
 // does then, but for a Ready with another manifest, which aborts its move.
 func (s State) Apply(at At, e Envelope) (State, *Result, []Event) {
+	s, r, events, _ := s.apply(at, e)
+	return s, r, events
+}
+
+// apply is Apply with the error of [State.ApplyEntry].
+func (s State) apply(at At, e Envelope) (State, *Result, []Event, error) {
+	at.Index += s.base
 	s.index = at.Index
 	var hash []byte
 	if e.RequestID != "" {
 		hash = hashCommand(e.Command)
 		earlier, err := s.dedup.find(e.RequestID, hash)
 		if err != nil {
-			return s, resultOf(nil, err, at.Index), nil
+			return s, resultOf(nil, err, at.Index), nil, nil
 		}
 		if earlier != nil {
-			return s, earlier, nil
+			return s, earlier, nil, nil
 		}
 	}
 	tx := &txn{State: s, at: at, actor: e.Actor}
@@ -86,11 +95,11 @@ func (s State) Apply(at At, e Envelope) (State, *Result, []Event) {
 	if done != nil {
 		done.Warnings = append(done.Warnings, tx.warnings...)
 	}
-	result := resultOf(done, err, at.Index)
+	result := resultOf(done, err, tx.at.Index) // a restore sets it
 	if e.RequestID != "" {
 		tx.dedup = tx.dedup.with(e.RequestID, hash, result)
 	}
-	return tx.State, result, tx.events
+	return tx.State, result, tx.events, tx.unknown
 }
 
 // txn builds the next state. Its changes are dropped when the command is
@@ -104,6 +113,8 @@ type txn struct {
 	kept   []string
 	// warnings of the result.
 	warnings []string
+	// unknown is why this release cannot know what the command does.
+	unknown error
 	// orphans are scopes that may be without a live owner since this command.
 	orphans []scope.Prefix
 }
@@ -154,6 +165,12 @@ func (tx *txn) runSession(c Command) (*Result, *api.Error) {
 		return &Result{}, tx.ack(c)
 	case *FenceNode:
 		return &Result{}, tx.fenceNode(c)
+	case *StageBackup:
+		return &Result{}, tx.stageBackup(c)
+	case *Restore:
+		return tx.restore(c)
+	case *DropBackup:
+		return &Result{}, tx.dropBackup(c)
 	}
 	return nil, refuse(api.Invalid, "%T is not a command", c)
 }

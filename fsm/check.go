@@ -36,6 +36,12 @@ func (s State) Check() error {
 	if err := s.checkSessions(); err != nil {
 		return err
 	}
+	if s.base > s.index {
+		return fmt.Errorf("the index is %d, and %d above that of the log", s.index, s.base)
+	}
+	if s.staged.size > MaxBackup || (s.staged.id == "") != (s.staged.size == 0) {
+		return fmt.Errorf("backup %q on its way has %d bytes", s.staged.id, s.staged.size)
+	}
 	return s.checkHold()
 }
 

@@ -51,6 +51,12 @@ type (
 	FenceNode = pb.FenceNode
 	// Release is an admin's word that serves a scope although the cluster holds.
 	Release = pb.Release
+	// StageBackup brings one part of a backup into the log.
+	StageBackup = pb.StageBackup
+	// Restore puts the staged backup in the place of the state.
+	Restore = pb.Restore
+	// DropBackup takes back what was staged.
+	DropBackup = pb.DropBackup
 	// Manifest sums up the records of a slice.
 	Manifest = pb.Manifest
 	// Result answers one command.
@@ -193,6 +199,18 @@ func wrapSession(c Command) (*pb.Command, bool) {
 	case *FenceNode:
 		return &pb.Command{Kind: &pb.Command_FenceNode{FenceNode: c}}, true
 	}
+	return wrapRestore(c)
+}
+
+func wrapRestore(c Command) (*pb.Command, bool) {
+	switch c := c.(type) {
+	case *StageBackup:
+		return &pb.Command{Kind: &pb.Command_StageBackup{StageBackup: c}}, true
+	case *Restore:
+		return &pb.Command{Kind: &pb.Command_Restore{Restore: c}}, true
+	case *DropBackup:
+		return &pb.Command{Kind: &pb.Command_DropBackup{DropBackup: c}}, true
+	}
 	return nil, false
 }
 
@@ -239,6 +257,12 @@ func unwrap(c *pb.Command) (Command, bool) {
 		return k.Ack, true
 	case *pb.Command_FenceNode:
 		return k.FenceNode, true
+	case *pb.Command_StageBackup:
+		return k.StageBackup, true
+	case *pb.Command_Restore:
+		return k.Restore, true
+	case *pb.Command_DropBackup:
+		return k.DropBackup, true
 	}
 	return nil, false
 }

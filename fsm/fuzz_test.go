@@ -27,6 +27,8 @@ func samples() []Command {
 		&StartMove{Id: "m2", Prefix: []byte("s"), From: "n1", To: "n2"}, &Shipped{Move: "m2", Session: "s1"}, &Abort{Move: "m2", Session: "s3"},
 		&Expire{Session: "s1"}, &CloseSession{Session: "s3"}, &FenceNode{Node: "n1", Identity: "i1"},
 		&Release{Prefix: []byte("s"), SourceFenced: true, Reason: "off"},
+		&StageBackup{Id: "u1", Data: []byte("part")}, &StageBackup{Id: "u1", Offset: 4, Data: []byte("more")},
+		&Restore{Id: "u1", Bytes: 8, Sha256: []byte("sum"), Incarnation: 2, Tag: "t2"}, &DropBackup{Id: "u1", Bytes: 8},
 	}
 }
 

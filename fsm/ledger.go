@@ -26,6 +26,7 @@ type Ledger struct {
 	proposed scope.Index[struct{}]     // sessions whose expiry was proposed
 	acks     scope.Index[uint64]       // session → view that the log should know
 	moves    scope.Index[sighting]     // by move
+	upload   upload
 	urgent   bool
 }
 

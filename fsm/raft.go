@@ -10,7 +10,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/scope-registry/scope-registry/internal/api"
-	"github.com/scope-registry/scope-registry/snapshot"
 )
 
 // FSM puts [State] under Raft and publishes every version of it. Raft calls
@@ -79,15 +78,34 @@ func (f *FSM) Apply(log *raft.Log) any {
 	if f.refused != nil {
 		return f.refused
 	}
-	state, results, events, err := f.State().ApplyEntry(log.Index, log.Term, log.Data)
+	before := f.State()
+	state, results, events, err := before.ApplyEntry(log.Index, log.Term, log.Data)
 	if err != nil {
 		f.refused = &api.Error{Code: api.Corrupt, Index: log.Index, Detail: fmt.Sprintf(
 			"%v; nothing after it is applied: start a release that knows it, or replace this server's data", err)}
 		f.onFatal(f.refused)
 		return f.refused
 	}
-	f.publish(state, Item{Index: log.Index, Events: events})
+	if before.Cluster().Incarnation != 0 && !before.SameIncarnation(state) {
+		f.replace(state)
+	} else {
+		f.publish(state, Item{Index: state.Index(), Events: events})
+	}
 	return results
+}
+
+// SameIncarnation reports whether the two states are of one history: changes
+// lead from the one to the other.
+func (s State) SameIncarnation(other State) bool {
+	return s.cluster.Incarnation == other.cluster.Incarnation && s.cluster.Tag == other.cluster.Tag
+}
+
+// replace makes a state visible that no change leads to, and ends all watchers
+// with COMPACTED.
+func (f *FSM) replace(state State) {
+	root := newNode(Item{Index: state.Index(), Cluster: state.Cluster()})
+	f.now.Store(&published{state: state, tail: root})
+	f.history.restart(root)
 }
 
 // ApplyBatch applies entries in their order. Each is published before the next
@@ -123,42 +141,19 @@ func (f *FSM) Snapshot() (raft.FSMSnapshot, error) {
 // Restore replaces the state by that of a snapshot and ends all watchers with
 // COMPACTED. On error the state stays what it was.
 //
-// Nothing is changed before the trailer was verified. raft.Raft.Restore panics
-// when this fails, so who feeds it a file checks the file with snapshot.Verify
-// first.
+// Nothing is changed before the trailer was verified. This is for raft's own
+// snapshots; a backup is put back by the log, see [Restore]: raft.Raft.Restore
+// panics when this fails.
 func (f *FSM) Restore(source io.ReadCloser) error {
 	if f.refused != nil {
 		return f.refused
 	}
-	state, err := load(source)
+	state, _, err := LoadBackup(source) // raft closes it
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
-	root := newNode(Item{Index: state.Index(), Cluster: state.Cluster()})
-	f.now.Store(&published{state: state, tail: root})
-	f.history.restart(root)
+	f.replace(state)
 	return nil
-}
-
-// load reads a whole snapshot. Raft closes source.
-func load(source io.Reader) (State, error) {
-	r, err := snapshot.NewReader(source)
-	if err != nil {
-		return State{}, err
-	}
-	loader := NewLoader()
-	for {
-		record, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return loader.State()
-		}
-		if err != nil {
-			return State{}, err
-		}
-		if err := loader.Add(record); err != nil {
-			return State{}, err
-		}
-	}
 }
 
 // captured is a state to be written while others are applied.

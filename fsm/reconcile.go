@@ -10,9 +10,10 @@ import (
 
 // Directive is what the leader may propose by itself: to close a move whose
 // source has little left to ship, to give a move up, to end a session whose
-// lease has ended, and to note how far a node's view has come. The interface is
-// sealed, so that no leader can ever start a move or change an owner of its own
-// accord; a test allows only Quiesce, Abort, Expire and Ack in it.
+// lease has ended, to note how far a node's view has come, and to drop a backup
+// that nobody goes on restoring. The interface is sealed, so that no leader can
+// ever start a move or change an owner of its own accord; a test allows only
+// Quiesce, Abort, Expire, Ack and DropBackup in it.
 type Directive interface {
 	// Command is the command to propose.
 	Command() Command
@@ -24,6 +25,7 @@ type (
 	abortDirective   struct{ c *Abort }
 	expireDirective  struct{ c *Expire }
 	ackDirective     struct{ c *Ack }
+	dropDirective    struct{ c *DropBackup }
 )
 
 func (d quiesceDirective) Command() Command { return d.c }
@@ -34,6 +36,8 @@ func (d expireDirective) Command() Command  { return d.c }
 func (expireDirective) directive()          {}
 func (d ackDirective) Command() Command     { return d.c }
 func (ackDirective) directive()             {}
+func (d dropDirective) Command() Command    { return d.c }
+func (dropDirective) directive()            {}
 
 // sighting is when a leader first saw a running move, when it first saw it
 // closed, and what the move's source reported. A new ledger has none, so every
@@ -60,12 +64,40 @@ func Reconcile(s State, l Ledger, now time.Duration) (Ledger, []Directive, time.
 	l, out, due := l.drive(s, now)
 	l, out = l.acknowledge(s, out)
 	l, out = l.expire(now, out)
+	l, out, due = l.sweep(s, now, out, due)
 	if s.SessionsLen() > 0 {
 		due = sooner(due, now+l.times.Late)
 		due = sooner(due, l.firstExpiry())
 	}
 	l.due = due
 	return l, out, due
+}
+
+// stagedFor is how long a backup may stand still on its way into the log, where
+// it takes memory on every server. A part takes some milliseconds.
+const stagedFor = time.Minute
+
+// upload is a backup on its way as the leader last saw it grow.
+type upload struct {
+	id    string
+	size  uint64
+	since time.Duration
+}
+
+// sweep proposes to drop a backup that stands still: who sent it is gone.
+func (l Ledger) sweep(s State, now time.Duration, out []Directive, due time.Duration) (Ledger, []Directive, time.Duration) {
+	id, size := s.Staged()
+	if id == "" {
+		l.upload = upload{}
+		return l, out, due
+	}
+	if l.upload.id != id || l.upload.size != size {
+		l.upload = upload{id, size, now}
+	}
+	if end := l.upload.since + stagedFor; now < end {
+		return l, out, sooner(due, end)
+	}
+	return l, append(out, dropDirective{&DropBackup{Id: id, Bytes: size}}), due
 }
 
 // firstExpiry is the earliest deadline of a lease; 0 if there is none.

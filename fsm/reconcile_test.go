@@ -257,7 +257,7 @@ func checkWraps(t *testing.T, name string, st *ast.StructType) {
 		return
 	}
 	of, ok := ptr.X.(*ast.Ident)
-	if allowed := []string{"Quiesce", "Abort", "Expire", "Ack"}; !ok || !slices.Contains(allowed, of.Name) {
+	if allowed := []string{"Quiesce", "Abort", "Expire", "Ack", "DropBackup"}; !ok || !slices.Contains(allowed, of.Name) {
 		t.Errorf("directive %s does not wrap one of %v, which alone the leader may propose by itself", name, allowed)
 	}
 }

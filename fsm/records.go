@@ -27,13 +27,21 @@ func (s State) Records() iter.Seq[*pb.Record] {
 
 // Encode writes the state as a snapshot stream, see package snapshot. The error
 // is that of to.
-func (s State) Encode(to io.Writer) error {
+func (s State) Encode(to io.Writer) error { return s.encode(to, nil) }
+
+// encode also writes the record that only a backup ends with.
+func (s State) encode(to io.Writer, last *pb.Record) error {
 	w, err := snapshot.NewWriter(to)
 	if err != nil {
 		return err
 	}
 	for record := range s.Records() {
 		if err := w.Write(record); err != nil {
+			return err
+		}
+	}
+	if last != nil {
+		if err := w.Write(last); err != nil {
 			return err
 		}
 	}
@@ -44,7 +52,7 @@ func (s State) clusterRecord() *pb.Record {
 	return &pb.Record{Kind: &pb.Record_Cluster{Cluster: &pb.ClusterRecord{
 		Id: s.cluster.ID, Incarnation: s.cluster.Incarnation, IncarnationTag: s.cluster.Tag, Index: s.index,
 		ConfigIndex: s.configIndex, NextEpoch: s.cluster.NextEpoch, DedupFloor: s.dedup.floor,
-		Hold: s.cluster.Hold, Complete: s.cluster.Complete}}}
+		Hold: s.cluster.Hold, Complete: s.cluster.Complete, IndexBase: s.base}}}
 }
 
 func (s State) configRecords(yield func(*pb.Record) bool) bool {
@@ -126,6 +134,11 @@ func (s State) tailRecords(yield func(*pb.Record) bool) bool {
 			return false
 		}
 	}
+	for _, part := range s.staged.parts {
+		if !yield(&pb.Record{Kind: &pb.Record_Staged{Staged: &pb.StagedRecord{Id: s.staged.id, Data: part}}}) {
+			return false
+		}
+	}
 	return true
 }
 
@@ -150,6 +163,8 @@ func (s State) Hash() string {
 type Loader struct {
 	tx      txn
 	started bool
+	ended   bool  // the record that a backup ends with has come
+	written int64 // what it says
 }
 
 // NewLoader returns a Loader that has seen no record.
@@ -163,6 +178,9 @@ func (l *Loader) Add(r *pb.Record) error {
 	}
 	if _, first := r.GetKind().(*pb.Record_Cluster); first == l.started {
 		return fmt.Errorf("the snapshot does not begin with exactly one cluster record")
+	}
+	if l.ended {
+		return fmt.Errorf("the backup goes on after its end")
 	}
 	l.started = true
 	l.tx.events, l.tx.orphans = nil, nil
@@ -183,6 +201,10 @@ func (l *Loader) Add(r *pb.Record) error {
 		l.tx.putCleanup(Cleanup{scope.NodeID(c.GetNode()), scope.Prefix(c.GetPrefix()), c.GetEpoch(), c.GetMove(), c.GetSinceIndex()})
 	case *pb.Record_Dedup:
 		l.tx.dedup = l.tx.dedup.loadRecord(k.Dedup)
+	case *pb.Record_Staged:
+		return l.part(k.Staged)
+	case *pb.Record_Written:
+		l.ended, l.written = true, k.Written.GetTimeMs()
 	default:
 		return fmt.Errorf("the snapshot has a record of no known kind; upgrade this server")
 	}
@@ -192,6 +214,7 @@ func (l *Loader) Add(r *pb.Record) error {
 func (l *Loader) cluster(c *pb.ClusterRecord) {
 	l.tx.cluster = Cluster{ID: c.GetId(), Incarnation: c.GetIncarnation(), Tag: c.GetIncarnationTag(), NextEpoch: c.GetNextEpoch(),
 		Hold: c.GetHold(), Complete: c.GetComplete()}
+	l.tx.base = c.GetIndexBase()
 	l.tx.index, l.tx.configIndex, l.tx.dedup.floor = c.GetIndex(), c.GetConfigIndex(), c.GetDedupFloor()
 }
 

@@ -13,7 +13,12 @@ type Restoration struct {
 	Tag         string // random, 1 to [MaxRandom] bytes: tells two restores of the same number apart
 	Complete    bool   // the admin states that no other node was declared since the backup
 	TimeMS      int64  // leader's wall clock, milliseconds since 1970
-	Index       uint64 // log index at which the state is put, at least its own
+	Index       uint64 // at which the state is put, at least its own
+	// What a restore into a cluster that exists knows beside; the zero values keep
+	// what the backup says.
+	Base      uint64 // by how much Index is above that of the raft log
+	Cluster   string // id of the cluster that the state is put into
+	NextEpoch uint64 // that of the cluster: the higher one counts
 }
 
 // Restored returns the state of a backup as the beginning of a new incarnation,
@@ -27,11 +32,23 @@ type Restoration struct {
 //
 // It costs O(size of the state).
 func (s State) Restored(r Restoration) (State, []Event, error) {
+	next, events, err := s.restored(r)
+	if err != nil {
+		return s, nil, err
+	}
+	return next, events, nil
+}
+
+func (s State) restored(r Restoration) (State, []Event, *api.Error) {
 	if err := s.checkRestoration(r); err != nil {
 		return s, nil, err
 	}
 	tx := &txn{State: s, at: At{Index: r.Index, TimeMS: r.TimeMS}}
-	tx.index = r.Index
+	tx.index, tx.staged = r.Index, staging{}
+	if r.Cluster != "" {
+		tx.base, tx.cluster.ID = r.Base, r.Cluster
+	}
+	tx.cluster.NextEpoch = max(tx.cluster.NextEpoch, r.NextEpoch)
 	tx.cluster.Incarnation, tx.cluster.Tag = r.Incarnation, r.Tag
 	tx.cluster.Hold, tx.cluster.Complete = true, r.Complete
 	tx.configChanged() // a plan that was made before must be made anew
@@ -55,7 +72,7 @@ func (s State) Restored(r Restoration) (State, []Event, error) {
 	return tx.State, tx.events, nil
 }
 
-func (s State) checkRestoration(r Restoration) error {
+func (s State) checkRestoration(r Restoration) *api.Error {
 	switch c := s.cluster; {
 	case c.ID == "":
 		return refuse(api.Invalid, "the backup is of a cluster that has no id yet: there is nothing to restore")
@@ -66,16 +83,13 @@ func (s State) checkRestoration(r Restoration) error {
 	case r.Index < s.index:
 		return refuse(api.Invalid, "the backup is of index %d and cannot be put at index %d, before it", s.index, r.Index)
 	}
-	if err := checkRandom("tag", r.Tag); err != nil {
-		return err
-	}
-	return nil
+	return checkRandom("tag", r.Tag)
 }
 
 // stopAll ends what was under way. Nodes may have gone on with it in what the
 // restore has lost: a move may have flipped, and a copy that was to be deleted
 // may be the only one now.
-func (tx *txn) stopAll() error {
+func (tx *txn) stopAll() *api.Error {
 	for m := range tx.moves.Running() {
 		if err := tx.endAborted(m, CauseRestored, fmt.Sprintf("the cluster was restored, as incarnation %d", tx.cluster.Incarnation)); err != nil {
 			return err

@@ -102,6 +102,7 @@ type nodeRecord struct {
 // State is the one before the first entry.
 type State struct {
 	index       uint64
+	base        uint64 // by how much index is above that of the raft log, since a restore
 	configIndex uint64
 	cluster     Cluster
 	scopes      scope.Table
@@ -115,10 +116,16 @@ type State struct {
 	retired     awaiting              // tombstones, until their owner knows it
 	unmet       scope.Index[struct{}] // ids of the nodes that have not met this incarnation
 	dedup       ring
+	staged      staging
 }
 
-// Index is the log index of the last entry applied, refused commands included.
+// Index is the index of the last entry applied, refused commands included. It is
+// that of the log, or above it since a restore put the state of a longer log in
+// place; it never goes back.
 func (s State) Index() uint64 { return s.index }
+
+// LogIndex is the index in raft's log of the last entry applied.
+func (s State) LogIndex() uint64 { return s.index - s.base }
 
 // ConfigIndex is the log index of the last change of nodes or scopes.
 func (s State) ConfigIndex() uint64 { return s.configIndex }

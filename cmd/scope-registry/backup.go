@@ -18,32 +18,38 @@ import (
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
-	"github.com/scope-registry/scope-registry/snapshot"
 )
 
 func (c *cli) backupCmd() *cobra.Command {
-	return group("backup", "Save the whole state and check what was saved", `
+	return group("backup", "Save the whole state, check what was saved, and put it back", `
 A backup is the whole state of the registry at one index, in one file with
 checksums: scopes, nodes, moves, pending cleanups and what retries need.`,
-		"  scope-registry backup save scopes.backup", c.backupSaveCmd(), c.backupVerifyCmd())
+		"  scope-registry backup save scopes.backup", c.backupSaveCmd(), c.backupVerifyCmd(), c.backupRestoreCmd())
 }
 
 // backup is what a backup file holds.
 type backup struct {
-	File    string `json:"file"`
-	Cluster string `json:"cluster"`
-	Index   uint64 `json:"index"`
-	Scopes  int    `json:"scopes"`
-	Nodes   int    `json:"nodes"`
-	Moves   int    `json:"running_moves"`
-	Bytes   int64  `json:"bytes"`
-	SHA256  string `json:"sha256"` // of the whole file, as sha256sum prints it
+	File        string `json:"file"`
+	Written     string `json:"written,omitempty"` // RFC 3339; a file of an older release does not say
+	Cluster     string `json:"cluster"`
+	Incarnation uint64 `json:"incarnation"`
+	Index       uint64 `json:"index"`
+	Scopes      int    `json:"scopes"`
+	Nodes       int    `json:"nodes"`
+	Moves       int    `json:"running_moves"`
+	Cleanups    int    `json:"pending_cleanups"`
+	Hash        string `json:"state_hash"` // as cluster status --hash shows it
+	Bytes       int64  `json:"bytes"`
+	SHA256      string `json:"sha256"` // of the whole file, as sha256sum prints it
+
+	state fsm.State
 }
 
 func (c *cli) backupFacts(b backup) error {
 	return c.show(b, func() error {
-		return c.table("", [][]string{{"file", b.File}, {"cluster", b.Cluster}, {"index", num(b.Index)}, {"scopes", fmt.Sprint(b.Scopes)},
-			{"nodes", fmt.Sprint(b.Nodes)}, {"running moves", fmt.Sprint(b.Moves)}, {"bytes", fmt.Sprint(b.Bytes)}, {"sha256", b.SHA256}})
+		return c.table("", [][]string{{"file", b.File}, {"written", dash(b.Written)}, {"cluster", b.Cluster}, {"incarnation", num(b.Incarnation)},
+			{"index", num(b.Index)}, {"scopes", fmt.Sprint(b.Scopes)}, {"nodes", fmt.Sprint(b.Nodes)}, {"running moves", fmt.Sprint(b.Moves)},
+			{"pending cleanups", fmt.Sprint(b.Cleanups)}, {"state hash", b.Hash}, {"bytes", fmt.Sprint(b.Bytes)}, {"sha256", b.SHA256}})
 	})
 }
 
@@ -196,32 +202,16 @@ func (c *cli) verify(name string, from io.Reader) (backup, error) {
 func readBackup(name string, from io.Reader) (backup, error) {
 	var bytes atomic.Int64
 	sum := sha256.New()
-	st, err := loadBackup(bufio.NewReaderSize(io.TeeReader(from, io.MultiWriter(sum, counter{&bytes})), 1<<20))
+	st, writtenMS, err := fsm.LoadBackup(bufio.NewReaderSize(io.TeeReader(from, io.MultiWriter(sum, counter{&bytes})), 1<<20))
 	if err != nil {
 		return backup{}, &api.Error{Code: api.Corrupt, Detail: fmt.Sprintf("%s is no whole backup: %v", name, err)}
 	}
-	return backup{File: name, Cluster: st.Cluster().ID, Index: st.Index(), Scopes: st.Scopes().Len(), Nodes: st.NodesLen(),
-		Moves: st.Moves().RunningLen(), Bytes: bytes.Load(), SHA256: hex.EncodeToString(sum.Sum(nil))}, nil
-}
-
-func loadBackup(from io.Reader) (fsm.State, error) {
-	r, err := snapshot.NewReader(from)
-	if err != nil {
-		return fsm.State{}, err
+	b := backup{File: name, Cluster: st.Cluster().ID, Incarnation: st.Cluster().Incarnation, Index: st.Index(), Scopes: st.Scopes().Len(), Nodes: st.NodesLen(),
+		Moves: st.Moves().RunningLen(), Cleanups: st.CleanupsLen(), Hash: st.Hash(), Bytes: bytes.Load(), SHA256: hex.EncodeToString(sum.Sum(nil)), state: st}
+	if writtenMS > 0 {
+		b.Written = time.UnixMilli(writtenMS).UTC().Format(time.RFC3339)
 	}
-	loader := fsm.NewLoader()
-	for {
-		record, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return loader.State()
-		}
-		if err == nil {
-			err = loader.Add(record)
-		}
-		if err != nil {
-			return fsm.State{}, err
-		}
-	}
+	return b, nil
 }
 
 // syncDir makes the file's name durable.

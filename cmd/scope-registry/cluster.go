@@ -56,7 +56,7 @@ Requests go on; changes wait for some milliseconds.`,
 	}
 	transfer.Flags().StringVar(&to, "to", "", "server that becomes leader; any if empty")
 	return group("cluster", "The servers of the registry", `
-The servers of the registry: whether they answer and agree, and who leads.`, "  scope-registry cluster status", status, transfer)
+The servers of the registry: whether they answer and agree, and who leads.`, "  scope-registry cluster status", status, transfer, c.clusterRecoverCmd())
 }
 
 func (c *cli) clusterTable(s api.Cluster, hash bool) error {

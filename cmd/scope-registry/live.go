@@ -34,6 +34,16 @@ func columns(w io.Writer) int {
 	return int(size.Col)
 }
 
+// isTerminal says whether somebody may be typing there.
+func isTerminal(r io.Reader) bool {
+	f, ok := r.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	return err == nil
+}
+
 // live is a line at the end of standard error that is rewritten in place. It
 // uses no colours. What else is written meanwhile goes through it.
 type live struct {

@@ -33,12 +33,13 @@ type cli struct {
 	timeout   time.Duration
 	quiet     bool
 
-	width func() int // columns of the terminal that standard error is, 0 if it is none
+	typed func() bool // whether standard input is a terminal
+	width func() int  // columns of the terminal that standard error is, 0 if it is none
 }
 
 // run runs one command line and returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	c := &cli{in: stdin, out: stdout, err: stderr, width: func() int { return columns(stderr) }}
+	c := &cli{in: stdin, out: stdout, err: stderr, width: func() int { return columns(stderr) }, typed: func() bool { return isTerminal(stdin) }}
 	root := c.root()
 	root.SetArgs(args)
 	root.SetIn(stdin)

@@ -14,7 +14,7 @@ func (c *cli) scopeCmd() *cobra.Command {
 	return group("scope", "Declare, look at and retire scopes", `
 A scope is a prefix of keys with the one node that may write them, at an epoch
 that rises with every change of owner.`, "  scope-registry scope list",
-		c.scopeDeclareCmd(), c.scopeGetCmd(), c.scopeListCmd(), c.scopeRetireCmd(), c.scopePlanCmd(), c.scopeApplyCmd(), c.scopeForceCmd())
+		c.scopeDeclareCmd(), c.scopeGetCmd(), c.scopeListCmd(), c.scopeRetireCmd(), c.scopePlanCmd(), c.scopeApplyCmd(), c.scopeForceCmd(), c.scopeReleaseCmd())
 }
 
 // fencedIdentity is what --source-fenced-identity is for.

@@ -341,6 +341,8 @@ var varying = []struct {
 	{regexp.MustCompile(`[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z`), "TIME"},
 	{regexp.MustCompile(`( left)(?:; [0-9.]+ [KMG]?i?B/s)?(?:; about [0-9hms]+ to go)? \(reported [0-9hms.]+ ago\)`), "$1 (reported SPAN ago)"},
 	{regexp.MustCompile(`("(?:bytes_per_second|left_ms|age_ms|view_index|opened_index)": ?)-?[0-9]+`), "${1}N"},
+	{regexp.MustCompile(`("incarnation_tag": ?)"[A-Z2-7]{26}"`), `${1}"TAG"`},
+	{regexp.MustCompile(`(, term )[0-9]+( \(its snapshot at )[0-9]+`), "${1}N${2}N"},
 	{regexp.MustCompile(`(opened at index |view at )[0-9]+`), "${1}N"},
 	{regexp.MustCompile(`(?m)^([a-z]+ +\S+:[0-9]+ +(?:live|blind)) +[0-9]+ +[0-9.]+s$`), "$1  N  SPAN"},
 	{regexp.MustCompile(`(?m)^([a-z]+ +[0-9a-z-]+) +[0-9]+ +[0-9]+ +(live|blind) +[0-9.]+s$`), "$1  N  N  $2  SPAN"},

@@ -129,7 +129,7 @@ func (s *server) serve(run context.Context, cfg serverConfig, shared prometheus.
 	s.tally = newTally(s.reg)
 	s.running.Go(func() { s.tally.run(run) })
 	own.MustRegister(metrics, s.tally)
-	h := httpapi.New(httpapi.Config{Registry: s.reg, Logger: cfg.Logger, Gatherer: prometheus.Gatherers{shared, own}, Metrics: metrics, Version: cfg.Version})
+	h := httpapi.New(httpapi.Config{Registry: s.reg, Logger: cfg.Logger, Gatherer: prometheus.Gatherers{shared, own}, Metrics: metrics, Version: cfg.Version, Spool: cfg.DataDir})
 	s.front("HTTP", func() error { return httpapi.Serve(run, open[0], h, cfg.Logger) })
 	if s.resp == "" {
 		return

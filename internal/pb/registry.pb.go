@@ -166,6 +166,9 @@ type Command struct {
 	//	*Command_Ack
 	//	*Command_FenceNode
 	//	*Command_Release
+	//	*Command_StageBackup
+	//	*Command_Restore
+	//	*Command_DropBackup
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -379,6 +382,33 @@ func (x *Command) GetRelease() *Release {
 	return nil
 }
 
+func (x *Command) GetStageBackup() *StageBackup {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_StageBackup); ok {
+			return x.StageBackup
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRestore() *Restore {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Restore); ok {
+			return x.Restore
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDropBackup() *DropBackup {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_DropBackup); ok {
+			return x.DropBackup
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -459,6 +489,18 @@ type Command_Release struct {
 	Release *Release `protobuf:"bytes,19,opt,name=release,proto3,oneof"`
 }
 
+type Command_StageBackup struct {
+	StageBackup *StageBackup `protobuf:"bytes,30,opt,name=stage_backup,json=stageBackup,proto3,oneof"`
+}
+
+type Command_Restore struct {
+	Restore *Restore `protobuf:"bytes,31,opt,name=restore,proto3,oneof"`
+}
+
+type Command_DropBackup struct {
+	DropBackup *DropBackup `protobuf:"bytes,32,opt,name=drop_backup,json=dropBackup,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_SetNode) isCommand_Kind() {}
@@ -496,6 +538,12 @@ func (*Command_Ack) isCommand_Kind() {}
 func (*Command_FenceNode) isCommand_Kind() {}
 
 func (*Command_Release) isCommand_Kind() {}
+
+func (*Command_StageBackup) isCommand_Kind() {}
+
+func (*Command_Restore) isCommand_Kind() {}
+
+func (*Command_DropBackup) isCommand_Kind() {}
 
 // InitCluster names the cluster; the first one applied wins.
 type InitCluster struct {
@@ -1872,6 +1920,213 @@ func (x *Release) GetIncarnation() uint64 {
 	return 0
 }
 
+// StageBackup brings one part of a backup into the log, to be restored from there.
+type StageBackup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`          // of the upload, random
+	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"` // of the part; 0 begins, and drops what another upload has left
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StageBackup) Reset() {
+	*x = StageBackup{}
+	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StageBackup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StageBackup) ProtoMessage() {}
+
+func (x *StageBackup) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StageBackup.ProtoReflect.Descriptor instead.
+func (*StageBackup) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *StageBackup) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *StageBackup) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *StageBackup) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// Restore puts the staged backup in the place of the state, as the beginning of a new incarnation.
+type Restore struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`                                      // of the upload
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`                               // of the whole backup
+	Sha256        []byte                 `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`                              // of the whole backup
+	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                   // above any that the cluster was ever in
+	Tag           string                 `protobuf:"bytes,5,opt,name=tag,proto3" json:"tag,omitempty"`                                    // random
+	Complete      bool                   `protobuf:"varint,6,opt,name=complete,proto3" json:"complete,omitempty"`                         // admin's word that no other node was declared since the backup
+	FromCluster   string                 `protobuf:"bytes,7,opt,name=from_cluster,json=fromCluster,proto3" json:"from_cluster,omitempty"` // id in the backup, needed where that is not the cluster's own
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Restore) Reset() {
+	*x = Restore{}
+	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Restore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Restore) ProtoMessage() {}
+
+func (x *Restore) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Restore.ProtoReflect.Descriptor instead.
+func (*Restore) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Restore) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Restore) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Restore) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *Restore) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Restore) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *Restore) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *Restore) GetFromCluster() string {
+	if x != nil {
+		return x.FromCluster
+	}
+	return ""
+}
+
+// DropBackup takes back what was staged, if no more than that was.
+type DropBackup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`        // of the upload
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"` // staged so far; 0: not compared
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropBackup) Reset() {
+	*x = DropBackup{}
+	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropBackup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropBackup) ProtoMessage() {}
+
+func (x *DropBackup) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropBackup.ProtoReflect.Descriptor instead.
+func (*DropBackup) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DropBackup) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DropBackup) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 // Result answers one command. It is kept in the dedup ring, so that a retry
 // gets the same answer.
 type Result struct {
@@ -1892,7 +2147,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	mi := &file_internal_pb_registry_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +2159,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	mi := &file_internal_pb_registry_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2172,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{23}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Result) GetCode() string {
@@ -2002,6 +2257,8 @@ type Record struct {
 	//	*Record_Move
 	//	*Record_Cleanup
 	//	*Record_Dedup
+	//	*Record_Staged
+	//	*Record_Written
 	Kind          isRecord_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2009,7 +2266,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2278,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2291,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{24}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Record) GetKind() isRecord_Kind {
@@ -2107,6 +2364,24 @@ func (x *Record) GetDedup() *DedupRecord {
 	return nil
 }
 
+func (x *Record) GetStaged() *StagedRecord {
+	if x != nil {
+		if x, ok := x.Kind.(*Record_Staged); ok {
+			return x.Staged
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetWritten() *WrittenRecord {
+	if x != nil {
+		if x, ok := x.Kind.(*Record_Written); ok {
+			return x.Written
+		}
+	}
+	return nil
+}
+
 type isRecord_Kind interface {
 	isRecord_Kind()
 }
@@ -2139,6 +2414,14 @@ type Record_Dedup struct {
 	Dedup *DedupRecord `protobuf:"bytes,7,opt,name=dedup,proto3,oneof"`
 }
 
+type Record_Staged struct {
+	Staged *StagedRecord `protobuf:"bytes,20,opt,name=staged,proto3,oneof"`
+}
+
+type Record_Written struct {
+	Written *WrittenRecord `protobuf:"bytes,21,opt,name=written,proto3,oneof"`
+}
+
 func (*Record_Cluster) isRecord_Kind() {}
 
 func (*Record_Node) isRecord_Kind() {}
@@ -2153,6 +2436,10 @@ func (*Record_Cleanup) isRecord_Kind() {}
 
 func (*Record_Dedup) isRecord_Kind() {}
 
+func (*Record_Staged) isRecord_Kind() {}
+
+func (*Record_Written) isRecord_Kind() {}
+
 type ClusterRecord struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2163,14 +2450,15 @@ type ClusterRecord struct {
 	NextEpoch      uint64                 `protobuf:"varint,6,opt,name=next_epoch,json=nextEpoch,proto3" json:"next_epoch,omitempty"`
 	DedupFloor     uint64                 `protobuf:"varint,7,opt,name=dedup_floor,json=dedupFloor,proto3" json:"dedup_floor,omitempty"`
 	Hold           bool                   `protobuf:"varint,8,opt,name=hold,proto3" json:"hold,omitempty"`
-	Complete       bool                   `protobuf:"varint,9,opt,name=complete,proto3" json:"complete,omitempty"` // of a hold: no other node was declared since the backup
+	Complete       bool                   `protobuf:"varint,9,opt,name=complete,proto3" json:"complete,omitempty"`                     // of a hold: no other node was declared since the backup
+	IndexBase      uint64                 `protobuf:"varint,20,opt,name=index_base,json=indexBase,proto3" json:"index_base,omitempty"` // by how much index is above that of the raft log
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ClusterRecord) Reset() {
 	*x = ClusterRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2182,7 +2470,7 @@ func (x *ClusterRecord) String() string {
 func (*ClusterRecord) ProtoMessage() {}
 
 func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2195,7 +2483,7 @@ func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRecord.ProtoReflect.Descriptor instead.
 func (*ClusterRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{25}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ClusterRecord) GetId() string {
@@ -2261,6 +2549,13 @@ func (x *ClusterRecord) GetComplete() bool {
 	return false
 }
 
+func (x *ClusterRecord) GetIndexBase() uint64 {
+	if x != nil {
+		return x.IndexBase
+	}
+	return 0
+}
+
 type NodeRecord struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2277,7 +2572,7 @@ type NodeRecord struct {
 
 func (x *NodeRecord) Reset() {
 	*x = NodeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2584,7 @@ func (x *NodeRecord) String() string {
 func (*NodeRecord) ProtoMessage() {}
 
 func (x *NodeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2597,7 @@ func (x *NodeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRecord.ProtoReflect.Descriptor instead.
 func (*NodeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{26}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NodeRecord) GetId() string {
@@ -2374,7 +2669,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2386,7 +2681,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2399,7 +2694,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{27}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SessionRecord) GetId() string {
@@ -2456,7 +2751,7 @@ type ScopeRecord struct {
 
 func (x *ScopeRecord) Reset() {
 	*x = ScopeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2763,7 @@ func (x *ScopeRecord) String() string {
 func (*ScopeRecord) ProtoMessage() {}
 
 func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2776,7 @@ func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeRecord.ProtoReflect.Descriptor instead.
 func (*ScopeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{28}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ScopeRecord) GetPrefix() []byte {
@@ -2573,7 +2868,7 @@ type TombstoneRecord struct {
 
 func (x *TombstoneRecord) Reset() {
 	*x = TombstoneRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2585,7 +2880,7 @@ func (x *TombstoneRecord) String() string {
 func (*TombstoneRecord) ProtoMessage() {}
 
 func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2598,7 +2893,7 @@ func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TombstoneRecord.ProtoReflect.Descriptor instead.
 func (*TombstoneRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{29}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TombstoneRecord) GetPrefix() []byte {
@@ -2640,7 +2935,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	mi := &file_internal_pb_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2947,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	mi := &file_internal_pb_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2960,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{30}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Stamp) GetPhase() string {
@@ -2716,7 +3011,7 @@ type MoveRecord struct {
 
 func (x *MoveRecord) Reset() {
 	*x = MoveRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	mi := &file_internal_pb_registry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2728,7 +3023,7 @@ func (x *MoveRecord) String() string {
 func (*MoveRecord) ProtoMessage() {}
 
 func (x *MoveRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	mi := &file_internal_pb_registry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2741,7 +3036,7 @@ func (x *MoveRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRecord.ProtoReflect.Descriptor instead.
 func (*MoveRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{31}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *MoveRecord) GetId() string {
@@ -2890,7 +3185,7 @@ type CleanupRecord struct {
 
 func (x *CleanupRecord) Reset() {
 	*x = CleanupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	mi := &file_internal_pb_registry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2902,7 +3197,7 @@ func (x *CleanupRecord) String() string {
 func (*CleanupRecord) ProtoMessage() {}
 
 func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	mi := &file_internal_pb_registry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2915,7 +3210,7 @@ func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupRecord.ProtoReflect.Descriptor instead.
 func (*CleanupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{32}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CleanupRecord) GetNode() string {
@@ -2965,7 +3260,7 @@ type DedupRecord struct {
 
 func (x *DedupRecord) Reset() {
 	*x = DedupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[33]
+	mi := &file_internal_pb_registry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3272,7 @@ func (x *DedupRecord) String() string {
 func (*DedupRecord) ProtoMessage() {}
 
 func (x *DedupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[33]
+	mi := &file_internal_pb_registry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3285,7 @@ func (x *DedupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DedupRecord.ProtoReflect.Descriptor instead.
 func (*DedupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{33}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DedupRecord) GetChunk() uint64 {
@@ -3021,6 +3316,104 @@ func (x *DedupRecord) GetResult() *Result {
 	return nil
 }
 
+// StagedRecord is one part of a backup that is on its way into the log.
+type StagedRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // of the upload
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StagedRecord) Reset() {
+	*x = StagedRecord{}
+	mi := &file_internal_pb_registry_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StagedRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StagedRecord) ProtoMessage() {}
+
+func (x *StagedRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StagedRecord.ProtoReflect.Descriptor instead.
+func (*StagedRecord) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *StagedRecord) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *StagedRecord) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// WrittenRecord is the last record of a backup, and of no other snapshot.
+type WrittenRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TimeMs        int64                  `protobuf:"varint,1,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"` // wall clock of the server that wrote it, milliseconds since 1970
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WrittenRecord) Reset() {
+	*x = WrittenRecord{}
+	mi := &file_internal_pb_registry_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WrittenRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WrittenRecord) ProtoMessage() {}
+
+func (x *WrittenRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WrittenRecord.ProtoReflect.Descriptor instead.
+func (*WrittenRecord) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *WrittenRecord) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
 var File_internal_pb_registry_proto protoreflect.FileDescriptor
 
 const file_internal_pb_registry_proto_rawDesc = "" +
@@ -3033,7 +3426,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x123\n" +
-	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\"\xbf\b\n" +
+	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\"\xfb\t\n" +
 	"\aCommand\x12B\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1d.scoperegistry.v1.InitClusterH\x00R\vinitCluster\x126\n" +
 	"\bset_node\x18\x02 \x01(\v2\x19.scoperegistry.v1.SetNodeH\x00R\asetNode\x12?\n" +
@@ -3057,7 +3450,11 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x03ack\x18\x11 \x01(\v2\x15.scoperegistry.v1.AckH\x00R\x03ack\x12<\n" +
 	"\n" +
 	"fence_node\x18\x12 \x01(\v2\x1b.scoperegistry.v1.FenceNodeH\x00R\tfenceNode\x125\n" +
-	"\arelease\x18\x13 \x01(\v2\x19.scoperegistry.v1.ReleaseH\x00R\areleaseB\x06\n" +
+	"\arelease\x18\x13 \x01(\v2\x19.scoperegistry.v1.ReleaseH\x00R\arelease\x12B\n" +
+	"\fstage_backup\x18\x1e \x01(\v2\x1d.scoperegistry.v1.StageBackupH\x00R\vstageBackup\x125\n" +
+	"\arestore\x18\x1f \x01(\v2\x19.scoperegistry.v1.RestoreH\x00R\arestore\x12?\n" +
+	"\vdrop_backup\x18  \x01(\v2\x1c.scoperegistry.v1.DropBackupH\x00R\n" +
+	"dropBackupB\x06\n" +
 	"\x04kind\"\x1d\n" +
 	"\vInitCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"-\n" +
@@ -3164,7 +3561,23 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12#\n" +
 	"\rsource_fenced\x18\x02 \x01(\bR\fsourceFenced\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"\xfd\x01\n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"I\n" +
+	"\vStageBackup\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\xba\x01\n" +
+	"\aRestore\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06sha256\x18\x03 \x01(\fR\x06sha256\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12\x10\n" +
+	"\x03tag\x18\x05 \x01(\tR\x03tag\x12\x1a\n" +
+	"\bcomplete\x18\x06 \x01(\bR\bcomplete\x12!\n" +
+	"\ffrom_cluster\x18\a \x01(\tR\vfromCluster\"2\n" +
+	"\n" +
+	"DropBackup\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\xfd\x01\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x14\n" +
@@ -3176,7 +3589,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x05floor\x18\b \x01(\x04R\x05floor\x12\x18\n" +
 	"\achanged\x18\t \x01(\x04R\achanged\x12\x1a\n" +
 	"\bwarnings\x18\n" +
-	" \x03(\tR\bwarnings\"\xa3\x03\n" +
+	" \x03(\tR\bwarnings\"\x9a\x04\n" +
 	"\x06Record\x12;\n" +
 	"\acluster\x18\x01 \x01(\v2\x1f.scoperegistry.v1.ClusterRecordH\x00R\acluster\x122\n" +
 	"\x04node\x18\x02 \x01(\v2\x1c.scoperegistry.v1.NodeRecordH\x00R\x04node\x125\n" +
@@ -3184,8 +3597,10 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\ttombstone\x18\x04 \x01(\v2!.scoperegistry.v1.TombstoneRecordH\x00R\ttombstone\x122\n" +
 	"\x04move\x18\x05 \x01(\v2\x1c.scoperegistry.v1.MoveRecordH\x00R\x04move\x12;\n" +
 	"\acleanup\x18\x06 \x01(\v2\x1f.scoperegistry.v1.CleanupRecordH\x00R\acleanup\x125\n" +
-	"\x05dedup\x18\a \x01(\v2\x1d.scoperegistry.v1.DedupRecordH\x00R\x05dedupB\x06\n" +
-	"\x04kind\"\x93\x02\n" +
+	"\x05dedup\x18\a \x01(\v2\x1d.scoperegistry.v1.DedupRecordH\x00R\x05dedup\x128\n" +
+	"\x06staged\x18\x14 \x01(\v2\x1e.scoperegistry.v1.StagedRecordH\x00R\x06staged\x12;\n" +
+	"\awritten\x18\x15 \x01(\v2\x1f.scoperegistry.v1.WrittenRecordH\x00R\awrittenB\x06\n" +
+	"\x04kind\"\xb2\x02\n" +
 	"\rClusterRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12'\n" +
@@ -3197,7 +3612,9 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\vdedup_floor\x18\a \x01(\x04R\n" +
 	"dedupFloor\x12\x12\n" +
 	"\x04hold\x18\b \x01(\bR\x04hold\x12\x1a\n" +
-	"\bcomplete\x18\t \x01(\bR\bcomplete\"\x84\x02\n" +
+	"\bcomplete\x18\t \x01(\bR\bcomplete\x12\x1d\n" +
+	"\n" +
+	"index_base\x18\x14 \x01(\x04R\tindexBase\"\x84\x02\n" +
 	"\n" +
 	"NodeRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -3272,7 +3689,12 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\x12!\n" +
 	"\fcommand_hash\x18\x03 \x01(\fR\vcommandHash\x120\n" +
-	"\x06result\x18\x04 \x01(\v2\x18.scoperegistry.v1.ResultR\x06resultB6Z4github.com/scope-registry/scope-registry/internal/pbb\x06proto3"
+	"\x06result\x18\x04 \x01(\v2\x18.scoperegistry.v1.ResultR\x06result\"2\n" +
+	"\fStagedRecord\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"(\n" +
+	"\rWrittenRecord\x12\x17\n" +
+	"\atime_ms\x18\x01 \x01(\x03R\x06timeMsB6Z4github.com/scope-registry/scope-registry/internal/pbb\x06proto3"
 
 var (
 	file_internal_pb_registry_proto_rawDescOnce sync.Once
@@ -3286,7 +3708,7 @@ func file_internal_pb_registry_proto_rawDescGZIP() []byte {
 	return file_internal_pb_registry_proto_rawDescData
 }
 
-var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_internal_pb_registry_proto_goTypes = []any{
 	(*Entry)(nil),           // 0: scoperegistry.v1.Entry
 	(*Envelope)(nil),        // 1: scoperegistry.v1.Envelope
@@ -3311,17 +3733,22 @@ var file_internal_pb_registry_proto_goTypes = []any{
 	(*Ack)(nil),             // 20: scoperegistry.v1.Ack
 	(*FenceNode)(nil),       // 21: scoperegistry.v1.FenceNode
 	(*Release)(nil),         // 22: scoperegistry.v1.Release
-	(*Result)(nil),          // 23: scoperegistry.v1.Result
-	(*Record)(nil),          // 24: scoperegistry.v1.Record
-	(*ClusterRecord)(nil),   // 25: scoperegistry.v1.ClusterRecord
-	(*NodeRecord)(nil),      // 26: scoperegistry.v1.NodeRecord
-	(*SessionRecord)(nil),   // 27: scoperegistry.v1.SessionRecord
-	(*ScopeRecord)(nil),     // 28: scoperegistry.v1.ScopeRecord
-	(*TombstoneRecord)(nil), // 29: scoperegistry.v1.TombstoneRecord
-	(*Stamp)(nil),           // 30: scoperegistry.v1.Stamp
-	(*MoveRecord)(nil),      // 31: scoperegistry.v1.MoveRecord
-	(*CleanupRecord)(nil),   // 32: scoperegistry.v1.CleanupRecord
-	(*DedupRecord)(nil),     // 33: scoperegistry.v1.DedupRecord
+	(*StageBackup)(nil),     // 23: scoperegistry.v1.StageBackup
+	(*Restore)(nil),         // 24: scoperegistry.v1.Restore
+	(*DropBackup)(nil),      // 25: scoperegistry.v1.DropBackup
+	(*Result)(nil),          // 26: scoperegistry.v1.Result
+	(*Record)(nil),          // 27: scoperegistry.v1.Record
+	(*ClusterRecord)(nil),   // 28: scoperegistry.v1.ClusterRecord
+	(*NodeRecord)(nil),      // 29: scoperegistry.v1.NodeRecord
+	(*SessionRecord)(nil),   // 30: scoperegistry.v1.SessionRecord
+	(*ScopeRecord)(nil),     // 31: scoperegistry.v1.ScopeRecord
+	(*TombstoneRecord)(nil), // 32: scoperegistry.v1.TombstoneRecord
+	(*Stamp)(nil),           // 33: scoperegistry.v1.Stamp
+	(*MoveRecord)(nil),      // 34: scoperegistry.v1.MoveRecord
+	(*CleanupRecord)(nil),   // 35: scoperegistry.v1.CleanupRecord
+	(*DedupRecord)(nil),     // 36: scoperegistry.v1.DedupRecord
+	(*StagedRecord)(nil),    // 37: scoperegistry.v1.StagedRecord
+	(*WrittenRecord)(nil),   // 38: scoperegistry.v1.WrittenRecord
 }
 var file_internal_pb_registry_proto_depIdxs = []int32{
 	2,  // 0: scoperegistry.v1.Envelope.command:type_name -> scoperegistry.v1.Command
@@ -3344,27 +3771,32 @@ var file_internal_pb_registry_proto_depIdxs = []int32{
 	20, // 17: scoperegistry.v1.Command.ack:type_name -> scoperegistry.v1.Ack
 	21, // 18: scoperegistry.v1.Command.fence_node:type_name -> scoperegistry.v1.FenceNode
 	22, // 19: scoperegistry.v1.Command.release:type_name -> scoperegistry.v1.Release
-	4,  // 20: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
-	6,  // 21: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
-	11, // 22: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
-	11, // 23: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
-	25, // 24: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
-	26, // 25: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
-	28, // 26: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
-	29, // 27: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
-	31, // 28: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
-	32, // 29: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
-	33, // 30: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
-	27, // 31: scoperegistry.v1.NodeRecord.session:type_name -> scoperegistry.v1.SessionRecord
-	11, // 32: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
-	11, // 33: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
-	30, // 34: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
-	23, // 35: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	23, // 20: scoperegistry.v1.Command.stage_backup:type_name -> scoperegistry.v1.StageBackup
+	24, // 21: scoperegistry.v1.Command.restore:type_name -> scoperegistry.v1.Restore
+	25, // 22: scoperegistry.v1.Command.drop_backup:type_name -> scoperegistry.v1.DropBackup
+	4,  // 23: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
+	6,  // 24: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
+	11, // 25: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
+	11, // 26: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
+	28, // 27: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
+	29, // 28: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
+	31, // 29: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
+	32, // 30: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
+	34, // 31: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
+	35, // 32: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
+	36, // 33: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
+	37, // 34: scoperegistry.v1.Record.staged:type_name -> scoperegistry.v1.StagedRecord
+	38, // 35: scoperegistry.v1.Record.written:type_name -> scoperegistry.v1.WrittenRecord
+	30, // 36: scoperegistry.v1.NodeRecord.session:type_name -> scoperegistry.v1.SessionRecord
+	11, // 37: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
+	11, // 38: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
+	33, // 39: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
+	26, // 40: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_internal_pb_registry_proto_init() }
@@ -3392,8 +3824,11 @@ func file_internal_pb_registry_proto_init() {
 		(*Command_Ack)(nil),
 		(*Command_FenceNode)(nil),
 		(*Command_Release)(nil),
+		(*Command_StageBackup)(nil),
+		(*Command_Restore)(nil),
+		(*Command_DropBackup)(nil),
 	}
-	file_internal_pb_registry_proto_msgTypes[24].OneofWrappers = []any{
+	file_internal_pb_registry_proto_msgTypes[27].OneofWrappers = []any{
 		(*Record_Cluster)(nil),
 		(*Record_Node)(nil),
 		(*Record_Scope)(nil),
@@ -3401,6 +3836,8 @@ func file_internal_pb_registry_proto_init() {
 		(*Record_Move)(nil),
 		(*Record_Cleanup)(nil),
 		(*Record_Dedup)(nil),
+		(*Record_Staged)(nil),
+		(*Record_Written)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3408,7 +3845,7 @@ func file_internal_pb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_pb_registry_proto_rawDesc), len(file_internal_pb_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -40,6 +40,8 @@ type identity struct {
 	Founders     map[string]string `json:"founders,omitempty"`
 	Cluster      string            `json:"cluster,omitempty"`
 	Bootstrapped bool              `json:"bootstrapped"`
+	// Recovery is one that was begun and has not ended.
+	Recovery *recovery `json:"recovery,omitempty"`
 }
 
 // dataDir is a data directory whose store this process holds the lock of.
@@ -92,6 +94,8 @@ func (d *dataDir) check(cfg Config, hasState bool) error {
 	case who.Format != identityFormat:
 		return fmt.Errorf("data directory %s has format version %d, this program knows version %d; run the program that wrote it",
 			d.path, who.Format, identityFormat)
+	case who.Recovery != nil:
+		return fmt.Errorf("a recovery of data directory %s was begun and did not end; end it with: scope-registry cluster recover --data-dir %s", d.path, d.path)
 	case who.ID != cfg.ID:
 		return fmt.Errorf("data directory %s belongs to server %q, not %q; start it with that id or name another directory",
 			d.path, who.ID, cfg.ID)

@@ -38,7 +38,7 @@ func (s *server) backup(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out := bufio.NewWriterSize(w, writePiece)
-	err = st.Encode(out)
+	err = st.EncodeBackup(out, nowMS())
 	if err == nil {
 		err = out.Flush()
 	}

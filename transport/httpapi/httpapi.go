@@ -80,6 +80,9 @@ type Config struct {
 	Gatherer prometheus.Gatherer // what /metrics shows; nil shows nothing
 	Metrics  *Metrics            // counts requests and watchers, see Collector; nil counts unseen
 	Version  string              // of the program, for /openapi.json
+	// Spool is the directory where a backup that is restored is put aside, up to
+	// 1 GiB; "" is that of the system for such files.
+	Spool string
 }
 
 // server is the handler of one front end.
@@ -91,12 +94,14 @@ type server struct {
 	api      huma.API
 	watchers atomic.Int64 // open watch streams
 	backups  atomic.Int64 // downloads under way
+	restores atomic.Int64 // uploads under way
+	spool    string
 }
 
 // New returns the handler of /v1, /openapi.json, /healthz, /readyz and
 // /metrics. It starts nothing and needs no closing.
 func New(cfg Config) http.Handler {
-	s := &server{reg: cfg.Registry, log: cfg.Logger, metrics: cfg.Metrics, mux: http.NewServeMux()}
+	s := &server{reg: cfg.Registry, log: cfg.Logger, metrics: cfg.Metrics, mux: http.NewServeMux(), spool: cfg.Spool}
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
 	}

@@ -83,14 +83,19 @@ func (s *server) setNode(ctx context.Context, in *setNodeInput) (*appliedBody, e
 
 type removeNodeInput struct {
 	Mutation
-	ID string `path:"id"`
+	ID           string `path:"id"`
+	SourceFenced string `query:"source_fenced" doc:"The admin's word that this node is off; needed while the cluster holds and the node has not met the incarnation"`
+	Identity     string `query:"source_fenced_identity" doc:"Of the data that the word is about; empty if that node never had a session"`
 }
 
 func (s *server) removeNode(ctx context.Context, in *removeNodeInput) (*appliedBody, error) {
 	if err := checkNode("id", in.ID); err != nil {
 		return nil, err
 	}
-	return s.apply(ctx, in.Mutation, &fsm.RemoveNode{Id: in.ID})
+	if err := checkFenced("", in.SourceFenced, in.Identity); err != nil {
+		return nil, err
+	}
+	return s.apply(ctx, in.Mutation, &fsm.RemoveNode{Id: in.ID, SourceFenced: in.SourceFenced, SourceFencedIdentity: in.Identity})
 }
 
 type fenceInput struct {

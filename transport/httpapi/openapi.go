@@ -22,7 +22,7 @@ func openAPI(version string) huma.Config {
 	return cfg
 }
 
-// rawRoutes are the GETs that write their own reply, which huma cannot see.
+// rawRoutes are those that write their own reply, which huma cannot see.
 func (s *server) rawRoutes(metrics http.Handler) {
 	text := func(what string) *huma.Response {
 		return described(what, &huma.Schema{Type: huma.TypeString}, "text/plain")
@@ -45,15 +45,38 @@ func (s *server) rawRoutes(metrics http.Handler) {
 	backup := described("The state in the snapshot format; the trailer at its end tells whether it is complete", &huma.Schema{Type: huma.TypeString, Format: "binary"}, backupType)
 	backup.Headers = map[string]*huma.Param{"Content-Disposition": {Description: "A file name with cluster id and index", Schema: &huma.Schema{Type: huma.TypeString}}}
 	s.raw(huma.Operation{OperationID: "backup", Path: "/v1/backup", Summary: "Download of the whole state, as new as a linearizable read"}, backup, s.backup)
+	s.restoreRoute()
 }
 
-// raw adds a GET that writes its own reply, of which ok is the good one.
+// restoreRoute is the one that takes what is no JSON.
+func (s *server) restoreRoute() {
+	text := &huma.Schema{Type: huma.TypeString}
+	done := described("The backup is in force", s.schemaOf(reflect.TypeFor[api.Restored](), "Restored"), "application/json")
+	s.raw(huma.Operation{OperationID: "restore", Method: http.MethodPost, Path: "/v1/restore",
+		Summary: "Put a backup in the place of the state, as a new incarnation on hold",
+		Parameters: []*huma.Param{
+			{Name: "incarnation", In: "query", Required: true, Schema: index(), Description: "Above any that the cluster was ever in"},
+			{Name: "incarnation_tag", In: "query", Schema: text, Description: "Random; the same restore is tried again with the same one. Drawn if not given"},
+			{Name: "all_nodes_known", In: "query", Schema: &huma.Schema{Type: huma.TypeBoolean}, Description: "The admin's word that no other node was declared since the backup"},
+			{Name: "from_cluster", In: "query", Schema: text, Description: "Id of the cluster that the backup is of; needed where it is another one"},
+			{Name: "sha256", In: "query", Schema: text, Description: "Of the whole backup, in hex; not compared if not given"},
+			{Name: api.HeaderActor, In: "header", Schema: text, Description: "Who asks"},
+		},
+		RequestBody: &huma.RequestBody{Required: true, Description: "The backup, as it was downloaded",
+			Content: map[string]*huma.MediaType{backupType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}},
+	}, done, s.restore)
+}
+
+// raw adds a GET, or the method it has, that writes its own reply, of which ok is
+// the good one.
 func (s *server) raw(op huma.Operation, ok *huma.Response, h http.HandlerFunc) {
-	op.Method = http.MethodGet
+	if op.Method == "" {
+		op.Method = http.MethodGet
+	}
 	op.Responses = s.problemResponse()
 	op.Responses["200"] = ok
 	s.api.OpenAPI().AddOperation(&op)
-	s.mux.HandleFunc("GET "+op.Path, func(w http.ResponseWriter, r *http.Request) {
+	s.mux.HandleFunc(op.Method+" "+op.Path, func(w http.ResponseWriter, r *http.Request) {
 		if reply := replyOf(r.Context()); reply != nil {
 			reply.operation = op.OperationID
 		}

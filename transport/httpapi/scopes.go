@@ -22,6 +22,7 @@ func (s *server) scopeRoutes() {
 	register(s, "getScope", http.MethodGet, "/v1/scope", "One scope", s.getScope)
 	register(s, "declareScope", http.MethodPut, "/v1/scope", "Declare a scope, or change its options", s.declareScope)
 	register(s, "retireScope", http.MethodDelete, "/v1/scope", "Retire a scope", s.retireScope)
+	register(s, "releaseScope", http.MethodPost, "/v1/release", "Serve a scope although the cluster holds since a restore", s.release)
 	register(s, "apply", http.MethodPost, "/v1/apply", "Many nodes and scopes, all or nothing", s.applyBatch)
 }
 

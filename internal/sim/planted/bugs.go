@@ -87,5 +87,5 @@ var bugs = []bug{
 		{"internal/agent/session.go", "case t.partial != nil, its != t.view.incarnation, t.view.index == 0:", "case t.partial != nil, its.Number != t.view.incarnation.Number, t.view.index == 0:"},
 		{"internal/agent/session.go", "\tcase t.view.incarnation != s.incarnation:\n", "\tcase t.view.incarnation.Number != s.incarnation.Number:\n"}}},
 	{"requests are not remembered", []edit{{"fsm/apply.go", "\t\tif earlier != nil {\n", "\t\tif earlier != nil && false {\n"}}},
-	{"index not advanced by a refused command", []edit{{"fsm/apply.go", "\tnext.index = index // also", "\tif len(events) > 0 {\n\t\tnext.index = index\n\t} else {\n\t\tnext.index = s.index\n\t} // also"}}},
+	{"index not advanced by a refused command", []edit{{"fsm/apply.go", "\tnext.index = index + next.base // also", "\tif len(events) > 0 {\n\t\tnext.index = index + next.base\n\t} else {\n\t\tnext.index = s.index\n\t} // also"}}},
 }
