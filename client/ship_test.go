@@ -409,7 +409,7 @@ func TestShipGivesUp(t *testing.T) {
 		{answer: &api.Error{Code: api.NotFound, Detail: "no such move"}, least: giveUp, most: giveUp + maxRetry, says: "no such move", streams: 1, batches: 20},
 		{answer: &api.Error{Code: api.Unavailable, Detail: "refused"}, least: giveUp, most: giveUp + maxRetry, says: "refused", streams: 1, batches: 20},
 		{answer: errors.New("broken pipe"), least: giveUp, most: giveUp + maxRetry, says: "broken pipe", streams: 1, batches: 20},
-		{answer: context.DeadlineExceeded, least: giveUp, most: giveUp + maxRetry, says: "n2:1", streams: 1, batches: 2},
+		{answer: context.DeadlineExceeded, least: slowPatience, most: slowPatience + tryTime + maxRetry, says: "n2:1", streams: 1, batches: 2},
 		{answer: &api.Error{Code: api.Corrupt, Detail: "checksum"}, least: giveUp, most: giveUp + maxRetry, says: "checksum", streams: 1, batches: 20},
 		{answer: &api.Error{Code: api.Stale, Detail: "begin anew"}, says: "5 times", streams: maxStreams, batches: maxStreams},
 		{answer: &api.Error{Code: api.WrongPhase, Detail: "sealed"}, says: "sealed", streams: 1, batches: 1},

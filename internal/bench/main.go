@@ -107,11 +107,26 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	return err
 }
 
-func measure(ctx context.Context, r *report, o options, dir string) (err error) {
+func measure(ctx context.Context, r *report, o options, dir string) error {
 	if err := machine(ctx, r, o, dir); err != nil {
 		return err
 	}
 	if err := floors(ctx, r, dir); err != nil {
+		return err
+	}
+	for _, part := range []string{partMove, partMirrors} {
+		if slices.Contains(o.parts, part) {
+			if err := measurePart(ctx, r, part, o, filepath.Join(dir, part)); err != nil {
+				return fmt.Errorf("part %s: %w", part, err)
+			}
+		}
+	}
+	return nil
+}
+
+// measurePart has servers of its own: what another part leaves in their tables is in every mirror.
+func measurePart(ctx context.Context, r *report, part string, o options, dir string) (err error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
 	ours, err := startRegistry(ctx, dir, o.bin)
@@ -119,17 +134,12 @@ func measure(ctx context.Context, r *report, o options, dir string) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, ours.stop()) }()
-	if slices.Contains(o.parts, partMove) {
-		if err := moves(ctx, r, ours, o, dir); err != nil {
-			return fmt.Errorf("part %s: %w", partMove, err)
-		}
+	if part == partMove {
+		err = moves(ctx, r, ours, o, dir)
+	} else {
+		err = besideOthers(ctx, r, ours, o, dir)
 	}
-	if slices.Contains(o.parts, partMirrors) {
-		if err := besideOthers(ctx, r, ours, o, dir); err != nil {
-			return fmt.Errorf("part %s: %w", partMirrors, err)
-		}
-	}
-	return ours.sameLeader(ctx)
+	return errors.Join(err, ours.sameLeader(ctx))
 }
 
 // besideOthers measures mirrors of ours, of each etcd, and of no system at all.
