@@ -26,7 +26,8 @@ type node struct {
 	stopped bool          // shut down on purpose
 	off     bool          // an admin vouched for it: it stays off until the world heals
 	streams int
-	refusal string // of the last write that was not admitted
+	refusal string        // of the last write that was not admitted
+	late    *fsm.Envelope // a word that is on its way for long
 	// A write of a key under stuckOn that is admitted waits in the store for so long.
 	stuckFor time.Duration
 	stuckOn  scope.Prefix
@@ -200,6 +201,7 @@ func (n *node) tryOpen(f agent.OpenSession, session, token string, tries []strin
 			n.w.count("session opened")
 			n.disk.tokens = []string{token}
 			n.w.check.opened(n, session)
+			n.sayLate()
 			n.step(agent.Opened{Session: session, Index: r.GetIndex(), Incarnation: f.Incarnation})
 		case code == api.SessionBusy && len(tries) > 1:
 			n.tryOpen(f, session, token, tries[:len(tries)-1])

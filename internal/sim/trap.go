@@ -55,8 +55,8 @@ func (n *node) trapAnswer() {
 	n.w.after(500*time.Microsecond, func() { n.w.pauseNode(n, d) })
 }
 
-// trapWord: a target says ready, closes its session and gets an empty disk; then
-// the word arrives.
+// trapWord: a target says ready, closes its session and gets an empty disk; the word
+// arrives when its next process has opened another.
 func (n *node) trapWord(e fsm.Envelope) bool {
 	if n.w.trap != "word" {
 		return false
@@ -64,11 +64,20 @@ func (n *node) trapWord(e fsm.Envelope) bool {
 	n.w.trap = ""
 	n.w.count("trap: a word comes after its node has got an empty disk")
 	n.w.after(0, func() { n.w.shutdown(n, 0, true) })
-	n.w.later(n.rng.between(2*time.Second, 5*time.Second), func() {
-		s := n.w.servers[n.rng.below(len(n.w.servers))]
-		n.w.send(n.w.operator, s.proc, func() { s.command(e, func(any) {}) })
-	})
+	n.late = &e
 	return true
+}
+
+// sayLate has that word arrive when the next process has just opened its session,
+// and has not said yet that it does not have what was staged.
+func (n *node) sayLate() {
+	if n.late == nil {
+		return
+	}
+	e := *n.late
+	n.late = nil
+	s := n.w.servers[n.rng.below(len(n.w.servers))]
+	n.w.send(n.w.operator, s.proc, func() { s.command(e, func(any) {}) })
 }
 
 // trapShip: from now on one server learns nothing more, and so sees the move run
