@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 )
 
@@ -21,12 +20,6 @@ const (
 
 	// identityFormat is the layout of the data directory. Another one is refused, never guessed at.
 	identityFormat = 1
-
-	// snapshotDir is where raft's file store keeps its snapshots, below the data directory.
-	snapshotDir = "snapshots"
-
-	// halfSnapshot ends the name of a snapshot that was never completed.
-	halfSnapshot = ".tmp"
 )
 
 // identity is the content of the identity file.
@@ -155,26 +148,6 @@ func writeDurably(dir, name string, content []byte) error {
 		return err
 	}
 	return syncDir(dir)
-}
-
-// sweep removes snapshots that a crash left half-written; raft itself never does.
-func sweep(dir string) error {
-	entries, err := os.ReadDir(filepath.Join(dir, snapshotDir))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("listing snapshots in %s: %w; check the directory's owner", dir, err)
-	}
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), halfSnapshot) {
-			continue
-		}
-		if err := os.RemoveAll(filepath.Join(dir, snapshotDir, e.Name())); err != nil {
-			return fmt.Errorf("removing the half-written snapshot %s: %w; remove it by hand", e.Name(), err)
-		}
-	}
-	return nil
 }
 
 // clusterID names a cluster by the instances that founded it: all founders compute the same one, and another

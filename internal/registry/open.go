@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -116,7 +115,7 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 		return nil, err
 	}
 	closers = []func() error{s.Close}
-	snaps, dir, err := openDir(cfg, s)
+	snaps, dir, err := openDir(cfg, s, a.raise)
 	if err != nil {
 		return nil, err
 	}
@@ -151,6 +150,7 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 	if err != nil {
 		return nil, err
 	}
+	snaps.started()
 	d.registry.Store(r)
 	return r, nil
 }
@@ -165,20 +165,20 @@ func newTransport(cfg Config, layer raft.StreamLayer) *raft.NetworkTransport {
 }
 
 // openDir opens what is in the data directory beside the raft store.
-func openDir(cfg Config, s *store) (raft.SnapshotStore, *dataDir, error) {
-	if err := sweep(cfg.DataDir); err != nil { // RAFT trap 11: raft never does
-		return nil, nil, err
-	}
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(cfg.DataDir, snapshotsKept, cfg.Logger.Named("snapshots"))
+func openDir(cfg Config, s *store, fatal func(error)) (*snapshots, *dataDir, error) {
+	snaps, err := openSnapshots(cfg.DataDir, cfg.Logger.Named("snapshots"), fatal)
 	if err != nil {
-		return nil, nil, fmt.Errorf("opening snapshots in %s: %w; check the directory's owner", filepath.Join(cfg.DataDir, snapshotDir), err)
+		return nil, nil, err
 	}
 	hasState, err := raft.HasExistingState(s, s, snaps)
 	if err != nil {
 		return nil, nil, fmt.Errorf("looking for raft's state in %s: %w; check the disk", cfg.DataDir, err)
 	}
 	dir, err := openDataDir(cfg.DataDir, cfg, hasState)
-	return snaps, dir, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return snaps, dir, snaps.settle(reach{s.from, s.last.index})
 }
 
 // start runs raft and the loops on what it stands on. On an error the closers are left to the caller.

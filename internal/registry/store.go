@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -30,10 +31,12 @@ const (
 // errStoreHook refuses a store that could not report a failed disk to anyone.
 var errStoreHook = errors.New("opening the raft store: no function to call on a fatal error was given; pass one that stops the server")
 
-// CorruptError says that a record of the raft store is not what was written. The server must stop: an entry
+// CorruptError says that a record of the raft store, or a snapshot, is not what was written. The server must stop: an entry
 // that differs on one server splits the replicas, and a lost vote can elect two leaders.
 type CorruptError struct {
-	// File is the path of the store file.
+	// What is damaged, "" for the raft store.
+	What string
+	// File is its path.
 	File string
 	// Record names the damaged record, `log index 17` or `stable key "CurrentTerm"`.
 	Record string
@@ -46,6 +49,8 @@ type CorruptError struct {
 	Want, Got uint32
 	// Detail says what is wrong.
 	Detail string
+	// Do says what to do, "" for that which is to be done about the raft store.
+	Do string
 }
 
 // Error implements error.
@@ -54,7 +59,7 @@ func (e *CorruptError) Error() string {
 	if e.Want != e.Got {
 		sums = fmt.Sprintf(" (CRC32C stored %08x, computed %08x)", e.Want, e.Got)
 	}
-	return fmt.Sprintf("raft store %s is corrupt at %s: %s%s; %s", e.File, e.Record, e.Detail, sums, wayOut)
+	return fmt.Sprintf("%s %s is corrupt at %s: %s%s; %s", cmp.Or(e.What, "raft store"), e.File, e.Record, e.Detail, sums, cmp.Or(e.Do, wayOut))
 }
 
 // wayOut is what to do about a server whose data cannot be trusted.
@@ -80,7 +85,9 @@ type store struct {
 
 	writing sync.Mutex // guards the rest up to mu: one change of the log at a time, as bolt has it
 	mark    *tail
-	last    link // newest entry of the log
+	last    link   // newest entry of the log
+	from    uint64 // first entry after the last gap, as the start found it
+	existed bool   // the file, before the start
 
 	mu      sync.Mutex // guards failed and closed
 	failed  error      // first fatal error, nil while healthy

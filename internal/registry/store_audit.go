@@ -79,10 +79,16 @@ func (s *store) auditChain(indexes []uint64) error {
 		if seal.linked && s.last.index+1 == index && seal.before != s.last.sum && index != indexes[0] {
 			return s.corruptLog(index, seal.before, s.last.sum, fmt.Sprintf("it was written after another entry %d than the one found", index-1))
 		}
+		if s.last.index+1 != index {
+			s.from = index
+		}
 		s.last = link{index, seal.sum}
 		if index == marked.index && seal.sum != marked.sum {
 			return s.corruptLog(index, marked.sum, seal.sum, "the entry found there is not the one that "+tailFile+" says was written")
 		}
+	}
+	if marked.index > 0 && !s.existed {
+		return s.corruptFile("all of it", fmt.Sprintf("it is gone or empty, and %s says that its log went up to %d", tailFile, marked.index))
 	}
 	if s.last.index < marked.index {
 		return s.corruptLog(marked.index, 0, 0, fmt.Sprintf("it was written, says %s, and the log that is found ends at %d", tailFile, s.last.index))
@@ -101,6 +107,7 @@ func (s *store) audit() (indexes []uint64, err error) {
 	if err != nil {
 		return nil, s.openError(err)
 	}
+	s.existed = true
 	db, err := bbolt.Open(s.path, 0o600, boltOptions(true))
 	if err != nil {
 		return nil, s.openError(err)
