@@ -405,12 +405,11 @@ func transportError(endpoint string, err error) error {
 
 // problem turns an error reply into its *api.Error.
 func problem(endpoint string, resp *http.Response, data []byte) error {
-	var e api.Error
-	if err := json.Unmarshal(data, &e); err == nil && e.Code != "" {
+	if e := decodeProblem(data); e != nil {
 		if e.Code == api.Limit && resp.Header.Get(api.HeaderIndex) == "" {
 			e.Code = api.Unavailable // it did not take the connection: no state has refused this, and another server may have room
 		}
-		return &e
+		return e
 	}
 	code := api.Internal
 	switch resp.StatusCode {

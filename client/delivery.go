@@ -155,7 +155,7 @@ func (x *delivery) deliver(ctx context.Context, b *Batch) error {
 		case goOn:
 			return nil
 		case beginAnew:
-			x.dead = brokenStream{err}
+			x.dead = brokenStream{fmt.Errorf("node %q at %s has lost the stream: %w", x.to, to.Addr, err)}
 		case giveItUp:
 			x.dead = fmt.Errorf("node %q at %s does not take the records: %w", x.to, to.Addr, err)
 		case sendAgain:
