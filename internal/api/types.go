@@ -223,7 +223,10 @@ type Member struct {
 	StateHash string `json:"state_hash,omitempty"`
 	Version   string `json:"version,omitempty"`
 	Ready     bool   `json:"ready"`
-	Error     string `json:"error,omitempty"`
+	// CheckHash is the hash of its state after the entry of CheckIndex, the last that was marked to be compared.
+	CheckIndex uint64 `json:"check_index,omitempty"`
+	CheckHash  string `json:"check_hash,omitempty"`
+	Error      string `json:"error,omitempty"`
 }
 
 // Cluster is the status of the cluster.

@@ -85,6 +85,8 @@ type Config struct {
 
 	// clock is what leases and moves are counted by; nil is boottime.Now. In a test it is one of virtual time.
 	clock func() time.Duration
+	// checkEvery is after how many entries the states are compared; 0 is defaultCheckEvery. Less in a test.
+	checkEvery uint64
 }
 
 // timing is how long raft waits, one profile.
@@ -142,6 +144,9 @@ func (cfg Config) complete() (Config, error) {
 	}
 	if cfg.clock == nil {
 		cfg.clock = boottime.Now
+	}
+	if cfg.checkEvery == 0 {
+		cfg.checkEvery = defaultCheckEvery
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/transport/peer"
 )
 
@@ -37,6 +38,8 @@ type Registry struct {
 	commits   *committer
 	confirms  *confirmer
 	following *following
+	checks    *checker
+	dir       *dataDir // nil without one
 	started   time.Time
 
 	ready   atomic.Bool            // caught up once since the start
@@ -65,6 +68,7 @@ type Registry struct {
 // alarm takes the first fatal error.
 type alarm struct {
 	once    sync.Once
+	failed  atomic.Pointer[error] // the error, once there is one
 	fatal   chan error
 	onFatal func(error)
 }
@@ -75,11 +79,21 @@ func newAlarm(onFatal func(error)) *alarm {
 
 func (a *alarm) raise(err error) {
 	a.once.Do(func() {
+		a.failed.Store(&err)
 		a.fatal <- err
 		if a.onFatal != nil {
 			a.onFatal(err)
 		}
 	})
+}
+
+// stopped is UNAVAILABLE after a fatal error: this server answers nobody any more, also while it is still going down.
+func (a *alarm) stopped(id string) *api.Error {
+	err := a.failed.Load()
+	if err == nil {
+		return nil
+	}
+	return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("server %q must not go on, ask another one: %v", id, *err)}
 }
 
 // plumbing is what raft stands on. Tests hand in a network and stores in memory.
@@ -91,6 +105,7 @@ type plumbing struct {
 	calls     caller
 	clusterID string
 	alarm     *alarm
+	dir       *dataDir       // nil without one
 	closers   []func() error // in the order of closing, after raft
 }
 
@@ -143,7 +158,7 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 		return nil, fmt.Errorf("making a cache of %d log entries: %w; report this", logCacheEntries, err)
 	}
 	r, err = start(cfg, plumbing{
-		logs: cached, stable: s, snaps: snaps, calls: mux, clusterID: dir.cluster(), alarm: a, closers: closers,
+		logs: cached, stable: s, snaps: snaps, calls: mux, clusterID: dir.cluster(), alarm: a, dir: dir, closers: closers,
 		// Only now does the port take connections of raft (RAFT traps 8 and 9).
 		transport: newTransport(cfg, mux.StreamLayer()),
 	})
@@ -190,9 +205,11 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	}
 	r := &Registry{
 		cfg: cfg, log: cfg.Logger, clusterID: p.clusterID, calls: p.calls, snaps: p.snaps, alarm: p.alarm, closers: p.closers,
-		fsm: fsm.New(p.alarm.raise), started: time.Now(),
+		fsm: fsm.New(p.alarm.raise), dir: p.dir, started: time.Now(),
 		following: newFollowing(), leadership: make(chan struct{}, 1), drained: make(chan struct{}),
 	}
+	r.checks = newChecker(r.condemn)
+	r.fsm.OnCheck(r.checks.marked)
 	if r.raft, err = raft.NewRaft(conf, r.fsm, p.logs, p.stable, p.snaps, p.transport); err != nil {
 		if closer, ok := p.transport.(raft.WithClose); ok {
 			err = errors.Join(err, closer.Close())
@@ -207,6 +224,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.drain.Go(func() { r.following.run(r.drained) })
 	r.wg.Go(func() { r.commits.run(r.ctx) })
 	r.wg.Go(func() { r.confirms.run(r.ctx) })
+	r.wg.Go(func() { r.checks.run(r.ctx) })
 	r.wg.Go(r.reconcileLoop)
 	r.wg.Go(r.catchUp)
 	return r, nil

@@ -21,6 +21,9 @@ import (
 // not. It is tried until ctx ends, 5 s where ctx has no deadline, always with the same bytes: the request id in them
 // makes the state apply it once.
 func (r *Registry) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, error) {
+	if err := r.alarm.stopped(r.cfg.ID); err != nil {
+		return nil, err
+	}
 	if r.closing.Load() {
 		return nil, r.stopping()
 	}

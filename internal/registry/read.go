@@ -70,6 +70,9 @@ func (r *Registry) Read(ctx context.Context, o api.ReadOptions) (fsm.State, erro
 			return fsm.State{}, err
 		}
 	case "linearizable":
+		if err := r.alarm.stopped(r.cfg.ID); err != nil {
+			return fsm.State{}, err
+		}
 		if _, err := r.Confirm(ctx); err != nil {
 			return fsm.State{}, err
 		}
@@ -144,6 +147,9 @@ func (r *Registry) Ready() error {
 }
 
 func (r *Registry) caughtUp() error {
+	if err := r.alarm.stopped(r.cfg.ID); err != nil {
+		return err
+	}
 	if r.ready.Load() && !r.closing.Load() {
 		return nil
 	}

@@ -85,9 +85,13 @@ func (r *Registry) lead() {
 		r.office.Store(nil)
 		o.end()
 	}()
+	var checks sync.WaitGroup
+	checks.Go(func() { r.checkStates(ctx) }) // beside the duties: it asks other servers
 	for ctx.Err() == nil && r.leads.Load() {
 		r.duty(ctx, o)
 	}
+	cancel()
+	checks.Wait()
 }
 
 // duty is one round of the leader's work, and the rest until there may be more.
