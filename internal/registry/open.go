@@ -39,6 +39,7 @@ type Registry struct {
 	confirms  *confirmer
 	following *following
 	checks    *checker
+	dog       *watchdog
 	dir       *dataDir // nil without one
 	started   time.Time
 
@@ -208,9 +209,10 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 		fsm: fsm.New(p.alarm.raise), dir: p.dir, started: time.Now(),
 		following: newFollowing(), leadership: make(chan struct{}, 1), drained: make(chan struct{}),
 	}
-	r.checks = newChecker(r.condemn)
+	r.checks, r.dog = newChecker(r.condemn), newWatchdog()
+	logs, stable := watchedLogs{p.logs, r.dog}, watchedStable{p.stable, r.dog}
 	r.fsm.OnCheck(r.checks.marked)
-	if r.raft, err = raft.NewRaft(conf, r.fsm, p.logs, p.stable, p.snaps, p.transport); err != nil {
+	if r.raft, err = raft.NewRaft(conf, r.fsm, logs, stable, p.snaps, p.transport); err != nil {
 		if closer, ok := p.transport.(raft.WithClose); ok {
 			err = errors.Join(err, closer.Close())
 		}
@@ -222,6 +224,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.raft.RegisterObserver(r.following.observer())
 	r.drain.Go(func() { r.drainNotify(notify) })
 	r.drain.Go(func() { r.following.run(r.drained) })
+	r.drain.Go(r.watchDisk)
 	r.wg.Go(func() { r.commits.run(r.ctx) })
 	r.wg.Go(func() { r.confirms.run(r.ctx) })
 	r.wg.Go(func() { r.checks.run(r.ctx) })
@@ -242,8 +245,10 @@ func (r *Registry) Fatal() <-chan error { return r.alarm.fatal }
 func (r *Registry) Close() error {
 	r.closeOnce.Do(func() {
 		r.closing.Store(true) // no new proposals; those in flight may still reach the next leader
-		r.handOver()
-		r.lastSnapshot()
+		if r.alarm.stopped(r.cfg.ID) == nil {
+			r.handOver()
+			r.lastSnapshot()
+		} // else its log takes nothing any more, and its state may be what is wrong
 		r.cancel()
 		r.spawning.Lock()
 		r.spawned = true

@@ -135,10 +135,13 @@ func (r *Registry) contact() (age time.Duration, leads bool) {
 	return time.Since(heard), false
 }
 
-// Ready is nil once this server has caught up and while it knows the leader.
+// Ready is nil once this server has caught up and while it knows the leader and its disk answers.
 func (r *Registry) Ready() error {
 	if err := r.caughtUp(); err != nil {
 		return err
+	}
+	if doing, age := r.dog.stalled(); age > 0 {
+		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("the disk of server %q hangs: %s has not returned for %v; look at the disk", r.cfg.ID, doing, age.Round(time.Second))}
 	}
 	if _, ok := r.leaderNow(); !ok {
 		return &api.Error{Code: api.NoLeader, Detail: fmt.Sprintf("server %q knows no leader; wait for an election, or check that a majority of the servers is up", r.cfg.ID)}
