@@ -87,6 +87,8 @@ type Config struct {
 	clock func() time.Duration
 	// checkEvery is after how many entries the states are compared; 0 is defaultCheckEvery. Less in a test.
 	checkEvery uint64
+	// space is asked how much is free; nil is the operating system. In a test it is a disk of any size.
+	space spaceOf
 }
 
 // timing is how long raft waits, one profile.
@@ -147,6 +149,9 @@ func (cfg Config) complete() (Config, error) {
 	}
 	if cfg.checkEvery == 0 {
 		cfg.checkEvery = defaultCheckEvery
+	}
+	if cfg.space == nil {
+		cfg.space = statfs{}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()

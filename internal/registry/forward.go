@@ -208,11 +208,7 @@ func (r *Registry) servePropose(ctx context.Context, from string, envelope []byt
 	if r.closing.Load() {
 		return reply(&definite{errClosing})
 	}
-	// Everything in the log must decode: an entry that does not stops every server.
-	if _, err := fsm.DecodeEnvelope(envelope); err != nil {
-		return reply(&api.Error{Code: api.Invalid, Detail: fmt.Sprintf("a command of %d bytes forwarded by server %q: %v", len(envelope), from, err)})
-	}
-	result, err := r.commits.submit(ctx, envelope)
+	result, err := r.commit(ctx, envelope)
 	if err != nil {
 		return reply(err)
 	}

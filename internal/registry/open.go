@@ -40,6 +40,7 @@ type Registry struct {
 	following *following
 	checks    *checker
 	dog       *watchdog
+	space     space
 	dir       *dataDir // nil without one
 	started   time.Time
 
@@ -126,6 +127,9 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 			err = errors.Join(err, closeAll(closers))
 		}
 	}()
+	if err := usable(cfg.DataDir); err != nil {
+		return nil, err
+	}
 	s, err := openStore(cfg.DataDir, a.raise)
 	if err != nil {
 		return nil, err
@@ -228,6 +232,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.wg.Go(func() { r.commits.run(r.ctx) })
 	r.wg.Go(func() { r.confirms.run(r.ctx) })
 	r.wg.Go(func() { r.checks.run(r.ctx) })
+	r.wg.Go(r.watchSpace)
 	r.wg.Go(r.reconcileLoop)
 	r.wg.Go(r.catchUp)
 	return r, nil

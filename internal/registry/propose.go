@@ -91,9 +91,21 @@ func (r *Registry) deliver(ctx context.Context, envelope []byte) (*fsm.Result, e
 
 func (r *Registry) try(ctx context.Context, l leader, envelope []byte) (*fsm.Result, error) {
 	if l.self {
-		return r.commits.submit(ctx, envelope)
+		return r.commit(ctx, envelope)
 	}
 	return r.askPropose(ctx, l, envelope)
+}
+
+// commit brings somebody else's command into the log of this server, the leader.
+func (r *Registry) commit(ctx context.Context, envelope []byte) (*fsm.Result, error) {
+	e, err := fsm.DecodeEnvelope(envelope) // everything in the log must decode: an entry that does not stops every server
+	if err != nil {
+		return nil, &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("a command of %d bytes: %v", len(envelope), err)}
+	}
+	if err := r.room(e.Command); err != nil {
+		return nil, err
+	}
+	return r.commits.submit(ctx, envelope)
 }
 
 // stamp fills in the ids that the caller left out. The caller's command is not changed.

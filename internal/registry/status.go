@@ -38,6 +38,8 @@ func (r *Registry) member(hash bool) api.Member {
 	}
 	checked := r.checks.newest()
 	m.CheckIndex, m.CheckHash = checked.index, checked.hash
+	disk := r.Storage()
+	m.DiskFree, m.DiskLow, m.DiskStalledMS = disk.Free, disk.Low, uint64(disk.Stalled.Milliseconds())
 	if hash {
 		m.StateHash = s.Hash()
 	}

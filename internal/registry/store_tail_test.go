@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -213,5 +214,19 @@ func TestStoreReadsSealsWithoutLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustClose(t, s)
+	}
+}
+
+// A seal of a later release is named as such, not taken for damage that happens to match.
+func TestSealsOfALaterRelease(t *testing.T) {
+	b := make([]byte, entrySealSize)
+	b[0] = entrySealVersion + 1
+	if _, wrong := openEntrySeal(b); !strings.Contains(wrong, "version 3") {
+		t.Error(wrong)
+	}
+	b = make([]byte, valueSealSize)
+	b[0] = valueSealVersion + 1
+	if _, wrong := openValueSeal(b); !strings.Contains(wrong, "version 2") {
+		t.Error(wrong)
 	}
 }
