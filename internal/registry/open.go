@@ -198,7 +198,8 @@ func openDir(cfg Config, s *store, fatal func(error)) (*snapshots, *dataDir, err
 	if err != nil {
 		return nil, nil, err
 	}
-	return snaps, dir, snaps.settle(reach{s.from, s.last.index})
+	err = snaps.settle(reach{s.from, s.last.index})
+	return snaps, dir, err
 }
 
 // start runs raft and the loops on what it stands on. On an error the closers are left to the caller.
