@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -43,6 +44,8 @@ type snapshots struct {
 	dir   string
 	log   hclog.Logger
 	fatal func(error)
+
+	newest atomic.Uint64 // size of the newest one, in bytes
 
 	mu       sync.Mutex      // guards the rest
 	verified map[string]bool // by settle, and not opened since
@@ -122,7 +125,8 @@ type sealedSink struct {
 	raft.SnapshotSink
 	store *snapshots
 	sum   hash.Hash // of what was meant to be written, not of what the disk gives back
-	ended bool      // raft closes or cancels what its state machine has closed or canceled
+	size  uint64
+	ended bool // raft closes or cancels what its state machine has closed or canceled
 }
 
 func newSealedSink(sink raft.SnapshotSink, s *snapshots) *sealedSink {
@@ -133,6 +137,7 @@ func newSealedSink(sink raft.SnapshotSink, s *snapshots) *sealedSink {
 func (w *sealedSink) Write(b []byte) (int, error) {
 	n, err := w.SnapshotSink.Write(b)
 	w.sum.Write(b[:n])
+	w.size += uint64(n)
 	if err != nil {
 		return n, w.store.failed("writing snapshot "+w.ID(), err)
 	}
@@ -156,6 +161,7 @@ func (w *sealedSink) Close() error {
 	if err != nil {
 		return w.store.failed("sealing snapshot "+w.ID(), err)
 	}
+	w.store.newest.Store(w.size)
 	return nil
 }
 

@@ -46,6 +46,13 @@ func (s *snapshots) settle(log reach) error {
 	if err := s.reaches(log, good, bad, why); err != nil {
 		return err
 	}
+	if good.id != "" {
+		info, err := os.Stat(filepath.Join(s.dir, good.id, stateName))
+		if err != nil {
+			return fmt.Errorf("looking for the size of snapshot %s: %w; check the disk", good.id, err)
+		}
+		s.newest.Store(uint64(info.Size()))
+	}
 	for i, n := range bad {
 		s.log.Error("a snapshot is damaged and is set aside; an older one and the log are used", "error", why[i], "index", n.index, "from", good.index)
 		if err := s.setAside(n); err != nil {

@@ -82,8 +82,8 @@ func (r *Registry) watchSpace() {
 
 func (r *Registry) measureSpace() {
 	limit := uint64(minFree)
-	if list, err := r.snaps.List(); err == nil && len(list) > 0 {
-		limit += freeSnapshots * uint64(list[0].Size)
+	if s, ok := r.snaps.(*snapshots); ok { // those in memory take no space
+		limit += freeSnapshots * s.newest.Load()
 	}
 	free, err := r.cfg.space.Free(r.cfg.DataDir)
 	if !r.space.measured(free, limit, err) {

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
 )
@@ -132,7 +134,10 @@ func TestSpaceThatIsNotKnown(t *testing.T) {
 func TestSpaceForSnapshots(t *testing.T) {
 	dir := t.TempDir()
 	populated(t, dir, 60, []uint64{50}, 0)
-	snaps, err := openSnapshots(dir, aloneConfig(t, dir).Logger, func(err error) { t.Error(err) })
+	cfg := aloneConfig(t, dir)
+	s, _ := mustOpen(t, dir)
+	defer mustClose(t, s)
+	snaps, _, err := openDir(cfg, s, func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,11 +145,23 @@ func TestSpaceForSnapshots(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := aloneConfig(t, dir)
 	cfg.space = &fakeDisk{free: minFree}
 	r := &Registry{cfg: cfg, snaps: snaps, log: cfg.Logger, dog: newWatchdog(), checks: newChecker(nil)}
-	r.measureSpace()
-	if s := r.Storage(); !s.Low || s.Limit != minFree+freeSnapshots*uint64(list[0].Size) {
-		t.Errorf("%+v", s)
+	limit := func(size int64) {
+		t.Helper()
+		r.measureSpace()
+		if s := r.Storage(); size == 0 || !s.Low || s.Limit != minFree+freeSnapshots*uint64(size) {
+			t.Errorf("%+v with a snapshot of %d bytes", s, size)
+		}
 	}
+	limit(list[0].Size)
+	machine := fsm.New(func(err error) { t.Error(err) })
+	l := &raft.Log{Index: 70, Term: 3, Type: raft.LogCommand, Data: sampleEntry(t, 0)}
+	machine.Apply(l)
+	mustSnapshot(t, snaps, machine, cfg, l)
+	snaps.started()
+	if list, err = snaps.List(); err != nil || list[0].Index != 70 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	limit(list[0].Size)
 }
