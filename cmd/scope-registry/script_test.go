@@ -366,7 +366,8 @@ var varying = []struct {
 	{regexp.MustCompile(`([Ii]ndex"?[:= ] *|"floor": ?|"term": ?|--from )[0-9]+`), "${1}N"},
 	{regexp.MustCompile(`(?m)^[0-9]+  +`), "N  "},
 	{regexp.MustCompile(`(?m)^(s[0-9]) +(?:leader|follower|candidate) +[0-9]+ +[0-9]+ +[0-9]+ `), "$1  ROLE  N  N  N  "},
-	{regexp.MustCompile(`(?m)^2> server s4 at \S+ is joining since .*\n`), ""}, // how often it looks
+	{regexp.MustCompile(`(?m)^2> server s[0-9] at \S+ is joining since .*\n`), ""}, // how often it looks
+	{regexp.MustCompile(`((?:says|said) server ")s[0-9]`), "${1}ONE"},
 	{regexp.MustCompile(`("(?:log_index|behind|since)": ?)[0-9]+`), "${1}N"},
 	{regexp.MustCompile(`("role": ?")[a-z]+|(leader |"leader": ?")s[0-9]`), "${1}${2}ROLE"},
 	{regexp.MustCompile(`\bmv-[0-9a-f]{16}\b`), "mv-ID"},

@@ -178,7 +178,7 @@ func (f *founding) ask(ctx context.Context) (founders map[string]string, waiting
 			waiting = fmt.Sprintf("%s at %s: %v", a.peer.ID, a.peer.Addr, a.err)
 			continue
 		}
-		if e := f.judge(self, a.peer, a.who); e != nil {
+		if e := f.judge(self, a.peer, a.who); e != nil && (err == nil || a.who.You.Removed) { // which rules out most
 			err = e // all answers are still taken, so that no goroutine stays behind
 		}
 		if a.who.Bootstrapped && a.who.Founders[self.ID] != self.Instance {

@@ -24,6 +24,8 @@ type rig struct {
 	peers []Peer
 	root  string
 	open  map[string]*Registry
+
+	threshold uint64 // of snapshots; 0 is the default
 }
 
 // freePeers finds free ports. They are all held until the last is found.
@@ -69,7 +71,7 @@ func (r *rig) identity(id string) (who identity) {
 }
 
 func (r *rig) config(id string) Config {
-	return Config{ID: id, DataDir: r.dir(id), Peers: r.peers, Timing: "fast"}
+	return Config{ID: id, DataDir: r.dir(id), Peers: r.peers, Timing: "fast", SnapshotThreshold: r.threshold}
 }
 
 // start opens servers at the same time.

@@ -28,6 +28,7 @@ type network struct {
 	all  []*node
 	cut  map[string]bool
 	hung string // a server that answers no call
+	old  string // a server of the release before
 }
 
 // node is one server and what it stands on, which outlives a restart.
@@ -156,7 +157,7 @@ func (s *node) config() Config {
 	s.net.t.Helper()
 	cfg := Config{ID: s.id, DataDir: "memory", Peers: s.net.peers, OnFatal: func(err error) { s.net.t.Error(err) }, clock: s.clock}
 	if s.net.servers[s.id] == s && s.dir.identity().Founders[s.id] == "" {
-		cfg.Peers = append([]Peer{{ID: s.id, Addr: s.id + ":1"}}, s.net.peers...)
+		cfg.Peers = append([]Peer{{ID: s.id, Addr: s.id + ":1"}}, s.net.peers[:min(len(s.net.peers), maxPeers-1)]...)
 	}
 	if s.net.edit != nil {
 		s.net.edit(&cfg)
@@ -211,6 +212,9 @@ func (s *node) Call(ctx context.Context, addr string, kind peer.Kind, payload []
 			return nil, ctx.Err()
 		}
 		if d := to.door.Load(); to.id+":1" == addr && !s.net.isCut(s.id) && !s.net.isCut(to.id) && d != nil {
+			if kind == peer.KindStatus && s.net.isOld(to.id) {
+				return []byte(`{"id":"` + to.id + `","version":"0.1"}`), nil
+			}
 			return d.serve(ctx, s.id, kind, payload)
 		}
 	}
@@ -241,6 +245,12 @@ func (n *network) hangs(id string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.hung == id
+}
+
+func (n *network) isOld(id string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.old == id
 }
 
 // hang lets a server take calls and answer none.

@@ -30,6 +30,8 @@ type helloAnswer struct {
 func (d *door) serve(ctx context.Context, from string, kind peer.Kind, payload []byte) ([]byte, error) {
 	r, f := d.registry.Load(), d.founding.Load()
 	switch {
+	case r != nil && r.isRemoved(): // what it knows of others is not to be trusted any more
+		return nil, errors.New(removedText(r.cfg.ID))
 	case kind == peer.KindHello:
 		who := helloAnswer{identity: d.dir.identity()}
 		if r != nil {

@@ -63,11 +63,9 @@ func (r *Registry) Remove(ctx context.Context, id string, acceptNoMajority bool)
 		if r.waitIndex(ctx, s.Index()+1) == nil {
 			continue
 		}
-		select {
-		case <-r.removed:
+		if r.isRemoved() {
 			change.Phase = string(fsm.ServerGone)
 			return change, nil
-		default:
 		}
 		return change, &api.Error{Code: api.Timeout, Index: s.Index(), Detail: fmt.Sprintf(
 			"server %q is on its way out since index %d, and has not gone in the time given; that goes on by itself: see cluster status", id, change.Since)}
@@ -213,7 +211,7 @@ func (r *Registry) joiner(ctx context.Context, id, addr string) (instance string
 		final = &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("the server at %s is %q, not %q; name it as it was started", addr, who.ID, id)}
 	case who.Cluster != "" && who.Cluster != r.clusterID:
 		final = &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("server %q at %s is of cluster %s, this is %s; start it with an empty data directory, and at least one server of this cluster in its --cluster", id, addr, who.Cluster, r.clusterID)}
-	case known != "" && known != who.Instance, known == "" && member:
+	case known != "" && known != who.Instance, known == "" && member, who.Bootstrapped && !member && !r.recorded(id):
 		final = &api.Error{Code: api.Exists, Detail: fmt.Sprintf("server id %q is of another data directory than that of the server at %s. A server that forgot its votes can lose acknowledged writes, so it does not come back under this id: "+
 			"start it under another id, with an empty data directory, join that one, then: scope-registry cluster remove %s", id, addr, id)}
 	case !who.Bootstrapped && known == "" && who.Waits != r.clusterID:
@@ -255,7 +253,7 @@ func (r *Registry) removeCommand(ctx context.Context, q membersCall) (fsm.Comman
 	switch {
 	case recorded && record.Phase == fsm.ServerGone:
 		return nil, nil //nolint:nilnil // nothing to do is no error
-	case !recorded && !member:
+	case !recorded && !member && r.founderAt(q.ID) == "":
 		return nil, &api.Error{Code: api.NotFound, Detail: fmt.Sprintf("server %q is not one of %s; name one of them", q.ID, showServers(servers))}
 	case member && s.Suffrage == raft.Voter && votersIn(servers) == 1:
 		return nil, &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("server %q is the last that votes; join another one first, or stop it for good", q.ID)}
@@ -269,10 +267,34 @@ func (r *Registry) removeCommand(ctx context.Context, q membersCall) (fsm.Comman
 		}
 	}
 	c := &fsm.RemoveServer{Id: q.ID, Addr: string(s.Address), Instance: r.instanceOf(q.ID), AcceptNoMajority: q.NoMajority}
-	if recorded {
+	switch {
+	case recorded:
 		c.Addr = record.Addr
+	case !member:
+		c.Addr = r.founderAt(q.ID)
 	}
 	return c, nil
+}
+
+// recorded is whether the log says anything of a server. Of one that is neither in the log nor in the configuration, and
+// took part all the same, nobody knows what became of its votes: the cluster was recovered without it.
+func (r *Registry) recorded(id string) bool {
+	_, ok := r.fsm.State().Server(id)
+	return ok
+}
+
+// founderAt is the address of a founder at the founding, "" for another server.
+func (r *Registry) founderAt(id string) string {
+	who := r.dir.identity()
+	if _, ok := who.Founders[id]; !ok {
+		return ""
+	}
+	for _, p := range who.Peers {
+		if p.ID == id {
+			return p.Addr
+		}
+	}
+	return ""
 }
 
 // lacksMajority says why those of the servers that vote and are up would be no majority, "" where they would.

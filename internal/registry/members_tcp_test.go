@@ -229,6 +229,81 @@ func TestJoiningServerIsKilled(t *testing.T) {
 	}
 }
 
+// A server that joins a cluster with a long history gets a snapshot, and starts from it again.
+func TestJoinTakesASnapshot(t *testing.T) {
+	r := newRig(t)
+	r.threshold = 8
+	r.start("s1", "s2", "s3")
+	for i := range 200 {
+		if _, err := r.open["s1"].Propose(t.Context(), setNode(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, reg := range r.open {
+		if err := reg.raft.Snapshot().Error(); err != nil {
+			t.Fatal(err)
+		}
+		s := reg.raft.Stats()
+		if s["last_snapshot_index"] == "0" {
+			t.Fatal("no snapshot was taken")
+		}
+	}
+	p := freePeers(t, "s4")[0]
+	opened := r.joining(p)
+	r.join("s1", p)
+	opened()
+	cfg := r.open["s4"].cfg
+	r.until("s4 to be ready", func() bool { return r.open["s4"].Ready() == nil })
+	if list, err := r.open["s4"].snaps.List(); err != nil || len(list) == 0 {
+		t.Fatalf("it got no snapshot: %v", err)
+	}
+	r.close("s4")
+	reg, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.open["s4"] = reg
+	r.until("all to agree", func() bool {
+		c, err := reg.Status(t.Context(), true)
+		return err == nil && len(c.Members) == 4 && agree(c)
+	})
+	if got, want := showServers(reg.servers()), showPeers(append(r.peers, p)); got != want {
+		t.Errorf("it has the servers %s, want %s", got, want)
+	}
+}
+
+// The leader ends without a word between the record of a join and its end, at one moment or another.
+func TestLeaderIsKilledInTheMiddleOfAJoin(t *testing.T) {
+	for pause := range 4 {
+		r := newRig(t)
+		r.start("s1", "s2", "s3")
+		p := freePeers(t, "s4")[0]
+		opened := r.joining(p)
+		r.until("the join to be taken", func() bool { _, err := r.open["s1"].Join(t.Context(), p.ID, p.Addr); return err == nil })
+		wait(t.Context(), time.Duration(pause)*followEvery/2)
+		id, _, _ := r.open["s1"].Leader()
+		leader := r.open[id]
+		if leader == nil { // between two leaders
+			id, leader = "s2", r.open["s2"]
+		}
+		if err := leader.raft.Shutdown().Error(); err != nil { // so that Close finds no leadership to hand over
+			t.Fatal(err)
+		}
+		r.close(id)
+		via := map[string]string{"s1": "s2", "s2": "s3", "s3": "s1"}[id]
+		r.join(via, p)
+		opened()
+		r.start(id)
+		for _, reg := range r.open {
+			r.until(reg.ID()+" to be ready", func() bool { return reg.Ready() == nil })
+		}
+		if got, want := showServers(r.open[id].servers()), showPeers(append(r.peers, p)); got != want {
+			t.Errorf("the killed leader has the servers %s, want %s", got, want)
+		}
+		r.closeAll()
+	}
+}
+
 // A crash between the first term on disk and the identity leaves a server that waits again.
 func TestCrashWhileBeingInvited(t *testing.T) {
 	r := newRig(t)

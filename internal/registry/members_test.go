@@ -294,6 +294,53 @@ func TestJoinsAndRemovalsThatAreRefused(t *testing.T) {
 	})
 }
 
+// A server of the release before would stop at the first record of a change.
+func TestOldReleasesAreUpgradedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, _ := memberNetwork(t, 3)
+		l := n.leader("")
+		old := n.others(l.id)[0].id
+		n.waiting("s4")
+		n.mu.Lock()
+		n.old = old
+		n.mu.Unlock()
+		_, err := l.reg.Join(t.Context(), "s4", "s4:1")
+		wantCode(t, err, api.WrongPhase)
+		if !strings.Contains(err.Error(), old) {
+			t.Errorf("%v does not name %s", err, old)
+		}
+		_, err = l.reg.Remove(t.Context(), n.others(l.id)[1].id, false)
+		wantCode(t, err, api.WrongPhase)
+		if len(l.reg.State().Servers()) != 0 {
+			t.Error("something was put on record")
+		}
+	})
+}
+
+// A founder that raft's configuration lacks without a record was left out when the cluster was recovered. It does not come
+// back, and can be put on record as gone.
+func TestFounderThatWasLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, _ := memberNetwork(t, 3)
+		l := n.leader("")
+		for _, s := range n.servers {
+			s.dir.mu.Lock()
+			s.dir.who.Founders["s9"] = "s9-dir"
+			s.dir.who.Peers = append(slices.Clone(s.dir.who.Peers), Peer{"s9", "s9:1"})
+			s.dir.mu.Unlock()
+		}
+		s9 := n.add("s9")
+		s9.dir.who = identity{Format: identityFormat, ID: "s9", Instance: "s9-dir", Cluster: "c1", Bootstrapped: true}
+		s9.door.Store(&door{dir: s9.dir})
+		n.heal()
+		_, err := l.reg.Join(t.Context(), "s9", "s9:1")
+		wantCode(t, err, api.Exists)
+		if gone, err := l.reg.Remove(t.Context(), "s9", false); err != nil || gone.Phase != "gone" {
+			t.Fatalf("%+v, %v", gone, err)
+		}
+	})
+}
+
 func TestLastVoterStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, _ := memberNetwork(t, 1)
@@ -400,5 +447,15 @@ func TestJoiningServerThatIsCutOffAndRestarted(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.until("s5 to hear of it, or to go on waiting", func() bool { return ended.of("s5") != nil || !s5.dir.identity().Bootstrapped })
+	})
+}
+
+func TestTenthServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, _ := memberNetwork(t, maxPeers)
+		l := n.leader("")
+		n.waiting("s10")
+		_, err := l.reg.Join(t.Context(), "s10", "s10:1")
+		wantCode(t, err, api.Limit)
 	})
 }

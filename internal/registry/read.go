@@ -144,10 +144,8 @@ func (r *Registry) Ready() error {
 }
 
 func (r *Registry) caughtUp() error {
-	select {
-	case <-r.removed:
+	if r.isRemoved() {
 		return &api.Error{Code: api.Unavailable, Detail: removedText(r.cfg.ID) + "; ask another server"}
-	default:
 	}
 	if r.ready.Load() && !r.closing.Load() {
 		return nil

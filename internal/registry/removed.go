@@ -162,3 +162,13 @@ func (r *Registry) knownServers() (out []Peer) {
 	}
 	return out
 }
+
+// isRemoved says whether this server knows that it is none of the cluster any more.
+func (r *Registry) isRemoved() bool {
+	select {
+	case <-r.removed:
+		return true
+	default:
+		return false
+	}
+}
