@@ -1,14 +1,17 @@
 # scope-registry. `make` alone prints the targets.
 #
 # Variables: GO (the go command), TESTFLAGS (more flags for `go test`, e.g.
-# TESTFLAGS=-race), SEEDS (of the simulation), FUZZTIME (per fuzz target), BENCHTIME (per benchmark),
-# COMPOSE (docker compose or docker-compose), CHAOSFLAGS (see docs/chaos.md).
+# TESTFLAGS=-race), SEEDS (of the simulation), FUZZTIME (per fuzz target), BENCHTIME (per Go benchmark),
+# PART, ETCD, BENCHFLAGS (see tools/bench.sh), COMPOSE (docker compose or docker-compose), CHAOSFLAGS (see docs/chaos.md).
 
 GO        ?= go
 TESTFLAGS ?=
 SEEDS     ?= 20000
 FUZZTIME  ?= 10s
 BENCHTIME ?= 1s
+PART      ?=
+ETCD      ?=
+BENCHFLAGS ?=
 CHAOSFLAGS ?=
 
 # A checkout without commits, or a source archive, has no description.
@@ -22,7 +25,7 @@ IMAGE  := scope-registry:dev
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-race test-peers sim sim-bugs demo image up down logs chaos lint fmt generate check-generated fuzz bench clean
+.PHONY: help build test test-race test-peers sim sim-bugs crash demo image up down logs chaos lint fmt generate check-generated fuzz bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +38,7 @@ build: ## build bin/scope-registry, static and reproducible
 
 test: ## run all tests that need only Go (TESTFLAGS=… for more flags)
 	$(GO) test -timeout 10m $(TESTFLAGS) ./...
+	$(GO) test -C internal/bench -timeout 10m $(TESTFLAGS) ./...
 
 test-race: ## run the same tests under the race detector (needs a C compiler)
 	$(MAKE) test TESTFLAGS='-race $(TESTFLAGS)'
@@ -47,6 +51,9 @@ sim: ## simulate the protocol over SEEDS seeds: faults, invariants, counts of wh
 
 sim-bugs: ## plant one bug after the other and see that the simulation finds each within 1,000 seeds
 	$(GO) run ./internal/sim/planted
+
+crash: ## kill source, target, leader and command line at every step of a move, and stop a writer (about 6 minutes)
+	$(GO) run ./internal/crash/matrix $(CRASHFLAGS)
 
 demo: build ## three servers: declare, move, kill the leader, lose nothing
 	$(GO) run ./internal/demo -bin $(BINARY)
@@ -80,6 +87,7 @@ chaos: image ## kill, pause and cut off containers under load, and check what th
 
 lint: ## lint the Go code and the protobuf schema
 	$(TOOL) golangci-lint run --allow-parallel-runners ./...
+	cd internal/bench && $(GO) tool -modfile=../../tools/go.mod golangci-lint run --allow-parallel-runners ./...
 	$(TOOL) buf lint
 	$(TOOL) buf format --diff --exit-code
 
@@ -96,10 +104,9 @@ check-generated: ## fail, with what differs, if internal/pb or docs/openapi.json
 fuzz: ## run each fuzz target for FUZZTIME
 	GO='$(GO)' tools/fuzz.sh $(FUZZTIME)
 
-bench: ## run all benchmarks, each for BENCHTIME
-	@packages=$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r -n1 dirname | sort -u); \
-	if [ -z "$$packages" ]; then echo "no benchmarks"; exit 0; fi; \
-	set -x; $(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $$packages
+# The server under test is the one that is released.
+bench: build ## measure (PART=micro, guard, move or mirrors; ETCD=programs; BENCHTIME, BENCHFLAGS), see docs/performance.md
+	GO='$(GO)' ETCD='$(ETCD)' BENCHFLAGS='$(BENCHFLAGS)' tools/bench.sh $(BENCHTIME) $(PART)
 
 clean: ## remove what the targets above built
 	rm -rf bin coverage.* *.test

@@ -11,6 +11,27 @@ import (
 	"github.com/scope-registry/scope-registry/scope"
 )
 
+// What is given to calls, and what they return. The fields are described where
+// docs/openapi.json, the reference of the API, has them too.
+type (
+	// Node is a data node, as it is declared.
+	Node = api.Node
+	// Declare says who writes a scope, and who stands in.
+	Declare = api.Declare
+	// Changes are nodes and scopes that are declared together, or not at all.
+	Changes = api.Batch
+	// StartMove says which scope moves, from whom to whom, and how.
+	StartMove = api.StartMove
+	// Move is a move, running or ended.
+	Move = api.Move
+	// Force gives a scope away without its owner.
+	Force = api.Force
+	// Applied answers a mutation.
+	Applied = api.Applied
+	// WatchItem is one item of a [Watch].
+	WatchItem = api.WatchItem
+)
+
 // RouteOptions say for whom and how fresh a route is asked.
 type RouteOptions struct {
 	As          string // node that asks; "" asks for no verdict

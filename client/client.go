@@ -35,6 +35,8 @@ const (
 	silence = 10 * time.Second
 	// rounds is how often all endpoints are tried: an election passes between the first and the last.
 	rounds = 8
+	// leastShare is the time of one endpoint, if the caller has it.
+	leastShare = time.Second
 	// firstPause is the wait after a round in which no endpoint could answer; it doubles up to maxPause.
 	firstPause = 50 * time.Millisecond
 	maxPause   = time.Second
@@ -106,8 +108,9 @@ type call struct {
 	epoch        uint64        // If-Match; 0 is none
 	extra        time.Duration // added to the timeout: a wait the server is asked for
 	mutates      bool
-	final        api.Code // of a refusal that another try does not change; "" is none
-	stream       **reply  // takes the reply with its body unread; nil reads it into out
+	final        api.Code      // of a refusal that another try does not change; "" is none
+	share        time.Duration // of one endpoint; 0 is a whole call's
+	stream       **reply       // takes the reply with its body unread; nil reads it into out
 }
 
 func (c *Client) do(ctx context.Context, q call) error {
@@ -153,6 +156,7 @@ func (c *Client) try(ctx context.Context, q call, id string, body []byte) error 
 	unsure := false
 	pause := firstPause
 	start := c.next.Load()
+	q.share = c.share(ctx, q)
 	least := c.leastTime(ctx, q)
 	for round := range rounds {
 		for i := range c.endpoints {
@@ -185,7 +189,7 @@ func (c *Client) try(ctx context.Context, q call, id string, body []byte) error 
 
 // leastTime is what a further try needs: one that is cut off leaves the outcome open, and tells less than the try before.
 func (c *Client) leastTime(ctx context.Context, q call) time.Duration {
-	least := c.share(q)
+	least := q.share
 	if d, ok := ctx.Deadline(); ok {
 		least = min(least, time.Until(d))
 	}
@@ -271,7 +275,10 @@ func (c *Client) request(ctx context.Context, endpoint string, q call, id string
 		req.Header.Set(api.HeaderActor, c.actor)
 	}
 	if d, ok := ctx.Deadline(); ok {
-		left := min(c.share(q), time.Until(d))
+		left := time.Until(d)
+		if q.share > 0 {
+			left = min(left, q.share)
+		}
 		req.Header.Set(api.HeaderPatience, strconv.FormatInt(max(1, left.Milliseconds()), 10))
 	}
 	if q.epoch != 0 {
@@ -280,13 +287,19 @@ func (c *Client) request(ctx context.Context, endpoint string, q call, id string
 	return req, nil
 }
 
-// share is how long one endpoint may take, so that one which takes requests and answers none leaves time for the others.
-func (c *Client) share(q call) time.Duration {
-	return c.timeout/time.Duration(len(c.endpoints)) + q.extra
+// share is how long one endpoint may take, so that one which takes requests and answers none leaves time for the others,
+// also where the caller has less time than the client. A little time is not cut further: then no endpoint could answer.
+func (c *Client) share(ctx context.Context, q call) time.Duration {
+	n := time.Duration(len(c.endpoints))
+	share := c.timeout / n
+	if d, ok := ctx.Deadline(); ok {
+		share = min(share, max(leastShare, (time.Until(d)-q.extra)/n))
+	}
+	return share + q.extra
 }
 
 func (c *Client) once(ctx context.Context, endpoint string, q call, id string, body []byte) error {
-	r, err := c.open(ctx, endpoint, q, id, body, c.share(q))
+	r, err := c.open(ctx, endpoint, q, id, body, q.share)
 	if err != nil {
 		return err
 	}
@@ -398,19 +411,18 @@ func unsent(err error) error {
 // transportError tells a request that never left from one whose fate is open.
 func transportError(endpoint string, err error) error {
 	if dialling := unsent(err); dialling != nil {
-		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("%s cannot be reached: %v; is a server running there? Name others with --endpoints", endpoint, dialling)}
+		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("%s cannot be reached: %v; is a server running there, and is the list of endpoints right?", endpoint, dialling)}
 	}
 	return &api.Error{Code: api.OutcomeUnknown, Detail: fmt.Sprintf("%s did not answer: %v", endpoint, err)}
 }
 
 // problem turns an error reply into its *api.Error.
 func problem(endpoint string, resp *http.Response, data []byte) error {
-	var e api.Error
-	if err := json.Unmarshal(data, &e); err == nil && e.Code != "" {
+	if e := decodeProblem(data); e != nil {
 		if e.Code == api.Limit && resp.Header.Get(api.HeaderIndex) == "" {
 			e.Code = api.Unavailable // it did not take the connection: no state has refused this, and another server may have room
 		}
-		return &e
+		return e
 	}
 	code := api.Internal
 	switch resp.StatusCode {

@@ -236,3 +236,27 @@ func TestCallsEndWithTheirContext(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// hungFirst is a network in which the server "hung" takes requests and answers none.
+type hungFirst struct{}
+
+func (hungFirst) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Hostname() == "hung" {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("{}")), Request: r}, nil
+}
+
+// A call that has less time than the client, as a renewal, is not spent on a server
+// that hangs: its next one would begin there again.
+func TestHungServerLeavesTimeForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New([]string{"hung", "well"}, WithTimeout(time.Minute), WithHTTPClient(&http.Client{Transport: hungFirst{}}))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if _, err := c.Sessions(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -40,7 +40,9 @@ type dataDir struct {
 
 	mu     sync.Mutex // guards what follows, and the files
 	id     nodeRecord
+	fresh  bool // nothing is written yet
 	marked moveRecord
+	torn   bool // a write of the marks failed: those on disk may be the ones or the others
 }
 
 // nodeRecord is the content of node.json.
@@ -103,12 +105,34 @@ func (d *dataDir) load() error {
 	case moves:
 		return fmt.Errorf("data dir %s has %s and no %s: without it nobody knows whose slices those are; restore the file, or empty the directory together with the node's data", d.path, moveFile, nodeFile)
 	}
-	d.id = nodeRecord{Node: d.node, Identity: random()}
-	return d.write(nodeFile, d.id)
+	d.id, d.fresh = nodeRecord{Node: d.node, Identity: random()}, true
+	return nil
+}
+
+// found makes a new directory that of the node.
+func (d *dataDir) found() error {
+	if !d.fresh {
+		return nil
+	}
+	// After a power cut a directory that is gone would be an empty one, of another identity.
+	if err := syncDir(filepath.Dir(d.path)); err != nil {
+		return fmt.Errorf("data dir %s: the directory it is in cannot be synced: %w", d.path, err)
+	}
+	return d.setTokens(func(none []string) []string { return none })
 }
 
 // close gives the directory back.
-func (d *dataDir) close() error { return d.lock.Close() }
+func (d *dataDir) close() error {
+	kept.Delete(d.lock)
+	return d.lock.Close()
+}
+
+// keep has the lock last as long as the process, unless close comes after all. A file that nobody refers to any more is
+// closed by the garbage collector, and with it the lock would go, though a write is still under way.
+func (d *dataDir) keep() { kept.Store(d.lock, nil) }
+
+// kept are the locks of sessions that could not be closed whole.
+var kept sync.Map // of *os.File
 
 // identity is that of the node's data.
 func (d *dataDir) identity() string { return d.id.Identity }
@@ -130,7 +154,7 @@ func (d *dataDir) setTokens(change func([]string) []string) error {
 	if err := d.write(nodeFile, next); err != nil {
 		return err
 	}
-	d.id = next
+	d.id, d.fresh = next, false
 	return nil
 }
 
@@ -199,13 +223,14 @@ func (d *dataDir) setMarks(change func([]markRecord) []markRecord) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	next := moveRecord{change(slices.Clone(d.marked.Marks))}
-	if slices.Equal(next.Marks, d.marked.Marks) {
+	if slices.Equal(next.Marks, d.marked.Marks) && !d.torn {
 		return nil
 	}
+	d.torn = true
 	if err := d.write(moveFile, next); err != nil {
 		return err
 	}
-	d.marked = next
+	d.marked, d.torn = next, false
 	return nil
 }
 
@@ -249,8 +274,8 @@ func (d *dataDir) damaged(name string, err error) error {
 	return fmt.Errorf("%s is damaged: %w; restore it with the node's data, or empty both and have an admin fence the node: scope-registry node fence %s", filepath.Join(d.path, name), err, d.node)
 }
 
-// write replaces a file as a whole: after a crash it is the old one or the new one. What failed may be tried again, as
-// nothing of the failed file is used.
+// write replaces a file as a whole: after a crash it is the old one or the new one. Which one is not known either after
+// an error, that may be of what comes behind the rename; what failed may be tried again.
 func (d *dataDir) write(name string, content any) error {
 	body, err := json.Marshal(content)
 	if err != nil {
@@ -283,7 +308,11 @@ func replaceFile(path string, data []byte) error {
 	if err := os.Rename(next, path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path) // #nosec G304 -- the directory is the caller's own
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,6 +27,10 @@ const (
 	// it meanwhile, and of the default window of 5 s something must be left to say
 	// that the move aborts. Views differ by much less.
 	giveUp = 2 * time.Second
+	// slowPatience is how long a batch may take that has got there: its store is at
+	// work, or its process stands still. The move's window bounds it too, which the
+	// operator may choose for a slow store.
+	slowPatience = 30 * time.Second
 	// copyPatience is the same while the scope is open, which costs nobody a write: a
 	// target that is away for longer has lost its session, and the move aborts anyway.
 	copyPatience = 10 * time.Second
@@ -147,7 +152,7 @@ func (x *delivery) deliver(ctx context.Context, b *Batch) error {
 	began, pause := time.Now(), firstRetry
 	for {
 		to := Peer{Node: string(x.to), Addr: x.addr(x.to)}
-		err := x.try(ctx, to, b, tryTime+extra)
+		slow, err := x.try(ctx, to, b, tryTime+extra)
 		if err != nil && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -155,11 +160,15 @@ func (x *delivery) deliver(ctx context.Context, b *Batch) error {
 		case goOn:
 			return nil
 		case beginAnew:
-			x.dead = brokenStream{err}
+			x.dead = brokenStream{fmt.Errorf("node %q at %s has lost the stream: %w", x.to, to.Addr, err)}
 		case giveItUp:
 			x.dead = fmt.Errorf("node %q at %s does not take the records: %w", x.to, to.Addr, err)
 		case sendAgain:
-			if time.Since(began) >= x.patience+extra {
+			patience := x.patience
+			if slow {
+				patience = max(patience, slowPatience)
+			}
+			if time.Since(began) >= patience+extra {
 				x.dead = fmt.Errorf("node %q at %s took no records for %v: %w", x.to, to.Addr, time.Since(began).Round(time.Millisecond), err)
 			}
 		}
@@ -173,10 +182,12 @@ func (x *delivery) deliver(ctx context.Context, b *Batch) error {
 	}
 }
 
-func (x *delivery) try(ctx context.Context, to Peer, b *Batch, most time.Duration) error {
+// try reports whether the time for it was over: the target may be at work then.
+func (x *delivery) try(ctx context.Context, to Peer, b *Batch, most time.Duration) (slow bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	return x.send(ctx, to, b)
+	err = x.send(ctx, to, b)
+	return errors.Is(ctx.Err(), context.DeadlineExceeded), err
 }
 
 // newStreamID draws 128 random bits.

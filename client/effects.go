@@ -109,10 +109,16 @@ func (s *Session) watch(f agent.Watch) {
 }
 
 func (s *Session) follow(ctx context.Context, f agent.Watch) error {
-	stream, err := s.c.openStream(ctx, f.From, quiet)
+	first := s.next.Load()
+	if first == 0 {
+		first = s.c.watchNext()
+	}
+	stream, err := s.c.openStreamAt(ctx, first, f.From, quiet)
 	if err != nil {
+		s.next.Store(first + 1) // perhaps only the first one that is asked refuses
 		return err
 	}
+	s.next.Store(stream.at + 1) // whatever other streams the client has begun meanwhile
 	defer stream.close()
 	for {
 		item, err := stream.next()
@@ -139,7 +145,7 @@ func (s *Session) open(ctx context.Context, f agent.OpenSession) agent.Event {
 			o.PreviousToken = tries[len(tries)-1]
 			tries = tries[:len(tries)-1]
 		}
-		r, err := s.surely(ctx, o)
+		r, certain, err := s.surely(ctx, o)
 		if errors.Is(err, &Error{Code: api.SessionBusy}) && len(tries) > 0 {
 			continue // the live session may have an older token
 		}
@@ -147,7 +153,7 @@ func (s *Session) open(ctx context.Context, f agent.OpenSession) agent.Event {
 			return s.opened(f, o, r)
 		}
 		s.note("open", err.Error())
-		if api.CodeOf(err).Outcome() == api.NotApplied {
+		if certain {
 			drop := func(all []string) []string {
 				return slices.DeleteFunc(all, func(t string) bool { return t == o.Token })
 			}
@@ -172,13 +178,18 @@ func (s *Session) opened(f agent.OpenSession, o OpenSession, r Opened) agent.Eve
 }
 
 // surely sends the same request until its outcome is known: the session it asks for
-// may be open already, and another one could not be opened beside it.
-func (s *Session) surely(ctx context.Context, o OpenSession) (Opened, error) {
-	for {
-		r, err := s.c.OpenSession(ctx, s.cfg.Node, o)
-		if err == nil || ctx.Err() != nil || api.CodeOf(err).Outcome() == api.NotApplied {
-			return r, err
+// may be open already, and another one could not be opened beside it. Once a try is
+// in doubt only the state's own refusal is an answer: a server that finds no leader
+// says nothing of that try. It is not certain even then that none of the tries will
+// open the session, as one that is late may come yet; its token is needed then.
+func (s *Session) surely(ctx context.Context, o OpenSession) (r Opened, certain bool, err error) {
+	for certain = true; ; {
+		r, err = s.c.OpenSession(ctx, s.cfg.Node, o)
+		refused := err != nil && api.CodeOf(err).Outcome() == api.NotApplied
+		if err == nil || ctx.Err() != nil || refused && (certain || decided(err)) {
+			return r, certain && refused, err
 		}
+		certain = certain && refused
 		s.note("open", err.Error())
 		sleep(ctx, maxPause)
 	}
@@ -223,7 +234,7 @@ func (s *Session) awaitDrain(ctx context.Context, f agent.AwaitDrain) {
 // no more records.
 func (s *Session) seal(m agent.Mark) {
 	if err := s.dir.putMark(m); err != nil {
-		s.tell(agent.ShipFailed{Move: m.Move, Reason: err.Error()})
+		s.tell(agent.ShipFailed{Move: m.Move, Reason: reasonOf(err)})
 		return
 	}
 	s.tell(agent.Sealed{Mark: m})
@@ -232,6 +243,7 @@ func (s *Session) seal(m agent.Mark) {
 // promote puts the slice in force. The scope is this node's by now and closed until
 // it is done, so that an error is not the end.
 func (s *Session) promote(ctx context.Context, f agent.Slice) {
+	began := time.Now()
 	for {
 		err := s.cfg.Store.Promote(ctx, Slice{Move: f.Move, Prefix: f.Prefix})
 		if err == nil {
@@ -240,13 +252,16 @@ func (s *Session) promote(ctx context.Context, f agent.Slice) {
 		if err == nil {
 			break
 		}
-		s.note("promotion of the slice of move "+f.Move, err.Error())
+		if ctx.Err() == nil { // else it is the end of the session
+			s.note("promotion of the slice of move "+f.Move, err.Error())
+		}
 		if !sleep(ctx, storeAgain) {
 			return
 		}
 	}
 	s.note("promotion of the slice of move "+f.Move, "")
 	s.tell(agent.Promoted{Move: f.Move})
+	s.log.Info("the slice is in force", "move", f.Move, "scope", f.Prefix.Text(), "took", time.Since(began).Round(time.Millisecond))
 	if err := s.receive.discard(ctx, f.Move); err != nil {
 		s.log.Warn("what was staged of a promoted slice stays until the next start", "move", f.Move, "error", err)
 	}
@@ -255,6 +270,8 @@ func (s *Session) promote(ctx context.Context, f agent.Slice) {
 // discard deletes what is staged, the mark first: a mark without its slice would
 // say that the store has lost it.
 func (s *Session) discard(ctx context.Context, move string) {
+	about := "deletion of what is staged of move " + move
+	defer s.note(about, "")
 	for {
 		err := s.dir.dropMark(move)
 		if err == nil {
@@ -264,7 +281,7 @@ func (s *Session) discard(ctx context.Context, move string) {
 			s.tell(agent.Discarded{Move: move})
 			return
 		}
-		s.note("deletion of what is staged of move "+move, err.Error())
+		s.note(about, err.Error())
 		if !sleep(ctx, storeAgain) {
 			return
 		}
@@ -275,6 +292,8 @@ func (s *Session) discard(ctx context.Context, move string) {
 // force that allow it.
 func (s *Session) clean(ctx context.Context, f agent.Delete) agent.Event {
 	about := "deletion of the old copy of " + f.Prefix.Text()
+	trouble := ""
+	defer func() { s.note(about, trouble) }()
 	for {
 		if !s.adm.BeginDelete(f.Prefix, f.Epoch) {
 			return agent.Deleted{Prefix: f.Prefix, Epoch: f.Epoch}
@@ -282,11 +301,11 @@ func (s *Session) clean(ctx context.Context, f agent.Delete) agent.Event {
 		more, err := s.cfg.Store.Clean(ctx, f.Prefix)
 		s.adm.EndDelete()
 		if err != nil {
-			s.note(about, err.Error())
+			trouble = err.Error()
 			return agent.Deleted{Prefix: f.Prefix, Epoch: f.Epoch}
 		}
-		s.note(about, "")
 		if !more {
+			s.log.Info("the old copy is deleted", "scope", f.Prefix.Text())
 			return agent.Deleted{Prefix: f.Prefix, Epoch: f.Epoch, Done: true}
 		}
 		if !sleep(ctx, betweenBatches) {

@@ -58,6 +58,13 @@ func (g *Guard) Write(ctx context.Context, key []byte, fn func(context.Context, 
 	return g.adm.Check(&t, key, g.clock)
 }
 
+// Owns says whether this node would admit a write of key now: nil, or the refusal
+// that [Guard.Write] would return. It is for reads, which are not counted: a store
+// that answers them only of nil has no copy that is older than its tenure, and none
+// whose slice is not in force yet. What has changed by the time of the answer it
+// does not tell.
+func (g *Guard) Owns(key []byte) error { return g.adm.Owns(key, g.clock) }
+
 // WriteKeys is Write for one write of several keys, which must all be in one
 // scope, or in none: [ErrCrossScope] otherwise.
 func (g *Guard) WriteKeys(ctx context.Context, keys [][]byte, fn func(context.Context, Token) error) error {

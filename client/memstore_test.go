@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -239,4 +240,30 @@ func (m *memStore) manifest(p scope.Prefix, move string) Manifest {
 		}
 	}
 	return t.manifest()
+}
+
+// manyRecords are n under the scope, and some that are not.
+func manyRecords(n, valueLen int) []Record {
+	out := []Record{{Key: []byte("other:1"), Value: []byte("x")}, {Key: []byte("ap"), Value: []byte("x")}, {Key: []byte("app;"), Value: []byte("x")}}
+	for i := range n {
+		out = append(out, Record{Key: fmt.Appendf(nil, "app:%06d", i), Value: fmt.Appendf(bytes.Repeat([]byte("."), valueLen)[:max(0, valueLen-6)], "%06d", i)[:valueLen], Expires: int64(i % 3)})
+	}
+	return out
+}
+
+// slice are the records of the scope that a store has.
+func (m *memStore) slice() map[string]Record {
+	out := map[string]Record{}
+	for _, k := range m.under(aMove.Prefix) {
+		if r, ok := m.get(k); ok {
+			out[k] = r
+		}
+	}
+	return out
+}
+
+func sameRecords(a, b map[string]Record) bool {
+	return maps.EqualFunc(a, b, func(x, y Record) bool {
+		return bytes.Equal(x.Key, y.Key) && bytes.Equal(x.Value, y.Value) && x.Expires == y.Expires
+	})
 }

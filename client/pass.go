@@ -168,7 +168,12 @@ func either(a, b error) error {
 // left is told while it goes, if it is known how much there is.
 func (x *shipment) walk(ctx context.Context, did *passed, lacks func(Record, recordSum) bool, left func(total count) count) error {
 	h := newHasher()
-	err := x.store.Ship(ctx, x.Slice, func(r Record) error {
+	var refused error // also if the store goes on after it
+	err := x.store.Ship(ctx, x.Slice, func(r Record) (err error) {
+		if refused != nil {
+			return refused
+		}
+		defer func() { refused = err }()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -187,7 +192,7 @@ func (x *shipment) walk(ctx context.Context, did *passed, lacks func(Record, rec
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // also if the store takes its end for the slice's
 	}
-	return err
+	return either(refused, err)
 }
 
 // put sends a record, and reports now and then.
@@ -205,14 +210,14 @@ func (x *shipment) put(ctx context.Context, r Record, did *passed, left func(tot
 	return nil
 }
 
-// dropGone has the target drop the keys that are not in the slice any more.
-func (x *shipment) dropGone(ctx context.Context, did *passed) error {
+// dropGone has the target drop the keys that are not in the slice any more. All of
+// them go into the stream, also after an error: they are forgotten here, and a ship
+// may go on with the stream.
+func (x *shipment) dropGone(ctx context.Context, did *passed) (err error) {
 	for _, k := range x.have.takeGone() {
-		if err := x.put(ctx, Record{Key: []byte(k), Deleted: true}, did, nil); err != nil {
-			return err
-		}
+		err = either(err, x.put(ctx, Record{Key: []byte(k), Deleted: true}, did, nil))
 	}
-	return nil
+	return err
 }
 
 func (x *shipment) report(left count) {

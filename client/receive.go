@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/scope-registry/scope-registry/internal/agent"
 	"github.com/scope-registry/scope-registry/internal/api"
@@ -76,9 +78,9 @@ const (
 
 // reasonOf is an error as the reason of an abort.
 func reasonOf(err error) string {
-	text := err.Error()
+	text := strings.ToValidUTF8(err.Error(), "?") // JSON would make three bytes of each that is not
 	if len(text) > maxReason {
-		text = text[:maxReason] + "…"
+		text = strings.ToValidUTF8(text[:maxReason], "") + "…"
 	}
 	return text
 }
@@ -301,6 +303,7 @@ func (r *receiver) stage(a *area, b *Batch) error {
 func (r *receiver) verify(ctx context.Context, s Slice) {
 	var t tally
 	h := newHasher()
+	began := time.Now()
 	err := r.store.Verify(ctx, s, func(x Record) error {
 		if err := under(s.Prefix, x); err != nil {
 			return err
@@ -314,6 +317,7 @@ func (r *receiver) verify(ctx context.Context, s Slice) {
 		r.log.Warn("slice cannot be verified", "move", s.Move, "scope", s.Prefix.Text(), "error", err)
 		r.tell(agent.ShipFailed{Move: s.Move, Reason: reasonOf(fmt.Errorf("the store of node %q could not verify the staged records: %w", r.node, err))})
 	default:
+		r.log.Info("the slice is staged and verified", "move", s.Move, "scope", s.Prefix.Text(), "keys", t.keys, "took", time.Since(began).Round(time.Millisecond))
 		r.tell(agent.Received{Move: s.Move, Manifest: migration.Manifest(t.manifest())})
 	}
 }

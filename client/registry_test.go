@@ -175,7 +175,7 @@ func (n *testNode) die() {
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	n.cur.Store(nil)
-	if err := n.Close(over); !errors.Is(err, context.Canceled) {
+	if err := n.Close(over); err != nil && !errors.Is(err, context.Canceled) {
 		n.srv.t.Error(err)
 	}
 }

@@ -78,7 +78,9 @@ type Session struct {
 	cancel  context.CancelFunc
 	effects sync.WaitGroup
 	ship    *shipper
+	next    atomic.Uint32 // endpoint that the next watch asks first; 0 is that of the client's next
 	receive *receiver
+	handler http.Handler // one, for its bound of memory
 
 	// For the goroutine that steps only.
 	watching context.CancelFunc
@@ -139,6 +141,9 @@ func StartSession(c *Client, cfg SessionConfig) (*Session, error) {
 	if err == nil {
 		err = s.settle(marks)
 	}
+	if err == nil {
+		err = dir.found()
+	}
 	if err != nil {
 		s.cancel()
 		return nil, errors.Join(err, dir.close())
@@ -150,6 +155,7 @@ func StartSession(c *Client, cfg SessionConfig) (*Session, error) {
 	s.now.Store(&moment{state, make(chan struct{})})
 	s.ship = newShipper(cfg.Node, cfg.Store, cfg.Send, s.addr, s.tell, s.log)
 	s.receive = newReceiver(cfg.Node, cfg.Store, s.adm.Rules, dir.mark, s.tell, s.log)
+	s.handler = sliceHandler(s.Receive)
 	go s.run()
 	return s, nil
 }
@@ -168,6 +174,10 @@ func (s *Session) settle(marks []agent.Mark) error {
 				"%s and the node's data are not of the same time; restore both together, or empty both and have an admin fence the node",
 				s.cfg.Node, m.Move, m.Manifest.Keys, m.Prefix, s.cfg.DataDir)
 		}
+	}
+	if len(staged) > 0 && s.dir.fresh {
+		return fmt.Errorf("session of node %q: the store has slices staged (of move %s), and the data dir %s is new: nobody knows whether they are all that is left of a scope; "+
+			"give the data dir that belongs to the store, or discard what is staged and have an admin fence the node", s.cfg.Node, staged[0], s.cfg.DataDir)
 	}
 	for _, move := range staged {
 		if m, marked := s.dir.mark(move); marked && !m.Promoted {
@@ -231,6 +241,8 @@ func (s *Session) step(e agent.Event) {
 // report logs what an operator may ask for later.
 func (s *Session) report(was, is agent.State) {
 	switch {
+	case is.Stopped() && !was.Stopped():
+		s.log.Info("the session is closed", "session", was.Session())
 	case is.Session() != was.Session() && was.Session() != "":
 		s.log.Warn("the session is lost", "session", was.Session(), "index", is.View().Index())
 	case is.Ready() && !was.Ready():
@@ -342,7 +354,7 @@ func (s *Session) WaitReady(ctx context.Context) error {
 func (s *Session) Receive(ctx context.Context, b *Batch) error { return s.receive.take(ctx, b) }
 
 // Handler takes batches over HTTP; mount it at [SlicePath] of the node's address.
-func (s *Session) Handler() http.Handler { return sliceHandler(s.Receive) }
+func (s *Session) Handler() http.Handler { return s.handler }
 
 // Close admits no more writes, waits for those under way, gives the session up,
 // and the data dir back. If ctx ends before the registry has heard of it, the
@@ -371,10 +383,12 @@ func (s *Session) Close(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-stop.C:
+		s.dir.keep()
 		return errors.Join(left, fmt.Errorf("session of node %q: the store is still at work for a move %v after it was told to stop; the data dir stays locked until the process ends",
 			s.cfg.Node, stopTime))
 	}
 	if !s.adm.Idle() {
+		s.dir.keep()
 		return errors.Join(left, fmt.Errorf("session of node %q: writes are still under way; the data dir stays locked until the process ends", s.cfg.Node))
 	}
 	if err := s.dir.close(); !errors.Is(err, os.ErrClosed) { // by an earlier Close

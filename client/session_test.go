@@ -102,6 +102,7 @@ func TestScopeMovesBetweenSessions(t *testing.T) {
 			if _, there := b.store.get("x:stale"); there {
 				t.Error("the slice was merged with what was there")
 			}
+			s.seen(b.View().Index(), a)
 			if e := refusedAs(t, a.put("x:1", "a's"), ErrMisdirected); e.Owner != "b" {
 				t.Errorf("%+v", e)
 			}
@@ -190,16 +191,7 @@ func TestLeaseEnds(t *testing.T) {
 	if left := a.Status().LeaseMS; left <= 0 || left > shortLeases.Lease.Milliseconds() {
 		t.Errorf("%d ms are left of the lease", left)
 	}
-	inside, goOn := make(chan struct{}), make(chan struct{})
-	done := make(chan error, 1)
-	go func() {
-		done <- a.Guard().Write(context.Background(), []byte("x:2"), func(context.Context, Token) error {
-			close(inside)
-			<-goOn
-			return nil
-		})
-	}()
-	<-inside
+	goOn, done := standing(a.Guard(), "x:2")
 	s.eventually("x: is armed", func() error { // else nobody may take it over
 		if sc, err := b.c.Scope(t.Context(), "x:"); err != nil || !sc.Armed {
 			return fmt.Errorf("%+v %w", sc, err)
@@ -262,22 +254,27 @@ func TestRestartTakesTheSessionOver(t *testing.T) {
 	}
 }
 
-// A write that is under way when the process is told to stop, and does not end in
-// time, keeps the data dir from the next process and is not acknowledged.
-func TestCloseDoesNotWaitForEver(t *testing.T) {
-	s := startServer(t)
-	a := s.node("a")
-	s.declare(a.c, "x:", api.Declare{Writer: "a"}, a)
-	inside, goOn := make(chan struct{}), make(chan struct{})
-	done := make(chan error, 1)
+// standing begins a write that stands in the store until goOn is closed.
+func standing(g *Guard, key string) (goOn chan struct{}, done chan error) {
+	inside, goOn, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
-		done <- a.Guard().Write(context.Background(), []byte("x:2"), func(context.Context, Token) error {
+		done <- g.Write(context.Background(), []byte(key), func(context.Context, Token) error {
 			close(inside)
 			<-goOn
 			return nil
 		})
 	}()
 	<-inside
+	return goOn, done
+}
+
+// A write that is under way when the process is told to stop, and does not end in
+// time, keeps the data dir from the next process and is not acknowledged.
+func TestCloseDoesNotWaitForEver(t *testing.T) {
+	s := startServer(t)
+	a := s.node("a")
+	s.declare(a.c, "x:", api.Declare{Writer: "a"}, a)
+	goOn, done := standing(a.Guard(), "x:2")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := a.Close(ctx); err == nil || !strings.Contains(err.Error(), "writes are still under way") {
@@ -294,16 +291,7 @@ func TestCloseDrains(t *testing.T) {
 	s := startServer(t)
 	a := s.node("a")
 	s.declare(a.c, "x:", api.Declare{Writer: "a"}, a)
-	inside, goOn := make(chan struct{}), make(chan struct{})
-	done := make(chan error, 1)
-	go func() {
-		done <- a.Guard().Write(context.Background(), []byte("x:2"), func(context.Context, Token) error {
-			close(inside)
-			<-goOn
-			return nil
-		})
-	}()
-	<-inside
+	goOn, done := standing(a.Guard(), "x:2")
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)

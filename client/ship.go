@@ -111,7 +111,7 @@ func newShipper(node string, store Store, send Send, addr func(node scope.NodeID
 func (s *shipper) copy(ctx context.Context, f agent.Copy) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	x := s.beginCopy(f, stop)
+	x := s.beginCopy(ctx, f, stop)
 	if x == nil {
 		return
 	}
@@ -129,7 +129,7 @@ func (s *shipper) copy(ctx context.Context, f agent.Copy) {
 // ship sends what the target lacks of a scope that is closed and drained: in the
 // stream that a copy of the same move has begun, if it was not lost, else all.
 func (s *shipper) ship(ctx context.Context, f agent.Ship) {
-	x := s.beginShip(f)
+	x := s.beginShip(ctx, f)
 	if x == nil {
 		return
 	}
@@ -139,6 +139,7 @@ func (s *shipper) ship(ctx context.Context, f agent.Ship) {
 		<-x.copyEnded
 	}
 	var m Manifest
+	began := time.Now()
 	err := x.failure()
 	if err == nil {
 		m, err = x.shipAll(ctx)
@@ -149,11 +150,13 @@ func (s *shipper) ship(ctx context.Context, f agent.Ship) {
 		s.log.Warn("slice cannot be shipped", "move", x.Move, "scope", x.Prefix.Text(), "to", x.to, "error", err)
 		s.tell(agent.ShipFailed{Move: x.Move, Reason: reasonOf(err)})
 	default:
+		s.log.Info("the slice is shipped", "move", x.Move, "scope", x.Prefix.Text(), "to", x.to, "keys", m.Keys, "bytes", m.Bytes, "took", time.Since(began).Round(time.Millisecond))
 		s.tell(agent.Shipped{Move: x.Move, Manifest: migration.Manifest(m)})
 	}
 }
 
-// forget lets go of a move that has ended.
+// forget lets go of a move that has ended. The contexts of its copy and ship have
+// ended before.
 func (s *shipper) forget(move string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,10 +183,15 @@ func (s *shipper) of(f agent.Slice, to scope.NodeID) *shipment {
 	return x
 }
 
-// beginCopy returns nil if the move's ship was faster, or it was copied before.
-func (s *shipper) beginCopy(f agent.Copy, stop context.CancelCauseFunc) *shipment {
+// beginCopy returns nil if the move's ship was faster, or it was copied before, or
+// has ended: that is looked at under the lock, as whoever ends it calls forget only
+// afterwards.
+func (s *shipper) beginCopy(ctx context.Context, f agent.Copy, stop context.CancelCauseFunc) *shipment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil
+	}
 	x := s.of(f.Slice, f.To)
 	if x.shipping || x.stopCopy != nil {
 		return nil
@@ -193,10 +201,13 @@ func (s *shipper) beginCopy(f agent.Copy, stop context.CancelCauseFunc) *shipmen
 	return x
 }
 
-// beginShip returns nil if the move was shipped before.
-func (s *shipper) beginShip(f agent.Ship) *shipment {
+// beginShip returns nil if the move was shipped before, or has ended.
+func (s *shipper) beginShip(ctx context.Context, f agent.Ship) *shipment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil
+	}
 	x := s.of(f.Slice, f.To)
 	if x.shipping {
 		return nil

@@ -143,8 +143,7 @@ func (tx *txn) checkStart(s *scope.Scope, m migration.Move, expected uint64) *ap
 		}
 	}
 	for c := range tx.cleanups.overOf(m.To, m.Prefix) {
-		err := refuse(api.CleanupPending, "node %q still has to delete its old copy of %q (move %s); when it has: scope-registry move cleaned %s --reason TEXT",
-			c.Node, c.Prefix, c.Move, c.Move)
+		err := refuse(api.CleanupPending, "node %q still has to delete its old copy of %q (move %s); %s", c.Node, c.Prefix, c.Move, tx.untilCleaned(c.Node, c.Move))
 		err.Move, err.ConflictsWith, err.Owner = c.Move, c.Prefix.Text(), string(c.Node)
 		return err
 	}

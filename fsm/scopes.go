@@ -172,12 +172,20 @@ func (tx *txn) checkStill(p scope.Prefix, what string) *api.Error {
 		return err
 	}
 	for c := range tx.cleanups.over(p) {
-		err := refuse(api.CleanupPending, "scope %q: %s must wait until node %q has deleted its old copy of %q (move %s); "+
-			"when it has: scope-registry move cleaned %s --reason TEXT", p.Text(), what, c.Node, c.Prefix.Text(), c.Move, c.Move)
+		err := refuse(api.CleanupPending, "scope %q: %s must wait until node %q has deleted its old copy of %q (move %s); %s",
+			p.Text(), what, c.Node, c.Prefix.Text(), c.Move, tx.untilCleaned(c.Node, c.Move))
 		err.Move, err.ConflictsWith, err.Owner = c.Move, c.Prefix.Text(), string(c.Node)
 		return err
 	}
 	return nil
+}
+
+// untilCleaned says what ends the wait for the deletion of an old copy.
+func (tx *txn) untilCleaned(node scope.NodeID, move string) string {
+	if n, _ := tx.node(node); n.Live() {
+		return "it does that itself when the grace time is over that it was started with; wait, or start it again with a shorter one"
+	}
+	return fmt.Sprintf("when it has: scope-registry move cleaned %s --reason TEXT", move)
 }
 
 // passTombstones refuses a declare that overlaps what another node may still

@@ -85,6 +85,15 @@ func (a *Admission) Enter(key []byte, clock Clock, stripe uint32) (Ticket, error
 	}
 }
 
+// Owns says whether a write of key would be admitted now, without admitting one:
+// nil, or the refusal.
+func (a *Admission) Owns(key []byte, clock Clock) error {
+	if _, _, err := a.rules.Load().judge(key, clock); err != nil {
+		return err
+	}
+	return nil
+}
+
 // latched refuses a key of which an old copy is being deleted just now. It is
 // asked for after the write was counted: who deletes looks at the count after it
 // has closed the latch.

@@ -49,6 +49,7 @@ type State struct {
 	targets []target
 	sources []source
 	looked  scope.Index[Move] // the running moves when sources were last served
+	missed  scope.Index[Move] // and when this process last looked for slices that it does not have
 	chores  chores
 	closing closing
 	fault   string
@@ -134,6 +135,7 @@ func (t *step) decide() {
 	t.renew()
 	t.settleMarks()
 	t.serveSources()
+	t.missSlices()
 	t.serveTargets()
 	t.serveChores()
 	t.close()

@@ -16,7 +16,7 @@ func (s *script) event(a words) Event {
 	case "ended":
 		return WatchEnded{s.streamOf(a), api.Code(a.pos(0))}
 	case "opened":
-		return Opened{Session: a.pos(0), Index: a.number(a.pos(1)), Incarnation: s.incarnation(a)}
+		return Opened{Session: a.pos(0), Index: a.number(a.pos(1)), Incarnation: s.incarnation(a), Renew: a.span(a.or("renew", "0s")), Lease: a.span(a.or("lease", "0s"))}
 	case "open-failed":
 		return OpenFailed{api.Code(a.pos(0))}
 	case "renewed":

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -267,6 +268,27 @@ func (t *step) unrecorded(m Mark) bool {
 		return false
 	}
 	return m.Incarnation != t.view.incarnation || t.view.ended > m.Ended+migration.MaxFinished
+}
+
+// missSlices has moves aborted of which the source has shipped everything and this
+// process has nothing: an earlier one took the records and died before they were
+// sealed. Nobody sends them again, and the scope would stay closed for its window.
+func (t *step) missSlices() {
+	if !t.Ready() || t.missed == t.view.moves {
+		return
+	}
+	t.missed = t.view.moves
+	for m := range t.view.Moves() {
+		if m.To != t.cfg.Node || m.Mode != migration.Agent || m.Phase != migration.Shipped {
+			continue
+		}
+		_, marked := t.marks.of(m.ID)
+		_, stages := slices.BinarySearch(t.staging, m.ID)
+		if x := t.targetOf(m.ID); !marked && !stages && x.doing == nothing && x.failed == "" {
+			t.putTarget(target{Slice: Slice{m.ID, m.Prefix}, sayAt: t.now,
+				failed: fmt.Sprintf("node %q began anew and has lost what was staged of the move; start the move again", t.cfg.Node)})
+		}
+	}
 }
 
 // serveTargets says ready for what is sealed, once the source has said shipped,

@@ -12,9 +12,9 @@ import (
 	"github.com/scope-registry/scope-registry/internal/chaos/fault"
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
 	"github.com/scope-registry/scope-registry/internal/chaos/report"
-	"github.com/scope-registry/scope-registry/internal/chaos/server"
 	"github.com/scope-registry/scope-registry/internal/chaos/target"
 	"github.com/scope-registry/scope-registry/internal/chaos/workload"
+	"github.com/scope-registry/scope-registry/internal/direct"
 )
 
 const (
@@ -84,11 +84,11 @@ func drive(ctx context.Context, o options, cluster target.Target, log *history.L
 	if err := cluster.Up(ctx); err != nil {
 		return err
 	}
-	var servers []*server.Server
-	env := fault.Env{Target: cluster, Servers: map[string]*server.Server{}, Now: log.Now, Say: say,
+	var servers []*direct.Server
+	env := fault.Env{Target: cluster, Servers: map[string]*direct.Server{}, Now: log.Now, Say: say,
 		Hold: time.Duration(hold * float64(o.duration))}
 	for _, id := range cluster.Servers() {
-		s := server.New(id, cluster.URL(id))
+		s := direct.New(id, cluster.URL(id))
 		servers = append(servers, s)
 		env.Servers[id] = s
 	}

@@ -1,78 +1,41 @@
 package crash
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/url"
-	"strconv"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/direct"
+	"github.com/scope-registry/scope-registry/internal/process"
 )
-
-// maxReply bounds the body of a reply in bytes: a full page of scopes is smaller.
-const maxReply = 64 << 20
 
 // ErrBackwards is wrapped by the error of a request that a server answered from
 // an older state than an earlier one.
 var ErrBackwards = errors.New("the state index went backwards")
 
 // Ask is one request to one server. It is sent once, to no other server.
-type Ask struct {
-	Method, Path string
-	Query        url.Values
-	RequestID    string // "" sends none
-	Body         any    // nil sends none
-}
+type Ask = direct.Request
 
 // Do sends the request to a server and reads the reply into out, unless nil.
 // It returns the index of the state that answered. A refusal is an *api.Error;
 // a request that never reached the server is one with code UNAVAILABLE, one
 // whose fate is open has code OUTCOME_UNKNOWN.
 func (c *Cluster) Do(ctx context.Context, id string, a Ask, out any) (uint64, error) {
-	floor := c.seen(id, 0)
-	req, err := c.request(ctx, id, a)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := c.client.Do(req)
-	if err != nil {
-		return 0, lost(id, err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
-	if err != nil {
-		return 0, lost(id, err)
-	}
-	index, err := strconv.ParseUint(resp.Header.Get(api.HeaderIndex), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("%s %s at %s: header %s is no index: %w", a.Method, a.Path, id, api.HeaderIndex, err)
-	}
-	if resp.StatusCode/100 != 2 {
-		var e api.Error
-		if err := json.Unmarshal(data, &e); err != nil || !e.Code.Known() {
-			return index, fmt.Errorf("%s %s at %s: status %d without a code of ours: %.200q", a.Method, a.Path, id, resp.StatusCode, data)
-		}
-		return index, &e
-	}
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
 	// The floor is what was known before the request left: replies of requests
 	// that ran at the same time may come in any order.
-	if index < floor {
-		return index, fmt.Errorf("%s %s at %s: %w, from %d to %d", a.Method, a.Path, id, ErrBackwards, floor, index)
+	floor := c.seen(id, 0)
+	reply, err := c.servers[id].api.Do(ctx, a, out)
+	switch {
+	case err != nil:
+		return reply.Index, err
+	case reply.Index < floor:
+		return reply.Index, fmt.Errorf("%s %s at %s: %w, from %d to %d", a.Method, a.Path, id, ErrBackwards, floor, reply.Index)
 	}
-	c.seen(id, index)
-	if out == nil {
-		return index, nil
-	}
-	if err := json.Unmarshal(data, out); err != nil {
-		return index, fmt.Errorf("%s %s at %s: %w in %.200q", a.Method, a.Path, id, err, data)
-	}
-	return index, nil
+	c.seen(id, reply.Index)
+	return reply.Index, nil
 }
 
 // seen notes an index a server answered with, and returns its highest so far.
@@ -84,44 +47,9 @@ func (c *Cluster) seen(id string, index uint64) uint64 {
 	return s.index
 }
 
-func (c *Cluster) request(ctx context.Context, id string, a Ask) (*http.Request, error) {
-	var body io.Reader
-	if a.Body != nil {
-		data, err := json.Marshal(a.Body)
-		if err != nil {
-			return nil, err
-		}
-		body = bytes.NewReader(data)
-	}
-	target := url.URL{Scheme: "http", Host: c.HTTP(id), Path: a.Path, RawQuery: a.Query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, a.Method, target.String(), body)
-	if err != nil {
-		return nil, err
-	}
-	if a.Body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	if a.RequestID != "" {
-		req.Header.Set(api.HeaderRequestID, a.RequestID)
-	}
-	return req, nil
-}
-
-func lost(id string, err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
-		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("server %s cannot be reached: %v", id, err)}
-	}
-	return &api.Error{Code: api.OutcomeUnknown, Detail: fmt.Sprintf("server %s did not answer: %v", id, err)}
-}
-
 // Get asks a server for path with pairs of query parameters.
 func (c *Cluster) Get(ctx context.Context, id, path string, out any, pairs ...string) (uint64, error) {
-	q := url.Values{}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		q.Set(pairs[i], pairs[i+1])
-	}
-	return c.Do(ctx, id, Ask{Method: http.MethodGet, Path: path, Query: q}, out)
+	return c.Do(ctx, id, direct.Get(path, pairs...), out)
 }
 
 // Wait asks ready again and again until it returns nil. It fails with the last
@@ -143,7 +71,7 @@ func (c *Cluster) Wait(ctx context.Context, what string, ready func(context.Cont
 		if err := c.Crashed(); err != nil {
 			return fmt.Errorf("waiting for %s: %w", what, err)
 		}
-		if Pause(ctx, pollEvery) != nil {
+		if process.Sleep(ctx, pollEvery) != nil {
 			return fmt.Errorf("waiting for %s: %w: last answer: %w", what, ctx.Err(), last)
 		}
 	}

@@ -4,63 +4,62 @@
 package crash
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/scope-registry/scope-registry/internal/direct"
+	"github.com/scope-registry/scope-registry/internal/process"
 )
 
 // Bounds of the harness.
 const (
 	// Size is the number of servers: the smallest number that survives the loss of one.
 	Size = 3
-	// stopTime is what a server gets to end after SIGTERM, a snapshot of a large state included.
-	stopTime = 15 * time.Second
 	// pollEvery is the pause between two questions of Wait: short against an election.
 	pollEvery = 20 * time.Millisecond
 	// callTime bounds one request, so that a server that hangs is noticed.
 	callTime = 10 * time.Second
-	// logTail is how much of a server's log Logs returns, in bytes.
-	logTail = 8 << 10
 )
 
-// process is one run of a server.
-type process struct {
-	cmd    *exec.Cmd
-	log    *os.File
-	ended  chan struct{} // closed after the process was waited for
-	wanted bool          // its end was asked for
-}
-
 type server struct {
-	id, dir string
+	*process.Program
+	api *direct.Server
 	// host:port each
-	peer, http, resp string
-	run              *process
-	index            uint64 // highest index a good reply carried
+	http, resp string
+	index      uint64 // highest index a good reply carried
 }
 
 // Cluster is three server processes with fresh data directories. It is safe
 // for use by many goroutines.
 type Cluster struct {
-	bin, dir string
-	client   *http.Client
-	ids      []string
-	mu       sync.Mutex // guards run and index of all servers
-	servers  map[string]*server
+	dir     string // removed by Close, unless ""
+	ids     []string
+	servers map[string]*server
+	mu      sync.Mutex // guards the index of all servers
 }
 
 // Open starts the servers s1, s2 and s3 of the binary bin and returns without
 // waiting until they are ready. Close ends them and removes their data.
 func Open(bin string) (*Cluster, error) {
+	dir, err := os.MkdirTemp("", "scope-registry-*")
+	if err != nil {
+		return nil, err
+	}
+	c, err := OpenIn(dir, bin)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	c.dir = dir
+	return c, nil
+}
+
+// OpenIn is Open with data and logs in the directory dir, which Close leaves.
+func OpenIn(dir, bin string) (*Cluster, error) {
 	path, err := filepath.Abs(bin)
 	if err != nil {
 		return nil, fmt.Errorf("path of the server binary %q: %w", bin, err)
@@ -68,46 +67,30 @@ func Open(bin string) (*Cluster, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("server binary: %w; build it with: make build", err)
 	}
-	dir, err := os.MkdirTemp("", "scope-registry-*")
+	addrs, err := process.FreeAddrs(3 * Size)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{bin: path, dir: dir, servers: map[string]*server{},
-		client: &http.Client{Timeout: callTime, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}}
-	addrs, err := freeAddrs(3 * Size)
-	if err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
+	c := &Cluster{servers: map[string]*server{}}
+	var peers []string
 	for i := range Size {
-		id := fmt.Sprintf("s%d", i+1)
-		c.ids = append(c.ids, id)
-		c.servers[id] = &server{id: id, dir: filepath.Join(dir, id), peer: addrs[3*i], http: addrs[3*i+1], resp: addrs[3*i+2]}
+		c.ids = append(c.ids, fmt.Sprintf("s%d", i+1))
+		peers = append(peers, c.ids[i]+"="+addrs[3*i])
+	}
+	for i, id := range c.ids {
+		data := filepath.Join(dir, id)
+		if err := os.MkdirAll(data, 0o700); err != nil {
+			return nil, err
+		}
+		s := &server{api: direct.New(id, "http://"+addrs[3*i+1]), http: addrs[3*i+1], resp: addrs[3*i+2]}
+		s.Program = process.New("server "+id, data+".log", path, "serve", "--id", id, "--data-dir", data, "--cluster", strings.Join(peers, ","),
+			"--peer", addrs[3*i], "--http", s.http, "--resp", s.resp, "--timing", "fast")
+		c.servers[id] = s
 	}
 	if err := c.StartAll(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
-}
-
-// freeAddrs returns n addresses that nobody listened on a moment ago. All are
-// held until the last is known, so that they differ.
-func freeAddrs(n int) ([]string, error) {
-	var out []string
-	var held []net.Listener
-	defer func() {
-		for _, l := range held {
-			_ = l.Close() // never accepted anything
-		}
-	}()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("no free port on 127.0.0.1: %w", err)
-		}
-		held = append(held, l)
-		out = append(out, l.Addr().String())
-	}
-	return out, nil
 }
 
 // IDs returns the ids of the servers, in order.
@@ -129,42 +112,7 @@ func (c *Cluster) HTTP(id string) string { return c.servers[id].http }
 func (c *Cluster) RESP(id string) string { return c.servers[id].resp }
 
 // Start starts a server that does not run, on the data it had.
-func (c *Cluster) Start(id string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s, ok := c.servers[id]
-	if !ok {
-		return fmt.Errorf("server %q is none of %v", id, c.ids)
-	}
-	if s.run != nil {
-		return fmt.Errorf("server %s runs already as process %d; kill it first", id, s.run.cmd.Process.Pid)
-	}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return err
-	}
-	log, err := os.OpenFile(c.logPath(id), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	var peers []string
-	for _, other := range c.ids {
-		peers = append(peers, other+"="+c.servers[other].peer)
-	}
-	cmd := exec.Command(c.bin, "serve", "--id", id, "--data-dir", s.dir, "--cluster", strings.Join(peers, ","),
-		"--peer", s.peer, "--http", s.http, "--resp", s.resp, "--timing", "fast")
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		return errors.Join(fmt.Errorf("server %s did not start: %w", id, err), log.Close())
-	}
-	p := &process{cmd: cmd, log: log, ended: make(chan struct{})}
-	s.run = p
-	go func() {
-		defer close(p.ended)
-		_ = cmd.Wait()  // how it ended is in cmd.ProcessState
-		_ = log.Close() // the process wrote it, not we
-	}()
-	return nil
-}
+func (c *Cluster) Start(id string) error { return c.do(id, (*process.Program).Start) }
 
 // StartAll starts every server that does not run.
 func (c *Cluster) StartAll() error {
@@ -179,88 +127,38 @@ func (c *Cluster) StartAll() error {
 }
 
 // Running says whether a server was started and not ended by Kill or Stop.
-func (c *Cluster) Running(id string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.servers[id].run != nil
-}
+func (c *Cluster) Running(id string) bool { return c.servers[id].Running() }
 
 // Kill ends a server with SIGKILL and returns when the process is gone.
-func (c *Cluster) Kill(id string) error { return c.end(id, os.Kill) }
+func (c *Cluster) Kill(id string) error { return c.do(id, (*process.Program).Kill) }
 
 // Stop ends a server with SIGTERM and returns when the process is gone; it is
 // an error if it exits with another code than 0 or has to be killed.
-func (c *Cluster) Stop(id string) error { return c.end(id, syscall.SIGTERM) }
+func (c *Cluster) Stop(id string) error { return c.do(id, (*process.Program).Stop) }
 
-func (c *Cluster) end(id string, sig os.Signal) error {
-	c.mu.Lock()
+func (c *Cluster) do(id string, what func(*process.Program) error) error {
 	s, ok := c.servers[id]
-	if !ok || s.run == nil {
-		c.mu.Unlock()
-		return fmt.Errorf("server %q does not run", id)
+	if !ok {
+		return fmt.Errorf("server %q is none of %v", id, c.ids)
 	}
-	p := s.run
-	p.wanted = true
-	c.mu.Unlock()
-	select {
-	case <-p.ended:
-		c.gone(s)
-		return fmt.Errorf("server %s had ended by itself: %v\n%s", id, p.cmd.ProcessState, c.Logs(id))
-	default:
-	}
-	err := p.cmd.Process.Signal(sig)
-	if errors.Is(err, os.ErrProcessDone) {
-		err = nil
-	}
-	timer := time.NewTimer(stopTime)
-	defer timer.Stop()
-	select {
-	case <-p.ended:
-	case <-timer.C:
-		err = errors.Join(err, fmt.Errorf("server %s still ran %v after %v", id, stopTime, sig), p.cmd.Process.Kill())
-		<-p.ended
-	}
-	c.gone(s)
-	if err == nil && sig != os.Kill && p.cmd.ProcessState.ExitCode() != 0 {
-		err = fmt.Errorf("server %s answered %v with %v\n%s", id, sig, p.cmd.ProcessState, c.Logs(id))
-	}
-	return err
+	return what(s.Program)
 }
 
-func (c *Cluster) gone(s *server) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s.run = nil
-}
+// Program is the server, to be started and ended.
+func (c *Cluster) Program(id string) *process.Program { return c.servers[id].Program }
 
 // Crashed is an error when a server has ended that nobody ended.
 func (c *Cluster) Crashed() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, id := range c.ids {
-		p := c.servers[id].run
-		if p == nil || p.wanted {
-			continue
-		}
-		select {
-		case <-p.ended:
-			return fmt.Errorf("server %s ended by itself: %v\n%s", id, p.cmd.ProcessState, c.Logs(id))
-		default:
+		if err := c.servers[id].Crashed(); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (c *Cluster) logPath(id string) string { return filepath.Join(c.dir, id+".log") }
-
 // Logs is the end of what a server has logged over all its runs.
-func (c *Cluster) Logs(id string) string {
-	data, err := os.ReadFile(c.logPath(id))
-	if err != nil {
-		return "no log: " + err.Error()
-	}
-	return string(data[max(0, len(data)-logTail):])
-}
+func (c *Cluster) Logs(id string) string { return c.servers[id].Logs() }
 
 // Close ends all servers together, with SIGKILL those that do not end by
 // themselves, and removes their data and logs.
@@ -268,23 +166,14 @@ func (c *Cluster) Close() error {
 	errs := make([]error, len(c.ids))
 	var all sync.WaitGroup
 	for i, id := range c.ids {
-		if c.Running(id) {
-			all.Go(func() { errs[i] = c.Stop(id) })
-		}
+		all.Go(func() { errs[i] = c.servers[id].Close() })
 	}
 	all.Wait()
-	c.client.CloseIdleConnections()
-	return errors.Join(append(errs, os.RemoveAll(c.dir))...)
-}
-
-// Pause waits for d, or until ctx is done and then returns its error.
-func Pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
+	for _, s := range c.servers {
+		s.api.Close()
 	}
+	if c.dir != "" {
+		errs = append(errs, os.RemoveAll(c.dir))
+	}
+	return errors.Join(errs...)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/process"
 )
 
 var (
@@ -86,7 +87,7 @@ func (l *load) kill(ctx context.Context, rnd *rand.Rand, n int) (early int, err 
 		if err := l.wait(ctx); err != nil {
 			return early, fmt.Errorf("after %d kills: %w", i, err)
 		}
-		if err := Pause(ctx, time.Duration(rnd.Int64N(int64(killSpread)))); err != nil {
+		if err := process.Sleep(ctx, time.Duration(rnd.Int64N(int64(killSpread)))); err != nil {
 			return early, err
 		}
 		if err := l.c.Crashed(); err != nil {
@@ -137,7 +138,7 @@ func (l *load) work(ctx context.Context, worker int, rnd *rand.Rand) {
 		if applied, ok := l.declare(ctx, rnd, id, prefix); ok {
 			index = max(index, applied.Index)
 		}
-		if Pause(ctx, workerPause) != nil {
+		if process.Sleep(ctx, workerPause) != nil {
 			return
 		}
 	}
@@ -171,7 +172,7 @@ func (l *load) declare(ctx context.Context, rnd *rand.Rand, requestID, prefix st
 			l.note(func() { l.refused = append(l.refused, fmt.Errorf("declare of %s: %w", prefix, err)) })
 			return applied, false
 		}
-		if Pause(give, pollEvery) != nil {
+		if process.Sleep(give, pollEvery) != nil {
 			if unsure {
 				l.note(func() { l.unknown++ })
 			}

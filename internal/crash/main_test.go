@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/process"
 )
 
 // binary is the server all tests run, built once by TestMain.
@@ -35,10 +35,8 @@ func built(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	binary = filepath.Join(dir, "scope-registry")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "../../cmd/scope-registry")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("the server does not build: %w\n%s", err, out)
+	if binary, err = process.Build(context.Background(), filepath.Join("..", ".."), dir, "./cmd/scope-registry"); err != nil {
+		return 1, err
 	}
 	code = m.Run()
 	if code == 0 {

@@ -64,23 +64,34 @@ var arrows = map[string]arrow{
 	"internal/gate": {may: []string{"client", "transport/resp"}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},
+	"internal/sim/planted": {may: []string{"internal/overlay", "internal/process"}},
+	// Programs of this repository, built with and without changes, as processes.
+	"internal/overlay": {external: []string{}},
+	"internal/process": {may: []string{"internal/overlay"}, external: []string{}},
+	// One server, asked by who must know which one answers.
+	"internal/direct": {may: []string{"internal/api"}, external: []string{}},
 	// Chaos runs: what happened is recorded in history, which the checkers judge
 	// without knowing how it came about.
 	"internal/chaos": {may: []string{"client", "internal/api", "internal/chaos/check", "internal/chaos/fault", "internal/chaos/history",
-		"internal/chaos/report", "internal/chaos/server", "internal/chaos/target", "internal/chaos/workload"}},
+		"internal/chaos/report", "internal/direct", "internal/chaos/target", "internal/chaos/workload"}},
 	"internal/chaos/history": {may: []string{"internal/api"}},
 	"internal/chaos/check": {may: []string{"internal/api", "internal/chaos/history"},
 		tests: []string{"fsm", "internal/view"}},
-	"internal/chaos/server":   {may: []string{"client", "internal/api"}},
 	"internal/chaos/target":   {may: []string{"internal/chaos/history"}},
-	"internal/chaos/workload": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/chaos/server"}},
-	"internal/chaos/fault": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/chaos/server",
+	"internal/chaos/workload": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/direct"}},
+	"internal/chaos/fault": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/direct",
 		"internal/chaos/target"}},
 	"internal/chaos/report": {may: []string{"internal/api", "internal/chaos/check", "internal/chaos/fault", "internal/chaos/history"}},
 	"internal/demo":         {may: []string{"client", "internal/api", "internal/crash"}},
 	// Real server processes: started, killed, looked at.
-	"internal/crash": {may: []string{"client", "internal/api"},
+	"internal/crash": {may: []string{"internal/api", "internal/direct", "internal/process"},
 		tests: []string{"transport/resp"}},
+	// What clients were told, judged without knowing how it came about; the whole
+	// system as processes; and the program that kills them.
+	"internal/crash/writes": {external: []string{}},
+	"internal/crash/rig": {may: []string{"client", "internal/api", "internal/crash", "internal/crash/writes", "internal/overlay", "internal/process"},
+		external: []string{}},
+	"internal/crash/matrix": {may: []string{"internal/crash/rig", "internal/crash/writes", "internal/overlay"}, external: []string{}},
 	// What the tests of several adapters share: a registry that answers from memory.
 	"internal/apitest":   {may: []string{"internal/api", "scope", "migration", "fsm"}},
 	"internal/tidy":      {external: []string{}},

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
-	"github.com/scope-registry/scope-registry/internal/chaos/server"
 	"github.com/scope-registry/scope-registry/internal/chaos/target"
+	"github.com/scope-registry/scope-registry/internal/direct"
 )
 
 const (
@@ -29,7 +29,7 @@ const (
 // Env is what faults are done to.
 type Env struct {
 	Target  target.Target
-	Servers map[string]*server.Server // by id
+	Servers map[string]*direct.Server // by id
 	Now     func() time.Duration      // clock of the run
 	Say     func(format string, args ...any)
 	Hold    time.Duration // how long a fault is in force, at least

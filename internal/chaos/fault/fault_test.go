@@ -13,7 +13,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
-	"github.com/scope-registry/scope-registry/internal/chaos/server"
+	"github.com/scope-registry/scope-registry/internal/direct"
 )
 
 // fake is a cluster whose leader is the first server that is whole.
@@ -102,14 +102,14 @@ func newEnv(t *testing.T) (*Env, *fake) {
 	t.Helper()
 	f := &fake{machines: map[string]history.Machine{}, urls: map[string]string{}}
 	start := time.Now()
-	e := &Env{Target: f, Servers: map[string]*server.Server{}, Now: func() time.Duration { return time.Since(start) },
+	e := &Env{Target: f, Servers: map[string]*direct.Server{}, Now: func() time.Duration { return time.Since(start) },
 		Say: func(string, ...any) {}, Hold: 10 * time.Millisecond}
 	for i, s := range f.Servers() {
 		f.machines[s] = history.Machine{State: "running", PID: i + 1, Peer: []string{"10.0.0.9", "10.0.0.10", "10.0.0.11"}[i]}
 		ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { f.answer(s, w) }))
 		t.Cleanup(ts.Close)
 		f.urls[s] = ts.URL
-		e.Servers[s] = server.New(s, ts.URL)
+		e.Servers[s] = direct.New(s, ts.URL)
 		t.Cleanup(e.Servers[s].Close)
 	}
 	return e, f

@@ -11,7 +11,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
-	"github.com/scope-registry/scope-registry/internal/chaos/server"
+	"github.com/scope-registry/scope-registry/internal/direct"
 )
 
 const (
@@ -31,7 +31,7 @@ const (
 // client is one client of one server. It is for one goroutine.
 type client struct {
 	name     string
-	srv      *server.Server
+	srv      *direct.Server
 	log      *history.Log
 	stop     <-chan struct{}
 	rng      *rand.Rand
@@ -67,7 +67,7 @@ func (c *client) requestID() string {
 
 // do sends an operation, records it and returns it as it ended. read takes what
 // a good reply says.
-func (c *client) do(ctx context.Context, op history.Op, r server.Request, out any, read func(*history.Got)) history.Op {
+func (c *client) do(ctx context.Context, op history.Op, r direct.Request, out any, read func(*history.Got)) history.Op {
 	op.Client, op.Server = c.name, c.srv.ID()
 	tries := 1
 	if op.Kind.Mutates() {
@@ -87,7 +87,7 @@ func (c *client) do(ctx context.Context, op history.Op, r server.Request, out an
 
 // send tries until the outcome is known or the tries are used up, always with
 // the same request id. A reply that is lost makes it ask again for what was done.
-func (c *client) send(ctx context.Context, op *history.Op, r server.Request, out any, tries int) {
+func (c *client) send(ctx context.Context, op *history.Op, r direct.Request, out any, tries int) {
 	unsure := false
 	for op.Tries = 1; ; op.Tries++ {
 		limit := callTime
@@ -147,7 +147,7 @@ func failed(op *history.Op, err error, unsure bool) {
 func (c *client) declare(ctx context.Context, prefix, writer, fallback string, epoch uint64) history.Op {
 	var out api.Applied
 	return c.do(ctx, history.Op{Kind: history.Declare, Prefix: prefix, Arg: history.Arg{Writer: writer, Fallback: fallback, Epoch: epoch}},
-		server.Request{Method: http.MethodPut, Path: "/v1/scope", Query: url.Values{"prefix": {prefix}}, Epoch: epoch,
+		direct.Request{Method: http.MethodPut, Path: "/v1/scope", Query: url.Values{"prefix": {prefix}}, Epoch: epoch,
 			Body: api.Declare{Writer: writer, Fallback: fallback}},
 		&out, func(g *history.Got) { g.Index, g.Epoch, g.Changed = out.Index, out.Epoch, out.Changed > 0 })
 }
@@ -156,7 +156,7 @@ func (c *client) declare(ctx context.Context, prefix, writer, fallback string, e
 func (c *client) retire(ctx context.Context, prefix string, epoch uint64) history.Op {
 	var out api.Applied
 	return c.do(ctx, history.Op{Kind: history.Retire, Prefix: prefix, Arg: history.Arg{Epoch: epoch}},
-		server.Request{Method: http.MethodDelete, Path: "/v1/scope", Query: url.Values{"prefix": {prefix}}, Epoch: epoch},
+		direct.Request{Method: http.MethodDelete, Path: "/v1/scope", Query: url.Values{"prefix": {prefix}}, Epoch: epoch},
 		&out, func(g *history.Got) { g.Index = out.Index })
 }
 
@@ -203,7 +203,7 @@ func phaseOf(op history.Op) string {
 
 func (c *client) step(ctx context.Context, op history.Op, path string, body any) history.Op {
 	var m api.Move
-	return c.do(ctx, op, server.Request{Method: http.MethodPost, Path: path, Body: body}, &m, func(g *history.Got) {
+	return c.do(ctx, op, direct.Request{Method: http.MethodPost, Path: path, Body: body}, &m, func(g *history.Got) {
 		for _, s := range m.Stamps {
 			if s.Phase == phaseOf(op) {
 				g.Index = s.Index
@@ -225,7 +225,7 @@ func (c *client) read(ctx context.Context, kind history.Kind, prefix string) his
 		level = "linearizable"
 	}
 	var out api.Scope
-	op := c.do(ctx, history.Op{Kind: kind, Prefix: prefix}, server.Get("/v1/scope", "prefix", prefix, "consistency", level), &out,
+	op := c.do(ctx, history.Op{Kind: kind, Prefix: prefix}, direct.Get("/v1/scope", "prefix", prefix, "consistency", level), &out,
 		func(g *history.Got) { g.Scope = &out })
 	if kind == history.Read {
 		switch op.Outcome {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
-	"github.com/scope-registry/scope-registry/internal/chaos/server"
+	"github.com/scope-registry/scope-registry/internal/direct"
 )
 
 // script is a server that gives one answer after the other: a code, "" for a
@@ -57,7 +57,7 @@ func scripted(t *testing.T, answers ...string) (*client, *script) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := server.New("s1", ts.URL)
+	srv := direct.New("s1", ts.URL)
 	t.Cleanup(func() {
 		srv.Close()
 		if err := log.Close(); err != nil {
@@ -93,7 +93,7 @@ func TestOutcomes(t *testing.T) {
 	} {
 		cl, s := scripted(t, c.answers...)
 		op := history.Op{Kind: c.kind, Prefix: "p:"}
-		cl.send(t.Context(), &op, server.Request{Method: http.MethodPut, Path: "/v1/scope", RequestID: "one"}, nil, c.tries)
+		cl.send(t.Context(), &op, direct.Request{Method: http.MethodPut, Path: "/v1/scope", RequestID: "one"}, nil, c.tries)
 		if op.Outcome != c.want || op.Tries != len(c.answers) {
 			t.Errorf("%s with %q: %s after %d tries, want %s after %d", c.kind, c.answers, op.Outcome, op.Tries, c.want, len(c.answers))
 		}
@@ -114,7 +114,7 @@ func TestLostReply(t *testing.T) {
 		cl, s := scripted(t, first, "", "")
 		cl.lossy = 100
 		op := history.Op{Kind: history.Declare, Prefix: "p:"}
-		cl.send(t.Context(), &op, server.Request{Method: http.MethodPut, Path: "/v1/scope", RequestID: "one"}, nil, 1)
+		cl.send(t.Context(), &op, direct.Request{Method: http.MethodPut, Path: "/v1/scope", RequestID: "one"}, nil, 1)
 		if op.Outcome != history.OK || op.Tries != 2 || len(s.asked()) != 2 {
 			t.Errorf("%q was lost: %s after %d tries, %q", first, op.Outcome, op.Tries, s.asked())
 		}

@@ -6,12 +6,12 @@ import (
 
 	library "github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
-	"github.com/scope-registry/scope-registry/internal/chaos/server"
+	"github.com/scope-registry/scope-registry/internal/direct"
 )
 
 // follow records a server's watch from the start until ctx ends. The client
 // library takes it up again where it broke off.
-func follow(ctx context.Context, s *server.Server, log *history.Log, reached *atomic.Uint64) {
+func follow(ctx context.Context, s *direct.Server, log *history.Log, reached *atomic.Uint64) {
 	c := library.New([]string{s.URL()})
 	defer c.Close()
 	watch := c.Watch(ctx, 0)

@@ -15,7 +15,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
-	"github.com/scope-registry/scope-registry/internal/chaos/server"
+	"github.com/scope-registry/scope-registry/internal/direct"
 )
 
 const (
@@ -40,7 +40,7 @@ const (
 
 // Config is what a workload needs.
 type Config struct {
-	Servers []*server.Server
+	Servers []*direct.Server
 	Log     *history.Log
 	Seed    uint64
 }
@@ -89,7 +89,7 @@ func Begin(ctx context.Context, cfg Config) (*Workload, error) {
 }
 
 // client makes a client of one server with choices of its own.
-func (w *Workload) client(name string, s *server.Server, stream uint64) *client {
+func (w *Workload) client(name string, s *direct.Server, stream uint64) *client {
 	return &client{name: name, srv: s, log: w.cfg.Log, stop: w.stop, prefixes: w.prefixes, lossy: lostReplies, believes: map[string]belief{},
 		rng: rand.New(rand.NewPCG(w.cfg.Seed, stream))}
 }
@@ -108,7 +108,7 @@ func (w *Workload) declareNodes(ctx context.Context) error {
 	s := w.cfg.Servers[0]
 	ctx, cancel := context.WithTimeout(ctx, 10*callTime)
 	defer cancel()
-	if _, err := s.Do(ctx, server.Request{Method: http.MethodPost, Path: "/v1/apply", Body: b}, nil); err != nil {
+	if _, err := s.Do(ctx, direct.Request{Method: http.MethodPost, Path: "/v1/apply", Body: b}, nil); err != nil {
 		return fmt.Errorf("nodes cannot be declared at %s: %w", s.ID(), err)
 	}
 	return nil

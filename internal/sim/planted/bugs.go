@@ -1,5 +1,7 @@
 package main
 
+import "github.com/scope-registry/scope-registry/internal/overlay"
+
 // bug is a fault planted into the code by an overlay: the production code has no
 // switch for it.
 type bug struct {
@@ -7,8 +9,16 @@ type bug struct {
 	edits []edit
 }
 
-// edit replaces text that stands in a file exactly once.
-type edit struct{ file, from, to string }
+// edit is overlay.Edit, short enough for a list of them.
+type edit struct{ File, From, To string }
+
+func (b bug) changes() []overlay.Edit {
+	out := make([]overlay.Edit, len(b.edits))
+	for i, e := range b.edits {
+		out[i] = overlay.Edit(e)
+	}
+	return out
+}
 
 // bugs is every rule of the protocol that was once thought to be superfluous, left
 // out. Where two rules guard against the same trace, both are left out together.

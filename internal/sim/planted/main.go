@@ -8,7 +8,7 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,6 +17,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/scope-registry/scope-registry/internal/process"
 )
 
 func main() {
@@ -67,14 +69,9 @@ func hunt(dir string, b bug, seeds int) ([]string, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	overlay, err := plant(dir, b)
+	program, err := process.Build(context.Background(), ".", dir, "./internal/sim/run", b.changes()...)
 	if err != nil {
 		return nil, err
-	}
-	program := filepath.Join(dir, "sim")
-	build := exec.Command("go", "build", "-overlay", overlay, "-o", program, "./internal/sim/run")
-	if said, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building with it: %w\n%s", err, said)
 	}
 	var said bytes.Buffer
 	hunting := exec.Command(program, "-quiet", "-seeds", fmt.Sprint(seeds))
@@ -91,41 +88,4 @@ func hunt(dir string, b bug, seeds int) ([]string, error) {
 		}
 	}
 	return nil, fmt.Errorf("running it: %w\n%s", err, said.String())
-}
-
-// plant writes the changed files and the list of them that the compiler reads.
-func plant(dir string, b bug) (string, error) {
-	root, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	changed := map[string]string{}
-	for _, e := range b.edits {
-		text, known := changed[e.file]
-		if !known {
-			raw, err := os.ReadFile(e.file)
-			if err != nil {
-				return "", fmt.Errorf("run this from the root of the repository: %w", err)
-			}
-			text = string(raw)
-		}
-		if n := strings.Count(text, e.from); n != 1 {
-			return "", fmt.Errorf("%s holds %d times what is to be changed, once is needed: %q", e.file, n, e.from)
-		}
-		changed[e.file] = strings.Replace(text, e.from, e.to, 1)
-	}
-	replace := map[string]string{}
-	for file, text := range changed {
-		path := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			return "", err
-		}
-		replace[filepath.Join(root, file)] = path
-	}
-	list, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "overlay.json")
-	return path, os.WriteFile(path, list, 0o600)
 }

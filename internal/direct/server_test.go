@@ -1,4 +1,4 @@
-package server
+package direct
 
 import (
 	"net/http"

@@ -1,7 +1,7 @@
-// Package server is one server of the cluster as a client sees it that talks to
+// Package direct is one server of the cluster as a client sees it that talks to
 // this server and to no other. Nothing is sent twice but what net/http repeats on a
 // pooled connection that turns out dead, which request ids make safe.
-package server
+package direct
 
 import (
 	"bytes"
@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// maxReply bounds the body of a reply in bytes: a list of all scopes of a run is far smaller.
-	maxReply = 16 << 20
+	// maxReply bounds the body of a reply in bytes: a full page of scopes is smaller.
+	maxReply = 64 << 20
 	// dialTime bounds connecting on loopback, where a proxy in front of a container accepts at once.
 	dialTime = time.Second
 )

@@ -1,0 +1,168 @@
+// The program measures what needs other processes: how long a move of an empty
+// scope keeps it closed, and how soon a change is at a thousand mirrors, beside
+// etcd. Servers, members and data directories are its own, on loopback, and gone
+// when it ends. It prints Markdown for docs/performance.md. Run it by make bench.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The parts, in the order in which they run.
+const (
+	partMove    = "move"
+	partMirrors = "mirrors"
+)
+
+// options are the flags.
+type options struct {
+	bin     string
+	etcd    []string
+	parts   []string
+	moves   int
+	mirrors int
+	rounds  int
+	events  int
+	limit   time.Duration
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	o, err := parse(os.Args[1:], os.Stderr)
+	if err == nil {
+		err = run(ctx, o, os.Stdout)
+	}
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1) //nolint:gocritic // stop has been called
+	}
+}
+
+func parse(args []string, usage io.Writer) (options, error) {
+	var o options
+	var etcd, parts string
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(usage)
+	f.StringVar(&o.bin, "bin", "bin/scope-registry", "our server")
+	f.StringVar(&etcd, "etcd", "", "programs of etcd to measure beside it, comma-separated")
+	f.StringVar(&parts, "part", partMove+","+partMirrors, "what to measure, comma-separated")
+	f.IntVar(&o.moves, "moves", 100, "moves through each kind of server")
+	f.IntVar(&o.mirrors, "mirrors", 1000, "watchers of each system")
+	f.IntVar(&o.rounds, "rounds", 5, "rounds, in which each system has a turn")
+	f.IntVar(&o.events, "events", 40, "changes in a round")
+	f.DurationVar(&o.limit, "limit", 15*time.Minute, "end with an error after this time")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	o.parts, o.etcd = words(parts), words(etcd)
+	for _, p := range o.parts {
+		if p != partMove && p != partMirrors {
+			return o, fmt.Errorf("part %q is unknown; choose %s or %s", p, partMove, partMirrors)
+		}
+	}
+	for name, n := range map[string]int{"-moves": o.moves, "-mirrors": o.mirrors, "-rounds": o.rounds, "-events": o.events} {
+		if n < 1 {
+			return o, fmt.Errorf("%s is %d, it must be at least 1", name, n)
+		}
+	}
+	switch mirrors := slices.Contains(o.parts, partMirrors); {
+	case !mirrors:
+		o.etcd = nil
+	case len(o.etcd) == 0:
+		return o, fmt.Errorf("part %s needs an etcd to compare with: -etcd path; make bench builds one, Debian has etcd-server", partMirrors)
+	}
+	return o, nil
+}
+
+func words(list string) []string {
+	return slices.DeleteFunc(strings.Split(list, ","), func(w string) bool { return w == "" })
+}
+
+func run(ctx context.Context, o options, out io.Writer) (err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, o.limit, fmt.Errorf("the time of %v is over; -limit sets another", o.limit))
+	defer cancel()
+	dir, err := os.MkdirTemp("", "scope-registry-bench-*")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	r := &report{to: out}
+	err = measure(ctx, r, o, dir)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = errors.Join(cause, err)
+	}
+	return err
+}
+
+func measure(ctx context.Context, r *report, o options, dir string) (err error) {
+	if err := machine(ctx, r, o, dir); err != nil {
+		return err
+	}
+	if err := floors(ctx, r, dir); err != nil {
+		return err
+	}
+	ours, err := startRegistry(ctx, dir, o.bin)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ours.stop()) }()
+	if slices.Contains(o.parts, partMove) {
+		if err := moves(ctx, r, ours, o, dir); err != nil {
+			return fmt.Errorf("part %s: %w", partMove, err)
+		}
+	}
+	if slices.Contains(o.parts, partMirrors) {
+		if err := besideOthers(ctx, r, ours, o, dir); err != nil {
+			return fmt.Errorf("part %s: %w", partMirrors, err)
+		}
+	}
+	return ours.sameLeader(ctx)
+}
+
+// besideOthers measures mirrors of ours, of each etcd, and of no system at all.
+func besideOthers(ctx context.Context, r *report, ours *registry, o options, dir string) (err error) {
+	mirrored, err := newMirrored(ctx, ours)
+	if err != nil {
+		return err
+	}
+	all := []system{mirrored}
+	defer func() {
+		for _, s := range slices.Backward(all) {
+			err = errors.Join(err, s.stop())
+		}
+	}()
+	for i, bin := range o.etcd {
+		version, err := etcdVersion(ctx, bin)
+		if err != nil {
+			return err
+		}
+		home := filepath.Join(dir, fmt.Sprintf("etcd-%d", i))
+		if err := os.Mkdir(home, 0o700); err != nil {
+			return err
+		}
+		e, err := startEtcd(ctx, home, bin, version)
+		if err != nil {
+			return err
+		}
+		all = append(all, e)
+	}
+	b, err := startBare()
+	if err != nil {
+		return err
+	}
+	all = append(all, b)
+	return mirrors(ctx, r, all, o)
+}

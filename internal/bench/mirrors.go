@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// warmUp is how many changes of a round are not measured.
+	warmUp = 5
+	// between is the pause between two changes, at least; up to as much again is added by chance, so that changes do not
+	// fall into step with heartbeats.
+	between = 20 * time.Millisecond
+	// arriveTime bounds how long one change may take to all watchers, and all watchers to be on.
+	arriveTime = 30 * time.Second
+)
+
+// system is something whose changes many follow.
+type system interface {
+	name() string
+	// watch is watcher i of a round, with a connection of its own, until ctx ends. It calls live once, when it gets every
+	// later change, and seen for each change.
+	watch(ctx context.Context, i int, live func(), seen func(seq uint64)) error
+	// change makes change number seq, from 1, and returns when it is acknowledged.
+	change(ctx context.Context, seq uint64) error
+	// resident is the memory of its servers in bytes.
+	resident() (uint64, error)
+	stop() error
+}
+
+// watched is what was measured of one system.
+type watched struct {
+	system
+	seq      uint64   // of the last change
+	rounds   []sample // change to event, one per watcher and change
+	event    sample   // all of them
+	all      sample   // change to the last event
+	answer   sample   // change to its answer
+	inClient uint64   // bytes in this process for each watcher
+	inServer uint64   // bytes in all servers for each watcher
+}
+
+// mirrors has as many watchers follow the changes of each system, in turns.
+func mirrors(ctx context.Context, r *report, systems []system, o options) error {
+	var all []*watched
+	for _, s := range systems {
+		all = append(all, &watched{system: s})
+	}
+	for round := range o.rounds {
+		for _, w := range all {
+			if err := w.round(ctx, o.mirrors, o.events, round == 0); err != nil {
+				return fmt.Errorf("round %d of %s: %w", round+1, w.name(), err)
+			}
+		}
+	}
+	r.heading(fmt.Sprintf("One change at %d watchers", o.mirrors))
+	r.line("%d rounds in turns, %d changes in each, one at a time, through the leader; %d watchers, each with a connection of its own, over %d servers.\n",
+		o.rounds, o.events, o.mirrors, servers)
+	r.samples("change → ", "ms")
+	for _, w := range all {
+		r.sampleRow(w.name()+": its answer", w.answer, time.Millisecond)
+		r.sampleRow(w.name()+": event at a watcher", w.event, time.Millisecond)
+		r.sampleRow(w.name()+": event at all watchers", w.all, time.Millisecond)
+	}
+	r.line("")
+	r.header("system", "p50 of each round, ms", "p99 of each round, ms", "KiB per watcher in the client's process", "KiB per watcher in the servers")
+	for _, w := range all {
+		r.row(w.name(), w.each(0.5), w.each(0.99), fmt.Sprintf("%.0f", float64(w.inClient)/1024), fmt.Sprintf("%.0f", float64(w.inServer)/1024))
+	}
+	return r.err
+}
+
+// each is a quantile of each round.
+func (w *watched) each(q float64) string {
+	out := ""
+	for _, s := range w.rounds {
+		out += in(s.at(q), time.Millisecond) + " "
+	}
+	return out[:max(0, len(out)-1)]
+}
+
+// round starts n watchers, makes changes and ends the watchers.
+func (w *watched) round(ctx context.Context, n, changes int, weigh bool) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	clientBefore, serverBefore, err := w.weight()
+	if err != nil {
+		cancel()
+		return err
+	}
+	got := newArrivals(n)
+	var watchers sync.WaitGroup
+	for i := range n {
+		watchers.Go(func() {
+			err := w.watch(ctx, i, got.live(i), func(seq uint64) { got.seen(i, seq, time.Now()) })
+			if ctx.Err() == nil { // else the round is over
+				got.ended(err)
+			}
+		})
+	}
+	defer func() {
+		cancel()
+		watchers.Wait()
+	}()
+	if err := got.wait(ctx); err != nil {
+		return fmt.Errorf("starting %d watchers: %w", n, err)
+	}
+	var events sample
+	for i := range warmUp + changes {
+		times, answer, err := w.one(ctx, got)
+		if err != nil {
+			return err
+		}
+		if i < warmUp {
+			continue
+		}
+		events = append(events, times...)
+		w.all = append(w.all, slices.Max(times))
+		w.answer = append(w.answer, answer)
+	}
+	w.rounds, w.event = append(w.rounds, events), append(w.event, events...)
+	if !weigh {
+		return nil
+	}
+	client, server, err := w.weight()
+	w.inClient, w.inServer = over(client, clientBefore, n), over(server, serverBefore, n)
+	return err
+}
+
+// one makes a change and returns how long it took to each watcher, and to its answer.
+func (w *watched) one(ctx context.Context, got *arrivals) (times sample, answer time.Duration, err error) {
+	if err := pause(ctx, between+rand.N(between)); err != nil {
+		return nil, 0, err
+	}
+	w.seq++
+	got.expect(w.seq)
+	began := time.Now()
+	if err := w.change(ctx, w.seq); err != nil {
+		return nil, 0, fmt.Errorf("change %d: %w", w.seq, err)
+	}
+	answer = time.Since(began)
+	if err := got.wait(ctx); err != nil {
+		return nil, 0, fmt.Errorf("change %d: %w", w.seq, err)
+	}
+	for _, at := range got.at {
+		times = append(times, at.Sub(began))
+	}
+	return times, answer, nil
+}
+
+// weight is the memory of this process and of the servers, in bytes.
+func (w *watched) weight() (client, server uint64, err error) {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	server, err = w.resident()
+	return m.HeapAlloc + m.StackInuse, server, err
+}
+
+func over(after, before uint64, n int) uint64 {
+	if after < before {
+		return 0
+	}
+	return (after - before) / uint64(n)
+}
+
+// arrivals notes when the same thing has come to each of n watchers.
+type arrivals struct {
+	mu   sync.Mutex // guards what follows
+	want uint64
+	at   []time.Time
+	left int
+	done chan struct{} // closed when none is left
+	err  error         // of a watcher that has ended
+	gone chan struct{} // closed when one has
+}
+
+// newArrivals waits for n watchers to be live.
+func newArrivals(n int) *arrivals {
+	return &arrivals{at: make([]time.Time, n), left: n, done: make(chan struct{}), gone: make(chan struct{})}
+}
+
+// expect begins to wait for a change.
+func (a *arrivals) expect(seq uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.want, a.left, a.done = seq, len(a.at), make(chan struct{})
+	clear(a.at)
+}
+
+func (a *arrivals) live(i int) func() { return func() { a.seen(i, 0, time.Now()) } }
+
+func (a *arrivals) seen(i int, seq uint64, at time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if seq != a.want || !a.at[i].IsZero() {
+		return
+	}
+	a.at[i] = at
+	if a.left--; a.left == 0 {
+		close(a.done)
+	}
+}
+
+func (a *arrivals) ended(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err == nil {
+		a.err = errors.Join(errors.New("a watcher has ended"), err)
+		close(a.gone)
+	}
+}
+
+// wait returns when what is expected has come to all.
+func (a *arrivals) wait(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, arriveTime)
+	defer cancel()
+	a.mu.Lock()
+	done := a.done
+	a.mu.Unlock()
+	select {
+	case <-done:
+		return nil
+	case <-a.gone:
+		return a.err
+	case <-ctx.Done():
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return fmt.Errorf("%d of %d watchers have not got it after %v: %w", a.left, len(a.at), arriveTime, ctx.Err())
+	}
+}

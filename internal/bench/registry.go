@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/scope-registry/scope-registry/client"
+)
+
+// servers is how many members each system has.
+const servers = 3
+
+// registry is three of our servers, with the timing they have by default.
+type registry struct {
+	group
+	urls   []string
+	leader int // of urls
+}
+
+// startRegistry starts three servers below dir and waits until all are ready.
+func startRegistry(ctx context.Context, dir, bin string) (*registry, error) {
+	addrs, err := freeAddrs(2 * servers)
+	if err != nil {
+		return nil, err
+	}
+	var peers []string
+	for i := range servers {
+		peers = append(peers, fmt.Sprintf("s%d=%s", i+1, addrs[i]))
+	}
+	r := &registry{}
+	for i := range servers {
+		id, http := fmt.Sprintf("s%d", i+1), addrs[servers+i]
+		p, err := startProcess(dir, "server-"+id, bin, "serve", "--id", id, "--data-dir", filepath.Join(dir, id),
+			"--cluster", strings.Join(peers, ","), "--http", http, "--resp", "off", "--log-level", "warn")
+		if err != nil {
+			return nil, errors.Join(err, r.stop())
+		}
+		r.group = append(r.group, p)
+		r.urls = append(r.urls, "http://"+http)
+	}
+	if err := r.wait(ctx, "three servers to be ready", r.ready); err != nil {
+		return nil, errors.Join(err, r.stop())
+	}
+	if r.leader, err = r.findLeader(ctx); err != nil {
+		return nil, errors.Join(err, r.stop())
+	}
+	return r, nil
+}
+
+func (r *registry) ready(ctx context.Context) error {
+	for _, u := range r.urls {
+		c := client.New([]string{u})
+		err := c.Health(ctx)
+		c.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// findLeader is the place of the leader in urls.
+func (r *registry) findLeader(ctx context.Context) (int, error) {
+	c := client.New(r.urls)
+	defer c.Close()
+	status, err := c.Cluster(ctx, false)
+	if err != nil {
+		return 0, err
+	}
+	for i := range r.urls {
+		if status.Leader == fmt.Sprintf("s%d", i+1) {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("the leader is %q, none of the %d servers", status.Leader, servers)
+}
+
+// sameLeader is an error when another server leads than at the start: what was
+// measured then is of both, and of an election.
+func (r *registry) sameLeader(ctx context.Context) error {
+	now, err := r.findLeader(ctx)
+	if err == nil && now != r.leader {
+		err = fmt.Errorf("server s%d led at the start and s%d at the end: the machine was too busy for an undisturbed run; repeat it", r.leader+1, now+1)
+	}
+	return err
+}
+
+// follower is the place of one that does not lead.
+func (r *registry) follower() int { return (r.leader + 1) % servers }

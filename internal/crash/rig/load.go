@@ -1,0 +1,170 @@
+package rig
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/crash/writes"
+	"github.com/scope-registry/scope-registry/internal/process"
+)
+
+const (
+	// maxRetry bounds the pause after a refusal: a flip is noticed soon.
+	maxRetry = 20 * time.Millisecond
+	// Of ten keys so many are new ones, and so many of the others are deletes.
+	newOfTen, deletesOfTen = 6, 1
+	// ownKeys is how many keys a writer overwrites.
+	ownKeys = 4
+)
+
+// Load is clients that write all the time. Stop it when done.
+type Load struct {
+	s      *stores
+	b      *book
+	seen   func(writes.Op) // is told of every attempt; nil tells nobody
+	gate   sync.RWMutex    // held for writing while nobody may write
+	cancel context.CancelFunc
+	all    sync.WaitGroup
+}
+
+// writer is one client. It follows the owner of one scope as far as answers name it.
+type writer struct {
+	*Load
+	rnd         *rand.Rand
+	scope, name string
+	nodes       []string
+	at          int // which node it takes for the owner
+	n           int // values written
+	own         [ownKeys]string
+	pause       time.Duration
+}
+
+// load starts writers for each scope, which know these nodes and take the first for
+// the owner; each pauses for up to twice the time between two writes.
+func (r *Rig) load(nodes, scopes []string, writers int, pause time.Duration, seen func(writes.Op)) *Load {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &Load{s: r.stores, b: r.book, seen: seen, cancel: cancel}
+	for _, scope := range scopes {
+		for range writers {
+			r.clients++
+			w := &writer{Load: l, rnd: rand.New(rand.NewPCG(r.Seed, uint64(r.clients))), scope: scope, name: fmt.Sprintf("c%d", r.clients),
+				nodes: nodes, pause: pause}
+			l.all.Go(func() { w.work(ctx) })
+		}
+	}
+	return l
+}
+
+// Hold returns when no write is under way, and none begins before Release.
+func (l *Load) Hold() { l.gate.Lock() }
+
+// Release ends Hold.
+func (l *Load) Release() { l.gate.Unlock() }
+
+// Stop ends all writers, and the requests that are under way. It must not be held.
+func (l *Load) Stop() {
+	l.cancel()
+	l.all.Wait()
+}
+
+// Drain ends all writers when each has its answer. It must not be held.
+func (l *Load) Drain() {
+	l.gate.Lock()
+	l.cancel()
+	l.gate.Unlock()
+	l.all.Wait()
+}
+
+func (w *writer) work(ctx context.Context) {
+	for ctx.Err() == nil {
+		w.put(ctx, w.next())
+		if w.pause > 0 {
+			_ = process.Sleep(ctx, time.Duration(w.rnd.Int64N(int64(2*w.pause)))) // the loop sees that it ends
+		}
+	}
+}
+
+// next is what to write now: a new key, or one of the few that are overwritten and
+// deleted.
+func (w *writer) next() writes.Op {
+	w.n++
+	op := writes.Op{Scope: w.scope, Client: w.name, Value: fmt.Sprintf("%s-%d", w.name, w.n)}
+	dice := w.rnd.IntN(10)
+	if dice < newOfTen {
+		op.Key = fmt.Sprintf("%snew:%s:%06d", w.scope, w.name, w.n)
+		return op
+	}
+	own := &w.own[w.rnd.IntN(ownKeys)]
+	if *own == "" {
+		*own = fmt.Sprintf("%sown:%s:%06d", w.scope, w.name, w.n)
+	}
+	op.Key = *own
+	if dice >= 10-deletesOfTen {
+		op.Deletes, op.Value = true, ""
+	}
+	return op
+}
+
+// put tries one write until it is acknowledged or its outcome is unknown. Then its
+// key is left alone: who writes it again could be overtaken by the first.
+func (w *writer) put(ctx context.Context, op writes.Op) {
+	for ctx.Err() == nil {
+		w.gate.RLock()
+		if ctx.Err() != nil {
+			w.gate.RUnlock()
+			return
+		}
+		op.Node = w.nodes[w.at]
+		refusal := w.s.write(ctx, &op)
+		w.b.add(op)
+		if w.seen != nil {
+			w.seen(op)
+		}
+		w.gate.RUnlock()
+		if op.Outcome == writes.Unknown {
+			if i := slices.Index(w.own[:], op.Key); i >= 0 {
+				w.own[i] = ""
+			}
+			return
+		}
+		if refusal == nil {
+			return
+		}
+		_ = process.Sleep(ctx, w.turn(refusal)) // the loop sees that it ends
+		op.Outcome, op.Code, op.Detail = "", "", ""
+	}
+}
+
+// turn turns to whom a refusal names, and says when.
+func (w *writer) turn(e *api.Error) time.Duration {
+	if at := slices.Index(w.nodes, e.Owner); at >= 0 && e.Owner != "" {
+		w.at = at
+	} else if e.Code == api.Unavailable {
+		w.at = (w.at + 1) % len(w.nodes)
+		return maxRetry / 4
+	}
+	return min(maxRetry, max(time.Duration(e.RetryMS)*time.Millisecond, time.Millisecond))
+}
+
+// bulkRecord is the size of a value that a scope holds from the beginning, in bytes.
+const bulkRecord = 32 << 10
+
+// preload writes the records that a scope holds from the beginning, beside all writers.
+func (r *Rig) preload(ctx context.Context, scope string) error {
+	r.clients++
+	w := &writer{Load: &Load{s: r.stores, b: r.book}, rnd: rand.New(rand.NewPCG(r.Seed, 0)), scope: scope, name: fmt.Sprintf("c%d", r.clients), nodes: r.nodes}
+	for i := range r.Bulk << 20 / bulkRecord {
+		value := fmt.Sprintf("%s-%d", w.name, i)
+		w.put(ctx, writes.Op{Scope: scope, Client: w.name, Key: fmt.Sprintf("%sbulk:%06d", scope, i), Value: value + strings.Repeat(".", bulkRecord-len(value))})
+		if ctx.Err() != nil {
+			return fmt.Errorf("%d records were written to %q beforehand: %w", i, scope, ctx.Err())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Measures, and prints tables for docs/performance.md. The first argument is the
+# time of each Go benchmark; the others are parts, all if there is none:
+#
+#   micro    every Go benchmark of the repository
+#   guard    the write guard and a reading of its clock, on one core and on two
+#   move     how long a move of an empty scope keeps it closed
+#   mirrors  one change at 1,000 mirrors, beside etcd
+#
+# ETCD names programs of etcd to compare with, comma-separated; without it the
+# one that internal/bench/go.mod names is built. BENCHFLAGS go to the program of
+# the parts move and mirrors (see go run -C internal/bench . -h).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+go="${GO:-go}"
+time="${1:-1s}"
+shift || true
+parts=("$@")
+[ "${#parts[@]}" -gt 0 ] || parts=(micro guard move mirrors)
+
+micro() {
+	local packages
+	mapfile -t packages < <(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r -n1 dirname | LC_ALL=C sort -u)
+	"$go" test -run '^$' -bench . -benchmem -benchtime "$time" "${packages[@]}"
+}
+
+# Five times, for a median: other work on the machine shows in one of them or two.
+guard() {
+	"$go" test -run '^$' -bench '^Benchmark(GuardWrite|Clock)$' -benchmem -benchtime "$time" -cpu 1,2 -count 5 ./client
+}
+
+build_etcd() {
+	if ! "$go" build -C internal/bench -buildvcs=false -o ../../bin/bench/etcd go.etcd.io/etcd/server/v3; then
+		echo "etcd cannot be built: it needs the modules of internal/bench/go.mod. Name an installed one instead," >&2
+		echo "as of Debian's package etcd-server: make bench PART=mirrors ETCD=/usr/bin/etcd" >&2
+		exit 1
+	fi
+}
+
+# The program is one for both parts, so that they stand beside the same floors.
+programs=()
+for part in "${parts[@]}"; do
+	case "$part" in
+	micro | guard) echo "== $part" && "$part" ;;
+	move) programs+=(move) ;;
+	mirrors)
+		programs+=(mirrors)
+		[ -n "${ETCD:-}" ] || build_etcd
+		;;
+	*)
+		echo "part '$part' is unknown: choose of micro, guard, move and mirrors" >&2
+		exit 2
+		;;
+	esac
+done
+if [ "${#programs[@]}" -gt 0 ]; then
+	"$go" build -C internal/bench -buildvcs=false -o ../../bin/bench/bench .
+	# shellcheck disable=SC2086 # several flags
+	exec bin/bench/bench -part "$(IFS=,; echo "${programs[*]}")" -etcd "${ETCD:-bin/bench/etcd}" ${BENCHFLAGS:-}
+fi
