@@ -154,6 +154,8 @@ func (tx *txn) runSession(c Command) (*Result, *api.Error) {
 		return &Result{}, tx.ack(c)
 	case *FenceNode:
 		return &Result{}, tx.fenceNode(c)
+	case *CheckState:
+		return &Result{}, tx.checkState(c)
 	}
 	return nil, refuse(api.Invalid, "%T is not a command", c)
 }

@@ -51,6 +51,8 @@ type (
 	FenceNode = pb.FenceNode
 	// Release is an admin's word that serves a scope although the cluster holds.
 	Release = pb.Release
+	// CheckState lets every server compare its state with that of a majority.
+	CheckState = pb.CheckState
 	// Manifest sums up the records of a slice.
 	Manifest = pb.Manifest
 	// Result answers one command.
@@ -192,6 +194,8 @@ func wrapSession(c Command) (*pb.Command, bool) {
 		return &pb.Command{Kind: &pb.Command_Ack{Ack: c}}, true
 	case *FenceNode:
 		return &pb.Command{Kind: &pb.Command_FenceNode{FenceNode: c}}, true
+	case *CheckState:
+		return &pb.Command{Kind: &pb.Command_CheckState{CheckState: c}}, true
 	}
 	return nil, false
 }
@@ -239,6 +243,8 @@ func unwrap(c *pb.Command) (Command, bool) {
 		return k.Ack, true
 	case *pb.Command_FenceNode:
 		return k.FenceNode, true
+	case *pb.Command_CheckState:
+		return k.CheckState, true
 	}
 	return nil, false
 }

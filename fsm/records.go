@@ -44,7 +44,7 @@ func (s State) clusterRecord() *pb.Record {
 	return &pb.Record{Kind: &pb.Record_Cluster{Cluster: &pb.ClusterRecord{
 		Id: s.cluster.ID, Incarnation: s.cluster.Incarnation, IncarnationTag: s.cluster.Tag, Index: s.index,
 		ConfigIndex: s.configIndex, NextEpoch: s.cluster.NextEpoch, DedupFloor: s.dedup.floor,
-		Hold: s.cluster.Hold, Complete: s.cluster.Complete}}}
+		Hold: s.cluster.Hold, Complete: s.cluster.Complete, Checked: s.checked.record()}}}
 }
 
 func (s State) configRecords(yield func(*pb.Record) bool) bool {
@@ -193,6 +193,9 @@ func (l *Loader) cluster(c *pb.ClusterRecord) {
 	l.tx.cluster = Cluster{ID: c.GetId(), Incarnation: c.GetIncarnation(), Tag: c.GetIncarnationTag(), NextEpoch: c.GetNextEpoch(),
 		Hold: c.GetHold(), Complete: c.GetComplete()}
 	l.tx.index, l.tx.configIndex, l.tx.dedup.floor = c.GetIndex(), c.GetConfigIndex(), c.GetDedupFloor()
+	if k := c.GetChecked(); k != nil {
+		l.tx.checked = Checked{k.GetIndex(), k.GetOf(), k.GetHash()}
+	}
 }
 
 func (l *Loader) node(r *pb.NodeRecord) error {

@@ -32,6 +32,7 @@ func (s State) Restored(r Restoration) (State, []Event, error) {
 	}
 	tx := &txn{State: s, at: At{Index: r.Index, TimeMS: r.TimeMS}}
 	tx.index = r.Index
+	tx.checked = Checked{} // nobody has kept a state of before
 	tx.cluster.Incarnation, tx.cluster.Tag = r.Incarnation, r.Tag
 	tx.cluster.Hold, tx.cluster.Complete = true, r.Complete
 	tx.configChanged() // a plan that was made before must be made anew

@@ -166,6 +166,7 @@ type Command struct {
 	//	*Command_Ack
 	//	*Command_FenceNode
 	//	*Command_Release
+	//	*Command_CheckState
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -379,6 +380,15 @@ func (x *Command) GetRelease() *Release {
 	return nil
 }
 
+func (x *Command) GetCheckState() *CheckState {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_CheckState); ok {
+			return x.CheckState
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -459,6 +469,10 @@ type Command_Release struct {
 	Release *Release `protobuf:"bytes,19,opt,name=release,proto3,oneof"`
 }
 
+type Command_CheckState struct {
+	CheckState *CheckState `protobuf:"bytes,20,opt,name=check_state,json=checkState,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_SetNode) isCommand_Kind() {}
@@ -496,6 +510,8 @@ func (*Command_Ack) isCommand_Kind() {}
 func (*Command_FenceNode) isCommand_Kind() {}
 
 func (*Command_Release) isCommand_Kind() {}
+
+func (*Command_CheckState) isCommand_Kind() {}
 
 // InitCluster names the cluster; the first one applied wins.
 type InitCluster struct {
@@ -1872,6 +1888,60 @@ func (x *Release) GetIncarnation() uint64 {
 	return 0
 }
 
+// CheckState says which hash the state had after the CheckState before, and marks
+// that after its own entry for the next one. It is the leader's.
+type CheckState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Of            uint64                 `protobuf:"varint,1,opt,name=of,proto3" json:"of,omitempty"`    // log index of the one before; 0: nothing is compared
+	Hash          string                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"` // that a majority of the servers had there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckState) Reset() {
+	*x = CheckState{}
+	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckState) ProtoMessage() {}
+
+func (x *CheckState) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckState.ProtoReflect.Descriptor instead.
+func (*CheckState) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *CheckState) GetOf() uint64 {
+	if x != nil {
+		return x.Of
+	}
+	return 0
+}
+
+func (x *CheckState) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
 // Result answers one command. It is kept in the dedup ring, so that a retry
 // gets the same answer.
 type Result struct {
@@ -1892,7 +1962,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	mi := &file_internal_pb_registry_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +1974,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	mi := &file_internal_pb_registry_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +1987,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{23}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Result) GetCode() string {
@@ -2009,7 +2079,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	mi := &file_internal_pb_registry_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2091,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	mi := &file_internal_pb_registry_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2104,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{24}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Record) GetKind() isRecord_Kind {
@@ -2164,13 +2234,14 @@ type ClusterRecord struct {
 	DedupFloor     uint64                 `protobuf:"varint,7,opt,name=dedup_floor,json=dedupFloor,proto3" json:"dedup_floor,omitempty"`
 	Hold           bool                   `protobuf:"varint,8,opt,name=hold,proto3" json:"hold,omitempty"`
 	Complete       bool                   `protobuf:"varint,9,opt,name=complete,proto3" json:"complete,omitempty"` // of a hold: no other node was declared since the backup
+	Checked        *CheckRecord           `protobuf:"bytes,10,opt,name=checked,proto3" json:"checked,omitempty"`   // the last CheckState
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ClusterRecord) Reset() {
 	*x = ClusterRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	mi := &file_internal_pb_registry_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2182,7 +2253,7 @@ func (x *ClusterRecord) String() string {
 func (*ClusterRecord) ProtoMessage() {}
 
 func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	mi := &file_internal_pb_registry_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2195,7 +2266,7 @@ func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRecord.ProtoReflect.Descriptor instead.
 func (*ClusterRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{25}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ClusterRecord) GetId() string {
@@ -2261,6 +2332,73 @@ func (x *ClusterRecord) GetComplete() bool {
 	return false
 }
 
+func (x *ClusterRecord) GetChecked() *CheckRecord {
+	if x != nil {
+		return x.Checked
+	}
+	return nil
+}
+
+type CheckRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Of            uint64                 `protobuf:"varint,2,opt,name=of,proto3" json:"of,omitempty"`
+	Hash          string                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRecord) Reset() {
+	*x = CheckRecord{}
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRecord) ProtoMessage() {}
+
+func (x *CheckRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRecord.ProtoReflect.Descriptor instead.
+func (*CheckRecord) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *CheckRecord) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *CheckRecord) GetOf() uint64 {
+	if x != nil {
+		return x.Of
+	}
+	return 0
+}
+
+func (x *CheckRecord) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
 type NodeRecord struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2277,7 +2415,7 @@ type NodeRecord struct {
 
 func (x *NodeRecord) Reset() {
 	*x = NodeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2427,7 @@ func (x *NodeRecord) String() string {
 func (*NodeRecord) ProtoMessage() {}
 
 func (x *NodeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2440,7 @@ func (x *NodeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRecord.ProtoReflect.Descriptor instead.
 func (*NodeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{26}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *NodeRecord) GetId() string {
@@ -2374,7 +2512,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2386,7 +2524,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2399,7 +2537,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{27}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SessionRecord) GetId() string {
@@ -2456,7 +2594,7 @@ type ScopeRecord struct {
 
 func (x *ScopeRecord) Reset() {
 	*x = ScopeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2606,7 @@ func (x *ScopeRecord) String() string {
 func (*ScopeRecord) ProtoMessage() {}
 
 func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2619,7 @@ func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeRecord.ProtoReflect.Descriptor instead.
 func (*ScopeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{28}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ScopeRecord) GetPrefix() []byte {
@@ -2573,7 +2711,7 @@ type TombstoneRecord struct {
 
 func (x *TombstoneRecord) Reset() {
 	*x = TombstoneRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2585,7 +2723,7 @@ func (x *TombstoneRecord) String() string {
 func (*TombstoneRecord) ProtoMessage() {}
 
 func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2598,7 +2736,7 @@ func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TombstoneRecord.ProtoReflect.Descriptor instead.
 func (*TombstoneRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{29}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TombstoneRecord) GetPrefix() []byte {
@@ -2640,7 +2778,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2790,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2803,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{30}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Stamp) GetPhase() string {
@@ -2716,7 +2854,7 @@ type MoveRecord struct {
 
 func (x *MoveRecord) Reset() {
 	*x = MoveRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	mi := &file_internal_pb_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2728,7 +2866,7 @@ func (x *MoveRecord) String() string {
 func (*MoveRecord) ProtoMessage() {}
 
 func (x *MoveRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	mi := &file_internal_pb_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2741,7 +2879,7 @@ func (x *MoveRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRecord.ProtoReflect.Descriptor instead.
 func (*MoveRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{31}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *MoveRecord) GetId() string {
@@ -2890,7 +3028,7 @@ type CleanupRecord struct {
 
 func (x *CleanupRecord) Reset() {
 	*x = CleanupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	mi := &file_internal_pb_registry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2902,7 +3040,7 @@ func (x *CleanupRecord) String() string {
 func (*CleanupRecord) ProtoMessage() {}
 
 func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	mi := &file_internal_pb_registry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2915,7 +3053,7 @@ func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupRecord.ProtoReflect.Descriptor instead.
 func (*CleanupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{32}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CleanupRecord) GetNode() string {
@@ -2965,7 +3103,7 @@ type DedupRecord struct {
 
 func (x *DedupRecord) Reset() {
 	*x = DedupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[33]
+	mi := &file_internal_pb_registry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3115,7 @@ func (x *DedupRecord) String() string {
 func (*DedupRecord) ProtoMessage() {}
 
 func (x *DedupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[33]
+	mi := &file_internal_pb_registry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3128,7 @@ func (x *DedupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DedupRecord.ProtoReflect.Descriptor instead.
 func (*DedupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{33}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DedupRecord) GetChunk() uint64 {
@@ -3033,7 +3171,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x123\n" +
-	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\"\xbf\b\n" +
+	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\"\x80\t\n" +
 	"\aCommand\x12B\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1d.scoperegistry.v1.InitClusterH\x00R\vinitCluster\x126\n" +
 	"\bset_node\x18\x02 \x01(\v2\x19.scoperegistry.v1.SetNodeH\x00R\asetNode\x12?\n" +
@@ -3057,7 +3195,9 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x03ack\x18\x11 \x01(\v2\x15.scoperegistry.v1.AckH\x00R\x03ack\x12<\n" +
 	"\n" +
 	"fence_node\x18\x12 \x01(\v2\x1b.scoperegistry.v1.FenceNodeH\x00R\tfenceNode\x125\n" +
-	"\arelease\x18\x13 \x01(\v2\x19.scoperegistry.v1.ReleaseH\x00R\areleaseB\x06\n" +
+	"\arelease\x18\x13 \x01(\v2\x19.scoperegistry.v1.ReleaseH\x00R\arelease\x12?\n" +
+	"\vcheck_state\x18\x14 \x01(\v2\x1c.scoperegistry.v1.CheckStateH\x00R\n" +
+	"checkStateB\x06\n" +
 	"\x04kind\"\x1d\n" +
 	"\vInitCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"-\n" +
@@ -3164,7 +3304,11 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12#\n" +
 	"\rsource_fenced\x18\x02 \x01(\bR\fsourceFenced\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"\xfd\x01\n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"0\n" +
+	"\n" +
+	"CheckState\x12\x0e\n" +
+	"\x02of\x18\x01 \x01(\x04R\x02of\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\"\xfd\x01\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x14\n" +
@@ -3185,7 +3329,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x04move\x18\x05 \x01(\v2\x1c.scoperegistry.v1.MoveRecordH\x00R\x04move\x12;\n" +
 	"\acleanup\x18\x06 \x01(\v2\x1f.scoperegistry.v1.CleanupRecordH\x00R\acleanup\x125\n" +
 	"\x05dedup\x18\a \x01(\v2\x1d.scoperegistry.v1.DedupRecordH\x00R\x05dedupB\x06\n" +
-	"\x04kind\"\x93\x02\n" +
+	"\x04kind\"\xcc\x02\n" +
 	"\rClusterRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12'\n" +
@@ -3197,7 +3341,13 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\vdedup_floor\x18\a \x01(\x04R\n" +
 	"dedupFloor\x12\x12\n" +
 	"\x04hold\x18\b \x01(\bR\x04hold\x12\x1a\n" +
-	"\bcomplete\x18\t \x01(\bR\bcomplete\"\x84\x02\n" +
+	"\bcomplete\x18\t \x01(\bR\bcomplete\x127\n" +
+	"\achecked\x18\n" +
+	" \x01(\v2\x1d.scoperegistry.v1.CheckRecordR\achecked\"G\n" +
+	"\vCheckRecord\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x0e\n" +
+	"\x02of\x18\x02 \x01(\x04R\x02of\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\tR\x04hash\"\x84\x02\n" +
 	"\n" +
 	"NodeRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -3286,7 +3436,7 @@ func file_internal_pb_registry_proto_rawDescGZIP() []byte {
 	return file_internal_pb_registry_proto_rawDescData
 }
 
-var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_internal_pb_registry_proto_goTypes = []any{
 	(*Entry)(nil),           // 0: scoperegistry.v1.Entry
 	(*Envelope)(nil),        // 1: scoperegistry.v1.Envelope
@@ -3311,17 +3461,19 @@ var file_internal_pb_registry_proto_goTypes = []any{
 	(*Ack)(nil),             // 20: scoperegistry.v1.Ack
 	(*FenceNode)(nil),       // 21: scoperegistry.v1.FenceNode
 	(*Release)(nil),         // 22: scoperegistry.v1.Release
-	(*Result)(nil),          // 23: scoperegistry.v1.Result
-	(*Record)(nil),          // 24: scoperegistry.v1.Record
-	(*ClusterRecord)(nil),   // 25: scoperegistry.v1.ClusterRecord
-	(*NodeRecord)(nil),      // 26: scoperegistry.v1.NodeRecord
-	(*SessionRecord)(nil),   // 27: scoperegistry.v1.SessionRecord
-	(*ScopeRecord)(nil),     // 28: scoperegistry.v1.ScopeRecord
-	(*TombstoneRecord)(nil), // 29: scoperegistry.v1.TombstoneRecord
-	(*Stamp)(nil),           // 30: scoperegistry.v1.Stamp
-	(*MoveRecord)(nil),      // 31: scoperegistry.v1.MoveRecord
-	(*CleanupRecord)(nil),   // 32: scoperegistry.v1.CleanupRecord
-	(*DedupRecord)(nil),     // 33: scoperegistry.v1.DedupRecord
+	(*CheckState)(nil),      // 23: scoperegistry.v1.CheckState
+	(*Result)(nil),          // 24: scoperegistry.v1.Result
+	(*Record)(nil),          // 25: scoperegistry.v1.Record
+	(*ClusterRecord)(nil),   // 26: scoperegistry.v1.ClusterRecord
+	(*CheckRecord)(nil),     // 27: scoperegistry.v1.CheckRecord
+	(*NodeRecord)(nil),      // 28: scoperegistry.v1.NodeRecord
+	(*SessionRecord)(nil),   // 29: scoperegistry.v1.SessionRecord
+	(*ScopeRecord)(nil),     // 30: scoperegistry.v1.ScopeRecord
+	(*TombstoneRecord)(nil), // 31: scoperegistry.v1.TombstoneRecord
+	(*Stamp)(nil),           // 32: scoperegistry.v1.Stamp
+	(*MoveRecord)(nil),      // 33: scoperegistry.v1.MoveRecord
+	(*CleanupRecord)(nil),   // 34: scoperegistry.v1.CleanupRecord
+	(*DedupRecord)(nil),     // 35: scoperegistry.v1.DedupRecord
 }
 var file_internal_pb_registry_proto_depIdxs = []int32{
 	2,  // 0: scoperegistry.v1.Envelope.command:type_name -> scoperegistry.v1.Command
@@ -3344,27 +3496,29 @@ var file_internal_pb_registry_proto_depIdxs = []int32{
 	20, // 17: scoperegistry.v1.Command.ack:type_name -> scoperegistry.v1.Ack
 	21, // 18: scoperegistry.v1.Command.fence_node:type_name -> scoperegistry.v1.FenceNode
 	22, // 19: scoperegistry.v1.Command.release:type_name -> scoperegistry.v1.Release
-	4,  // 20: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
-	6,  // 21: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
-	11, // 22: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
-	11, // 23: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
-	25, // 24: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
-	26, // 25: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
-	28, // 26: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
-	29, // 27: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
-	31, // 28: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
-	32, // 29: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
-	33, // 30: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
-	27, // 31: scoperegistry.v1.NodeRecord.session:type_name -> scoperegistry.v1.SessionRecord
-	11, // 32: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
-	11, // 33: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
-	30, // 34: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
-	23, // 35: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	23, // 20: scoperegistry.v1.Command.check_state:type_name -> scoperegistry.v1.CheckState
+	4,  // 21: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
+	6,  // 22: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
+	11, // 23: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
+	11, // 24: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
+	26, // 25: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
+	28, // 26: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
+	30, // 27: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
+	31, // 28: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
+	33, // 29: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
+	34, // 30: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
+	35, // 31: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
+	27, // 32: scoperegistry.v1.ClusterRecord.checked:type_name -> scoperegistry.v1.CheckRecord
+	29, // 33: scoperegistry.v1.NodeRecord.session:type_name -> scoperegistry.v1.SessionRecord
+	11, // 34: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
+	11, // 35: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
+	32, // 36: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
+	24, // 37: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_internal_pb_registry_proto_init() }
@@ -3392,8 +3546,9 @@ func file_internal_pb_registry_proto_init() {
 		(*Command_Ack)(nil),
 		(*Command_FenceNode)(nil),
 		(*Command_Release)(nil),
+		(*Command_CheckState)(nil),
 	}
-	file_internal_pb_registry_proto_msgTypes[24].OneofWrappers = []any{
+	file_internal_pb_registry_proto_msgTypes[25].OneofWrappers = []any{
 		(*Record_Cluster)(nil),
 		(*Record_Node)(nil),
 		(*Record_Scope)(nil),
@@ -3408,7 +3563,7 @@ func file_internal_pb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_pb_registry_proto_rawDesc), len(file_internal_pb_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
