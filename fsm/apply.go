@@ -171,6 +171,8 @@ func (tx *txn) runSession(c Command) (*Result, *api.Error) {
 		return tx.restore(c)
 	case *DropBackup:
 		return &Result{}, tx.dropBackup(c)
+	case *CheckState:
+		return &Result{}, tx.checkState(c)
 	}
 	return nil, refuse(api.Invalid, "%T is not a command", c)
 }

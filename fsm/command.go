@@ -57,6 +57,8 @@ type (
 	Restore = pb.Restore
 	// DropBackup takes back what was staged.
 	DropBackup = pb.DropBackup
+	// CheckState lets every server compare its state with that of a majority.
+	CheckState = pb.CheckState
 	// Manifest sums up the records of a slice.
 	Manifest = pb.Manifest
 	// Result answers one command.
@@ -198,6 +200,8 @@ func wrapSession(c Command) (*pb.Command, bool) {
 		return &pb.Command{Kind: &pb.Command_Ack{Ack: c}}, true
 	case *FenceNode:
 		return &pb.Command{Kind: &pb.Command_FenceNode{FenceNode: c}}, true
+	case *CheckState:
+		return &pb.Command{Kind: &pb.Command_CheckState{CheckState: c}}, true
 	}
 	return wrapRestore(c)
 }
@@ -263,6 +267,8 @@ func unwrap(c *pb.Command) (Command, bool) {
 		return k.Restore, true
 	case *pb.Command_DropBackup:
 		return k.DropBackup, true
+	case *pb.Command_CheckState:
+		return k.CheckState, true
 	}
 	return nil, false
 }

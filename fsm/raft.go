@@ -19,6 +19,7 @@ type FSM struct {
 	now     atomic.Pointer[published]
 	history history
 	onFatal func(error)
+	onCheck func(State)
 	// refused is why nothing is applied any more. Only Raft's goroutine uses it.
 	refused *api.Error
 }
@@ -45,6 +46,10 @@ func New(onFatal func(error)) *FSM {
 	f.history.restart(root)
 	return f
 }
+
+// OnCheck sets what is called, from Raft's goroutine, with the state after each
+// entry that holds a CheckState. It must return soon. Set it before Raft starts.
+func (f *FSM) OnCheck(check func(State)) { f.onCheck = check }
 
 // State is the newest state. One atomic load.
 func (f *FSM) State() State { return f.now.Load().state }
@@ -90,6 +95,9 @@ func (f *FSM) Apply(log *raft.Log) any {
 		f.replace(state)
 	} else {
 		f.publish(state, Item{Index: state.Index(), Events: events})
+	}
+	if f.onCheck != nil && state.checked.Index == state.index {
+		f.onCheck(state)
 	}
 	return results
 }

@@ -52,7 +52,7 @@ func (s State) clusterRecord() *pb.Record {
 	return &pb.Record{Kind: &pb.Record_Cluster{Cluster: &pb.ClusterRecord{
 		Id: s.cluster.ID, Incarnation: s.cluster.Incarnation, IncarnationTag: s.cluster.Tag, Index: s.index,
 		ConfigIndex: s.configIndex, NextEpoch: s.cluster.NextEpoch, DedupFloor: s.dedup.floor,
-		Hold: s.cluster.Hold, Complete: s.cluster.Complete, IndexBase: s.base}}}
+		Hold: s.cluster.Hold, Complete: s.cluster.Complete, Checked: s.checked.record(), IndexBase: s.base}}}
 }
 
 func (s State) configRecords(yield func(*pb.Record) bool) bool {
@@ -216,6 +216,9 @@ func (l *Loader) cluster(c *pb.ClusterRecord) {
 		Hold: c.GetHold(), Complete: c.GetComplete()}
 	l.tx.base = c.GetIndexBase()
 	l.tx.index, l.tx.configIndex, l.tx.dedup.floor = c.GetIndex(), c.GetConfigIndex(), c.GetDedupFloor()
+	if k := c.GetChecked(); k != nil {
+		l.tx.checked = Checked{k.GetIndex(), k.GetOf(), k.GetHash()}
+	}
 }
 
 func (l *Loader) node(r *pb.NodeRecord) error {

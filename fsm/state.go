@@ -117,6 +117,7 @@ type State struct {
 	unmet       scope.Index[struct{}] // ids of the nodes that have not met this incarnation
 	dedup       ring
 	staged      staging
+	checked     Checked
 }
 
 // Index is the index of the last entry applied, refused commands included. It is

@@ -111,6 +111,12 @@ func clusterWarnings(s api.Cluster) []string {
 		case !m.Ready:
 			out = append(out, fmt.Sprintf("%s is not ready: it catches up, or knows no leader", m.ID))
 		}
+		if m.DiskLow {
+			out = append(out, fmt.Sprintf("the disk of %s is nearly full (%d MiB free): make space; as the leader it takes no commands", m.ID, m.DiskFree>>20))
+		}
+		if m.DiskStalledMS > 0 {
+			out = append(out, fmt.Sprintf("the disk of %s hangs: a write has not returned for %d ms", m.ID, m.DiskStalledMS))
+		}
 		if m.StateHash == "" {
 			continue
 		}

@@ -93,6 +93,13 @@ func recoverStatement(s *registry.Survivor, o restoreFlags) string {
 	say("This makes server %s, one of %s, a cluster of its own.", s.ID(), serverList(s.Servers))
 	say("Its log ends at index %d, term %d (its snapshot at %d). That is cluster %s, index %d, incarnation %d, %d scopes, %d nodes.",
 		s.LastIndex, s.LastTerm, s.SnapshotIndex, dash(cl.ID), s.State.Index(), cl.Incarnation, s.State.Scopes().Len(), s.State.NodesLen())
+	for _, d := range s.Damaged {
+		what := "its log goes on from an older one"
+		if d.Index > s.LastIndex {
+			what = fmt.Sprintf("the changes of entries %d to %d are known to be LOST with it", s.LastIndex+1, d.Index)
+		}
+		say("Its snapshot of index %d cannot be read: %s (%v).", d.Index, what, d.Err)
+	}
 	say("")
 	say("- LOST: every change that the other servers acknowledged and this one had not received. Its log does not tell whether")
 	say("  there are any: if it was off, cut off or behind before the others were lost, expect some. Nothing after its index is known.")

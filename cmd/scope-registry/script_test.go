@@ -359,8 +359,9 @@ var varying = []struct {
 	{regexp.MustCompile(`\b([0-9a-f]{32}|[0-9a-f]{64})\b`), "HASH"},
 	{regexp.MustCompile(`\bgo1\.[0-9.]+`), "GO"},
 	{regexp.MustCompile(`(?m)(^bytes +)[0-9]+`), "${1}N"}, // of a backup, as in the next
+	{regexp.MustCompile(`("disk_free_bytes": ?)[0-9]+`), "${1}N"},
 	{regexp.MustCompile(`("bytes": ?)[0-9]+(,\s*"sha256")`), "${1}N$2"},
-	{regexp.MustCompile(`(corrupt at byte |\.backup\.)[0-9]+`), "${1}N"},
+	{regexp.MustCompile(`(corrupt at byte |\.backup\.|its log went up to )[0-9]+`), "${1}N"},
 	{regexp.MustCompile(`it ends after [0-9]+ of [0-9]+`), "it ends after N of N"},
 	{regexp.MustCompile(`(does not answer s[0-9]): .*`), "$1: WHY"},
 	// The operating system's words, and which try was the last.

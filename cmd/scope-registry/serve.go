@@ -257,8 +257,9 @@ func (c *cli) serve(ctx context.Context, cfg serverConfig) (err error) {
 		}
 		return err
 	}
+	fatal := false
 	defer func() {
-		if cerr := s.Close(); err == nil && cerr != nil {
+		if cerr := s.CloseWithin(fatal); err == nil && cerr != nil {
 			err = &api.Error{Code: api.Internal, Detail: fmt.Sprintf("the server did not stop cleanly: %v", cerr)}
 		}
 	}()
@@ -266,6 +267,7 @@ func (c *cli) serve(ctx context.Context, cfg serverConfig) (err error) {
 		if ctx.Err() != nil {
 			return nil
 		}
+		fatal = true
 		return err
 	}
 	if err := c.printf("%s ready\n", cfg.ID); err != nil {
@@ -274,8 +276,9 @@ func (c *cli) serve(ctx context.Context, cfg serverConfig) (err error) {
 	select {
 	case <-ctx.Done():
 		return nil
-	case fatal := <-s.reg.Fatal():
-		return fatalError(fatal)
+	case stop := <-s.reg.Fatal():
+		fatal = true
+		return fatalError(stop)
 	case failed := <-s.failed:
 		return &api.Error{Code: api.Internal, Detail: failed.Error()}
 	}

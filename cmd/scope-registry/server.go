@@ -209,6 +209,32 @@ func fatalError(err error) error {
 	return &api.Error{Code: code, Detail: fmt.Sprintf("the server must not go on: %v", err)}
 }
 
+// closeAfterFatal bounds how long a server that must not go on waits for what it stands on: a disk that hangs gives
+// nothing back.
+const closeAfterFatal = 5 * time.Second
+
+// CloseWithin is Close, but for closeAfterFatal at most once the registry must not go on; fatal says that it must not
+// already. The process has to end then.
+func (s *server) CloseWithin(fatal bool) error {
+	done := make(chan error, 1)
+	go func() { done <- s.Close() }()
+	late := make(<-chan time.Time)
+	if fatal {
+		late = time.After(closeAfterFatal)
+	}
+	var cause error
+	for {
+		select {
+		case err := <-done:
+			return errors.Join(cause, err)
+		case err := <-s.reg.Fatal():
+			cause, late = fatalError(err), time.After(closeAfterFatal)
+		case <-late:
+			return errors.Join(cause, fmt.Errorf("what it stands on did not end within %v", closeAfterFatal))
+		}
+	}
+}
+
 // Close ends the front ends and then the registry.
 func (s *server) Close() error {
 	s.cancel()

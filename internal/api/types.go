@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // Names of the headers that replies and requests carry.
 const (
 	HeaderIndex       = "X-Registry-Index"        // index of the state that answered
@@ -223,7 +225,24 @@ type Member struct {
 	StateHash string `json:"state_hash,omitempty"`
 	Version   string `json:"version,omitempty"`
 	Ready     bool   `json:"ready"`
-	Error     string `json:"error,omitempty"`
+	// CheckHash is the hash of its state after the entry of CheckIndex, the last that was marked to be compared.
+	CheckIndex uint64 `json:"check_index,omitempty"`
+	CheckHash  string `json:"check_hash,omitempty"`
+	// DiskFree is the space left for its data directory; if DiskLow it is too little for commands. DiskStalledMS is for how
+	// long a write has not returned, once that is too long.
+	DiskFree      uint64 `json:"disk_free_bytes,omitempty"`
+	DiskLow       bool   `json:"disk_low,omitempty"`
+	DiskStalledMS uint64 `json:"disk_stalled_ms,omitempty"`
+	Error         string `json:"error,omitempty"`
+}
+
+// Storage is what a server knows of what it stands on.
+type Storage struct {
+	Free    uint64        // bytes left for the data directory
+	Limit   uint64        // below which no command is taken
+	Low     bool          // there is, or was a moment ago, less than that
+	Stalled time.Duration // for how long a write has not returned, once that is too long; else 0
+	Checked uint64        // log index of the last state that was found to be that of the majority
 }
 
 // Cluster is the status of the cluster.

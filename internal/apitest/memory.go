@@ -156,6 +156,9 @@ func (m *Memory) Leader() (id string, lastContact time.Duration, known bool) {
 // Ready is Down.
 func (m *Memory) Ready() error { return m.Down }
 
+// Storage is a disk that works.
+func (m *Memory) Storage() api.Storage { return api.Storage{Free: 1 << 30, Limit: 64 << 20} }
+
 // ID is s1.
 func (m *Memory) ID() string { return "s1" }
 

@@ -166,6 +166,7 @@ type Command struct {
 	//	*Command_Ack
 	//	*Command_FenceNode
 	//	*Command_Release
+	//	*Command_CheckState
 	//	*Command_StageBackup
 	//	*Command_Restore
 	//	*Command_DropBackup
@@ -382,6 +383,15 @@ func (x *Command) GetRelease() *Release {
 	return nil
 }
 
+func (x *Command) GetCheckState() *CheckState {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_CheckState); ok {
+			return x.CheckState
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetStageBackup() *StageBackup {
 	if x != nil {
 		if x, ok := x.Kind.(*Command_StageBackup); ok {
@@ -489,6 +499,10 @@ type Command_Release struct {
 	Release *Release `protobuf:"bytes,19,opt,name=release,proto3,oneof"`
 }
 
+type Command_CheckState struct {
+	CheckState *CheckState `protobuf:"bytes,20,opt,name=check_state,json=checkState,proto3,oneof"`
+}
+
 type Command_StageBackup struct {
 	StageBackup *StageBackup `protobuf:"bytes,30,opt,name=stage_backup,json=stageBackup,proto3,oneof"`
 }
@@ -538,6 +552,8 @@ func (*Command_Ack) isCommand_Kind() {}
 func (*Command_FenceNode) isCommand_Kind() {}
 
 func (*Command_Release) isCommand_Kind() {}
+
+func (*Command_CheckState) isCommand_Kind() {}
 
 func (*Command_StageBackup) isCommand_Kind() {}
 
@@ -2127,6 +2143,60 @@ func (x *DropBackup) GetBytes() uint64 {
 	return 0
 }
 
+// CheckState says which hash the state had after the CheckState before, and marks
+// that after its own entry for the next one. It is the leader's.
+type CheckState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Of            uint64                 `protobuf:"varint,1,opt,name=of,proto3" json:"of,omitempty"`    // log index of the one before; 0: nothing is compared
+	Hash          string                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"` // that a majority of the servers had there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckState) Reset() {
+	*x = CheckState{}
+	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckState) ProtoMessage() {}
+
+func (x *CheckState) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckState.ProtoReflect.Descriptor instead.
+func (*CheckState) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *CheckState) GetOf() uint64 {
+	if x != nil {
+		return x.Of
+	}
+	return 0
+}
+
+func (x *CheckState) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
 // Result answers one command. It is kept in the dedup ring, so that a retry
 // gets the same answer.
 type Result struct {
@@ -2147,7 +2217,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2229,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2242,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{26}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Result) GetCode() string {
@@ -2266,7 +2336,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2348,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2361,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{27}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Record) GetKind() isRecord_Kind {
@@ -2451,6 +2521,7 @@ type ClusterRecord struct {
 	DedupFloor     uint64                 `protobuf:"varint,7,opt,name=dedup_floor,json=dedupFloor,proto3" json:"dedup_floor,omitempty"`
 	Hold           bool                   `protobuf:"varint,8,opt,name=hold,proto3" json:"hold,omitempty"`
 	Complete       bool                   `protobuf:"varint,9,opt,name=complete,proto3" json:"complete,omitempty"`                     // of a hold: no other node was declared since the backup
+	Checked        *CheckRecord           `protobuf:"bytes,10,opt,name=checked,proto3" json:"checked,omitempty"`                       // the last CheckState
 	IndexBase      uint64                 `protobuf:"varint,20,opt,name=index_base,json=indexBase,proto3" json:"index_base,omitempty"` // by how much index is above that of the raft log
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -2458,7 +2529,7 @@ type ClusterRecord struct {
 
 func (x *ClusterRecord) Reset() {
 	*x = ClusterRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2470,7 +2541,7 @@ func (x *ClusterRecord) String() string {
 func (*ClusterRecord) ProtoMessage() {}
 
 func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2483,7 +2554,7 @@ func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRecord.ProtoReflect.Descriptor instead.
 func (*ClusterRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{28}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ClusterRecord) GetId() string {
@@ -2549,11 +2620,78 @@ func (x *ClusterRecord) GetComplete() bool {
 	return false
 }
 
+func (x *ClusterRecord) GetChecked() *CheckRecord {
+	if x != nil {
+		return x.Checked
+	}
+	return nil
+}
+
 func (x *ClusterRecord) GetIndexBase() uint64 {
 	if x != nil {
 		return x.IndexBase
 	}
 	return 0
+}
+
+type CheckRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Of            uint64                 `protobuf:"varint,2,opt,name=of,proto3" json:"of,omitempty"`
+	Hash          string                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRecord) Reset() {
+	*x = CheckRecord{}
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRecord) ProtoMessage() {}
+
+func (x *CheckRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRecord.ProtoReflect.Descriptor instead.
+func (*CheckRecord) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *CheckRecord) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *CheckRecord) GetOf() uint64 {
+	if x != nil {
+		return x.Of
+	}
+	return 0
+}
+
+func (x *CheckRecord) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
 }
 
 type NodeRecord struct {
@@ -2572,7 +2710,7 @@ type NodeRecord struct {
 
 func (x *NodeRecord) Reset() {
 	*x = NodeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2584,7 +2722,7 @@ func (x *NodeRecord) String() string {
 func (*NodeRecord) ProtoMessage() {}
 
 func (x *NodeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +2735,7 @@ func (x *NodeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRecord.ProtoReflect.Descriptor instead.
 func (*NodeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{29}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *NodeRecord) GetId() string {
@@ -2669,7 +2807,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +2819,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +2832,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{30}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SessionRecord) GetId() string {
@@ -2751,7 +2889,7 @@ type ScopeRecord struct {
 
 func (x *ScopeRecord) Reset() {
 	*x = ScopeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	mi := &file_internal_pb_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2763,7 +2901,7 @@ func (x *ScopeRecord) String() string {
 func (*ScopeRecord) ProtoMessage() {}
 
 func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	mi := &file_internal_pb_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2776,7 +2914,7 @@ func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeRecord.ProtoReflect.Descriptor instead.
 func (*ScopeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{31}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ScopeRecord) GetPrefix() []byte {
@@ -2868,7 +3006,7 @@ type TombstoneRecord struct {
 
 func (x *TombstoneRecord) Reset() {
 	*x = TombstoneRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	mi := &file_internal_pb_registry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2880,7 +3018,7 @@ func (x *TombstoneRecord) String() string {
 func (*TombstoneRecord) ProtoMessage() {}
 
 func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	mi := &file_internal_pb_registry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2893,7 +3031,7 @@ func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TombstoneRecord.ProtoReflect.Descriptor instead.
 func (*TombstoneRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{32}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TombstoneRecord) GetPrefix() []byte {
@@ -2935,7 +3073,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_internal_pb_registry_proto_msgTypes[33]
+	mi := &file_internal_pb_registry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2947,7 +3085,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[33]
+	mi := &file_internal_pb_registry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2960,7 +3098,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{33}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Stamp) GetPhase() string {
@@ -3011,7 +3149,7 @@ type MoveRecord struct {
 
 func (x *MoveRecord) Reset() {
 	*x = MoveRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[34]
+	mi := &file_internal_pb_registry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3023,7 +3161,7 @@ func (x *MoveRecord) String() string {
 func (*MoveRecord) ProtoMessage() {}
 
 func (x *MoveRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[34]
+	mi := &file_internal_pb_registry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3036,7 +3174,7 @@ func (x *MoveRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRecord.ProtoReflect.Descriptor instead.
 func (*MoveRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{34}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *MoveRecord) GetId() string {
@@ -3185,7 +3323,7 @@ type CleanupRecord struct {
 
 func (x *CleanupRecord) Reset() {
 	*x = CleanupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[35]
+	mi := &file_internal_pb_registry_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3197,7 +3335,7 @@ func (x *CleanupRecord) String() string {
 func (*CleanupRecord) ProtoMessage() {}
 
 func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[35]
+	mi := &file_internal_pb_registry_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3210,7 +3348,7 @@ func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupRecord.ProtoReflect.Descriptor instead.
 func (*CleanupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{35}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CleanupRecord) GetNode() string {
@@ -3260,7 +3398,7 @@ type DedupRecord struct {
 
 func (x *DedupRecord) Reset() {
 	*x = DedupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[36]
+	mi := &file_internal_pb_registry_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3272,7 +3410,7 @@ func (x *DedupRecord) String() string {
 func (*DedupRecord) ProtoMessage() {}
 
 func (x *DedupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[36]
+	mi := &file_internal_pb_registry_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3285,7 +3423,7 @@ func (x *DedupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DedupRecord.ProtoReflect.Descriptor instead.
 func (*DedupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{36}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DedupRecord) GetChunk() uint64 {
@@ -3327,7 +3465,7 @@ type StagedRecord struct {
 
 func (x *StagedRecord) Reset() {
 	*x = StagedRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[37]
+	mi := &file_internal_pb_registry_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3339,7 +3477,7 @@ func (x *StagedRecord) String() string {
 func (*StagedRecord) ProtoMessage() {}
 
 func (x *StagedRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[37]
+	mi := &file_internal_pb_registry_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3352,7 +3490,7 @@ func (x *StagedRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StagedRecord.ProtoReflect.Descriptor instead.
 func (*StagedRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{37}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StagedRecord) GetId() string {
@@ -3379,7 +3517,7 @@ type WrittenRecord struct {
 
 func (x *WrittenRecord) Reset() {
 	*x = WrittenRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[38]
+	mi := &file_internal_pb_registry_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3391,7 +3529,7 @@ func (x *WrittenRecord) String() string {
 func (*WrittenRecord) ProtoMessage() {}
 
 func (x *WrittenRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[38]
+	mi := &file_internal_pb_registry_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3404,7 +3542,7 @@ func (x *WrittenRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenRecord.ProtoReflect.Descriptor instead.
 func (*WrittenRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{38}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WrittenRecord) GetTimeMs() int64 {
@@ -3426,7 +3564,8 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x123\n" +
-	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\"\xfb\t\n" +
+	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\"\xbc\n" +
+	"\n" +
 	"\aCommand\x12B\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1d.scoperegistry.v1.InitClusterH\x00R\vinitCluster\x126\n" +
 	"\bset_node\x18\x02 \x01(\v2\x19.scoperegistry.v1.SetNodeH\x00R\asetNode\x12?\n" +
@@ -3450,7 +3589,9 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x03ack\x18\x11 \x01(\v2\x15.scoperegistry.v1.AckH\x00R\x03ack\x12<\n" +
 	"\n" +
 	"fence_node\x18\x12 \x01(\v2\x1b.scoperegistry.v1.FenceNodeH\x00R\tfenceNode\x125\n" +
-	"\arelease\x18\x13 \x01(\v2\x19.scoperegistry.v1.ReleaseH\x00R\arelease\x12B\n" +
+	"\arelease\x18\x13 \x01(\v2\x19.scoperegistry.v1.ReleaseH\x00R\arelease\x12?\n" +
+	"\vcheck_state\x18\x14 \x01(\v2\x1c.scoperegistry.v1.CheckStateH\x00R\n" +
+	"checkState\x12B\n" +
 	"\fstage_backup\x18\x1e \x01(\v2\x1d.scoperegistry.v1.StageBackupH\x00R\vstageBackup\x125\n" +
 	"\arestore\x18\x1f \x01(\v2\x19.scoperegistry.v1.RestoreH\x00R\arestore\x12?\n" +
 	"\vdrop_backup\x18  \x01(\v2\x1c.scoperegistry.v1.DropBackupH\x00R\n" +
@@ -3577,7 +3718,11 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\n" +
 	"DropBackup\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\xfd\x01\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"0\n" +
+	"\n" +
+	"CheckState\x12\x0e\n" +
+	"\x02of\x18\x01 \x01(\x04R\x02of\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\"\xfd\x01\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x14\n" +
@@ -3600,7 +3745,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x05dedup\x18\a \x01(\v2\x1d.scoperegistry.v1.DedupRecordH\x00R\x05dedup\x128\n" +
 	"\x06staged\x18\x14 \x01(\v2\x1e.scoperegistry.v1.StagedRecordH\x00R\x06staged\x12;\n" +
 	"\awritten\x18\x15 \x01(\v2\x1f.scoperegistry.v1.WrittenRecordH\x00R\awrittenB\x06\n" +
-	"\x04kind\"\xb2\x02\n" +
+	"\x04kind\"\xeb\x02\n" +
 	"\rClusterRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12'\n" +
@@ -3612,9 +3757,15 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\vdedup_floor\x18\a \x01(\x04R\n" +
 	"dedupFloor\x12\x12\n" +
 	"\x04hold\x18\b \x01(\bR\x04hold\x12\x1a\n" +
-	"\bcomplete\x18\t \x01(\bR\bcomplete\x12\x1d\n" +
+	"\bcomplete\x18\t \x01(\bR\bcomplete\x127\n" +
+	"\achecked\x18\n" +
+	" \x01(\v2\x1d.scoperegistry.v1.CheckRecordR\achecked\x12\x1d\n" +
 	"\n" +
-	"index_base\x18\x14 \x01(\x04R\tindexBase\"\x84\x02\n" +
+	"index_base\x18\x14 \x01(\x04R\tindexBase\"G\n" +
+	"\vCheckRecord\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x0e\n" +
+	"\x02of\x18\x02 \x01(\x04R\x02of\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\tR\x04hash\"\x84\x02\n" +
 	"\n" +
 	"NodeRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -3708,7 +3859,7 @@ func file_internal_pb_registry_proto_rawDescGZIP() []byte {
 	return file_internal_pb_registry_proto_rawDescData
 }
 
-var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_internal_pb_registry_proto_goTypes = []any{
 	(*Entry)(nil),           // 0: scoperegistry.v1.Entry
 	(*Envelope)(nil),        // 1: scoperegistry.v1.Envelope
@@ -3736,19 +3887,21 @@ var file_internal_pb_registry_proto_goTypes = []any{
 	(*StageBackup)(nil),     // 23: scoperegistry.v1.StageBackup
 	(*Restore)(nil),         // 24: scoperegistry.v1.Restore
 	(*DropBackup)(nil),      // 25: scoperegistry.v1.DropBackup
-	(*Result)(nil),          // 26: scoperegistry.v1.Result
-	(*Record)(nil),          // 27: scoperegistry.v1.Record
-	(*ClusterRecord)(nil),   // 28: scoperegistry.v1.ClusterRecord
-	(*NodeRecord)(nil),      // 29: scoperegistry.v1.NodeRecord
-	(*SessionRecord)(nil),   // 30: scoperegistry.v1.SessionRecord
-	(*ScopeRecord)(nil),     // 31: scoperegistry.v1.ScopeRecord
-	(*TombstoneRecord)(nil), // 32: scoperegistry.v1.TombstoneRecord
-	(*Stamp)(nil),           // 33: scoperegistry.v1.Stamp
-	(*MoveRecord)(nil),      // 34: scoperegistry.v1.MoveRecord
-	(*CleanupRecord)(nil),   // 35: scoperegistry.v1.CleanupRecord
-	(*DedupRecord)(nil),     // 36: scoperegistry.v1.DedupRecord
-	(*StagedRecord)(nil),    // 37: scoperegistry.v1.StagedRecord
-	(*WrittenRecord)(nil),   // 38: scoperegistry.v1.WrittenRecord
+	(*CheckState)(nil),      // 26: scoperegistry.v1.CheckState
+	(*Result)(nil),          // 27: scoperegistry.v1.Result
+	(*Record)(nil),          // 28: scoperegistry.v1.Record
+	(*ClusterRecord)(nil),   // 29: scoperegistry.v1.ClusterRecord
+	(*CheckRecord)(nil),     // 30: scoperegistry.v1.CheckRecord
+	(*NodeRecord)(nil),      // 31: scoperegistry.v1.NodeRecord
+	(*SessionRecord)(nil),   // 32: scoperegistry.v1.SessionRecord
+	(*ScopeRecord)(nil),     // 33: scoperegistry.v1.ScopeRecord
+	(*TombstoneRecord)(nil), // 34: scoperegistry.v1.TombstoneRecord
+	(*Stamp)(nil),           // 35: scoperegistry.v1.Stamp
+	(*MoveRecord)(nil),      // 36: scoperegistry.v1.MoveRecord
+	(*CleanupRecord)(nil),   // 37: scoperegistry.v1.CleanupRecord
+	(*DedupRecord)(nil),     // 38: scoperegistry.v1.DedupRecord
+	(*StagedRecord)(nil),    // 39: scoperegistry.v1.StagedRecord
+	(*WrittenRecord)(nil),   // 40: scoperegistry.v1.WrittenRecord
 }
 var file_internal_pb_registry_proto_depIdxs = []int32{
 	2,  // 0: scoperegistry.v1.Envelope.command:type_name -> scoperegistry.v1.Command
@@ -3771,32 +3924,34 @@ var file_internal_pb_registry_proto_depIdxs = []int32{
 	20, // 17: scoperegistry.v1.Command.ack:type_name -> scoperegistry.v1.Ack
 	21, // 18: scoperegistry.v1.Command.fence_node:type_name -> scoperegistry.v1.FenceNode
 	22, // 19: scoperegistry.v1.Command.release:type_name -> scoperegistry.v1.Release
-	23, // 20: scoperegistry.v1.Command.stage_backup:type_name -> scoperegistry.v1.StageBackup
-	24, // 21: scoperegistry.v1.Command.restore:type_name -> scoperegistry.v1.Restore
-	25, // 22: scoperegistry.v1.Command.drop_backup:type_name -> scoperegistry.v1.DropBackup
-	4,  // 23: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
-	6,  // 24: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
-	11, // 25: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
-	11, // 26: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
-	28, // 27: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
-	29, // 28: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
-	31, // 29: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
-	32, // 30: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
-	34, // 31: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
-	35, // 32: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
-	36, // 33: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
-	37, // 34: scoperegistry.v1.Record.staged:type_name -> scoperegistry.v1.StagedRecord
-	38, // 35: scoperegistry.v1.Record.written:type_name -> scoperegistry.v1.WrittenRecord
-	30, // 36: scoperegistry.v1.NodeRecord.session:type_name -> scoperegistry.v1.SessionRecord
-	11, // 37: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
-	11, // 38: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
-	33, // 39: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
-	26, // 40: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	26, // 20: scoperegistry.v1.Command.check_state:type_name -> scoperegistry.v1.CheckState
+	23, // 21: scoperegistry.v1.Command.stage_backup:type_name -> scoperegistry.v1.StageBackup
+	24, // 22: scoperegistry.v1.Command.restore:type_name -> scoperegistry.v1.Restore
+	25, // 23: scoperegistry.v1.Command.drop_backup:type_name -> scoperegistry.v1.DropBackup
+	4,  // 24: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
+	6,  // 25: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
+	11, // 26: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
+	11, // 27: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
+	29, // 28: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
+	31, // 29: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
+	33, // 30: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
+	34, // 31: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
+	36, // 32: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
+	37, // 33: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
+	38, // 34: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
+	39, // 35: scoperegistry.v1.Record.staged:type_name -> scoperegistry.v1.StagedRecord
+	40, // 36: scoperegistry.v1.Record.written:type_name -> scoperegistry.v1.WrittenRecord
+	30, // 37: scoperegistry.v1.ClusterRecord.checked:type_name -> scoperegistry.v1.CheckRecord
+	32, // 38: scoperegistry.v1.NodeRecord.session:type_name -> scoperegistry.v1.SessionRecord
+	11, // 39: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
+	11, // 40: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
+	35, // 41: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
+	27, // 42: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_internal_pb_registry_proto_init() }
@@ -3824,11 +3979,12 @@ func file_internal_pb_registry_proto_init() {
 		(*Command_Ack)(nil),
 		(*Command_FenceNode)(nil),
 		(*Command_Release)(nil),
+		(*Command_CheckState)(nil),
 		(*Command_StageBackup)(nil),
 		(*Command_Restore)(nil),
 		(*Command_DropBackup)(nil),
 	}
-	file_internal_pb_registry_proto_msgTypes[27].OneofWrappers = []any{
+	file_internal_pb_registry_proto_msgTypes[28].OneofWrappers = []any{
 		(*Record_Cluster)(nil),
 		(*Record_Node)(nil),
 		(*Record_Scope)(nil),
@@ -3845,7 +4001,7 @@ func file_internal_pb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_pb_registry_proto_rawDesc), len(file_internal_pb_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -85,6 +85,10 @@ type Config struct {
 
 	// clock is what leases and moves are counted by; nil is boottime.Now. In a test it is one of virtual time.
 	clock func() time.Duration
+	// checkEvery is after how many entries the states are compared; 0 is defaultCheckEvery. Less in a test.
+	checkEvery uint64
+	// space is asked how much is free; nil is the operating system. In a test it is a disk of any size.
+	space spaceOf
 }
 
 // timing is how long raft waits, one profile.
@@ -142,6 +146,12 @@ func (cfg Config) complete() (Config, error) {
 	}
 	if cfg.clock == nil {
 		cfg.clock = boottime.Now
+	}
+	if cfg.checkEvery == 0 {
+		cfg.checkEvery = defaultCheckEvery
+	}
+	if cfg.space == nil {
+		cfg.space = statfs{}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()

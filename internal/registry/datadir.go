@@ -19,14 +19,11 @@ const (
 	// identityFile says whose data directory it is.
 	identityFile = "identity.json"
 
+	// condemnedFile says why this directory must not be started from any more.
+	condemnedFile = "DO-NOT-START"
+
 	// identityFormat is the layout of the data directory. Another one is refused, never guessed at.
 	identityFormat = 1
-
-	// snapshotDir is where raft's file store keeps its snapshots, below the data directory.
-	snapshotDir = "snapshots"
-
-	// halfSnapshot ends the name of a snapshot that was never completed.
-	halfSnapshot = ".tmp"
 )
 
 // identity is the content of the identity file.
@@ -99,6 +96,8 @@ func (d *dataDir) check(cfg Config, hasState bool) error {
 	case who.ID != cfg.ID:
 		return fmt.Errorf("data directory %s belongs to server %q, not %q; start it with that id or name another directory",
 			d.path, who.ID, cfg.ID)
+	case d.condemned() != "":
+		return &CorruptError{What: "data directory", File: d.path, Record: condemnedFile, Detail: "an earlier run left word: " + d.condemned(), Do: wayOut}
 	case who.Instance == "":
 		return fmt.Errorf("%s in %s has instance %q; put back the directory as it was when this server last stopped, or leave the server off (docs/operations.md)", identityFile, d.path, who.Instance)
 	case showPeers(who.Peers) != showPeers(cfg.Peers):
@@ -112,6 +111,15 @@ func (d *dataDir) check(cfg Config, hasState bool) error {
 	return nil
 }
 
+// condemned is what condemn has left, "" if nothing.
+func (d *dataDir) condemned() string {
+	raw, err := readWhole(d.path, condemnedFile)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(raw))
+}
+
 // identity returns a copy.
 func (d *dataDir) identity() identity {
 	d.mu.Lock()
@@ -119,6 +127,14 @@ func (d *dataDir) identity() identity {
 	who := d.who
 	who.Peers, who.Founders = slices.Clone(who.Peers), maps.Clone(who.Founders)
 	return who
+}
+
+// condemn leaves word that the directory must not be started from, and returns the reason with what became of that.
+func (d *dataDir) condemn(reason error) error {
+	if err := writeDurably(d.path, condemnedFile, []byte(reason.Error()+"\n")); err != nil {
+		return errors.Join(reason, fmt.Errorf("writing %s in %s: %w; see that nothing starts this server again", condemnedFile, d.path, err))
+	}
+	return reason
 }
 
 // cluster returns the cluster id, "" before bootstrap.
@@ -159,26 +175,6 @@ func writeDurably(dir, name string, content []byte) error {
 		return err
 	}
 	return syncDir(dir)
-}
-
-// sweep removes snapshots that a crash left half-written; raft itself never does.
-func sweep(dir string) error {
-	entries, err := os.ReadDir(filepath.Join(dir, snapshotDir))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("listing snapshots in %s: %w; check the directory's owner", dir, err)
-	}
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), halfSnapshot) {
-			continue
-		}
-		if err := os.RemoveAll(filepath.Join(dir, snapshotDir, e.Name())); err != nil {
-			return fmt.Errorf("removing the half-written snapshot %s: %w; remove it by hand", e.Name(), err)
-		}
-	}
-	return nil
 }
 
 // clusterID names a cluster by the instances that founded it: all founders compute the same one, and another

@@ -47,7 +47,11 @@ var errNoLeader = errors.New("no leader is known")
 // leaderNow returns the leader as this server knows it.
 func (r *Registry) leaderNow() (leader, bool) {
 	addr, id := r.raft.LeaderWithID()
-	return leader{id: string(id), addr: string(addr), self: string(id) == r.cfg.ID}, id != ""
+	self := string(id) == r.cfg.ID
+	if self && r.alarm.stopped(r.cfg.ID) != nil {
+		return leader{}, false // a leader that must not go on is none, whatever raft says meanwhile
+	}
+	return leader{id: string(id), addr: string(addr), self: self}, id != ""
 }
 
 // bound gives a call the default patience where its context has no deadline.
@@ -171,6 +175,12 @@ func (r *Registry) askConfirm(ctx context.Context, l leader) (uint64, error) {
 
 // serve answers the other servers' calls.
 func (r *Registry) serve(ctx context.Context, from string, kind peer.Kind, payload []byte) ([]byte, error) {
+	if failed := r.alarm.stopped(r.cfg.ID); failed != nil {
+		if kind == peer.KindStatus {
+			return nil, failed
+		}
+		return reply(&definite{failed}), nil
+	}
 	switch kind {
 	case peer.KindPropose:
 		return r.servePropose(ctx, from, payload), nil
@@ -198,11 +208,7 @@ func (r *Registry) servePropose(ctx context.Context, from string, envelope []byt
 	if r.closing.Load() {
 		return reply(&definite{errClosing})
 	}
-	// Everything in the log must decode: an entry that does not stops every server.
-	if _, err := fsm.DecodeEnvelope(envelope); err != nil {
-		return reply(&api.Error{Code: api.Invalid, Detail: fmt.Sprintf("a command of %d bytes forwarded by server %q: %v", len(envelope), from, err)})
-	}
-	result, err := r.commits.submit(ctx, envelope)
+	result, err := r.commit(ctx, envelope)
 	if err != nil {
 		return reply(err)
 	}

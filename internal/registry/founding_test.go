@@ -67,7 +67,7 @@ func (r *rig) crash(id string, with []Peer, writes int) bool {
 	}
 	s, _ := mustOpen(t, cfg.DataDir)
 	defer mustClose(t, s)
-	snaps, dir, err := openDir(cfg, s)
+	snaps, dir, err := openDir(cfg, s, func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}

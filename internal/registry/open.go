@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/transport/peer"
 )
 
@@ -38,6 +38,10 @@ type Registry struct {
 	commits   *committer
 	confirms  *confirmer
 	following *following
+	checks    *checker
+	dog       *watchdog
+	space     space
+	dir       *dataDir // nil without one
 	started   time.Time
 
 	ready   atomic.Bool            // caught up once since the start
@@ -66,6 +70,7 @@ type Registry struct {
 // alarm takes the first fatal error.
 type alarm struct {
 	once    sync.Once
+	failed  atomic.Pointer[error] // the error, once there is one
 	fatal   chan error
 	onFatal func(error)
 }
@@ -76,11 +81,21 @@ func newAlarm(onFatal func(error)) *alarm {
 
 func (a *alarm) raise(err error) {
 	a.once.Do(func() {
+		a.failed.Store(&err)
 		a.fatal <- err
 		if a.onFatal != nil {
 			a.onFatal(err)
 		}
 	})
+}
+
+// stopped is UNAVAILABLE after a fatal error: this server answers nobody any more, also while it is still going down.
+func (a *alarm) stopped(id string) *api.Error {
+	err := a.failed.Load()
+	if err == nil {
+		return nil
+	}
+	return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("server %q must not go on, ask another one: %v", id, *err)}
 }
 
 // plumbing is what raft stands on. Tests hand in a network and stores in memory.
@@ -92,6 +107,7 @@ type plumbing struct {
 	calls     caller
 	clusterID string
 	alarm     *alarm
+	dir       *dataDir       // nil without one
 	closers   []func() error // in the order of closing, after raft
 }
 
@@ -111,12 +127,15 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 			err = errors.Join(err, closeAll(closers))
 		}
 	}()
+	if err := usable(cfg.DataDir); err != nil {
+		return nil, err
+	}
 	s, err := openStore(cfg.DataDir, a.raise)
 	if err != nil {
 		return nil, err
 	}
 	closers = []func() error{s.Close}
-	snaps, dir, err := openDir(cfg, s)
+	snaps, dir, err := openDir(cfg, s, a.raise)
 	if err != nil {
 		return nil, err
 	}
@@ -144,13 +163,14 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 		return nil, fmt.Errorf("making a cache of %d log entries: %w; report this", logCacheEntries, err)
 	}
 	r, err = start(cfg, plumbing{
-		logs: cached, stable: s, snaps: snaps, calls: mux, clusterID: dir.cluster(), alarm: a, closers: closers,
+		logs: cached, stable: s, snaps: snaps, calls: mux, clusterID: dir.cluster(), alarm: a, dir: dir, closers: closers,
 		// Only now does the port take connections of raft (RAFT traps 8 and 9).
 		transport: newTransport(cfg, mux.StreamLayer()),
 	})
 	if err != nil {
 		return nil, err
 	}
+	snaps.started()
 	d.registry.Store(r)
 	return r, nil
 }
@@ -165,19 +185,20 @@ func newTransport(cfg Config, layer raft.StreamLayer) *raft.NetworkTransport {
 }
 
 // openDir opens what is in the data directory beside the raft store.
-func openDir(cfg Config, s *store) (raft.SnapshotStore, *dataDir, error) {
-	if err := sweep(cfg.DataDir); err != nil { // RAFT trap 11: raft never does
-		return nil, nil, err
-	}
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(cfg.DataDir, snapshotsKept, cfg.Logger.Named("snapshots"))
+func openDir(cfg Config, s *store, fatal func(error)) (*snapshots, *dataDir, error) {
+	snaps, err := openSnapshots(cfg.DataDir, cfg.Logger.Named("snapshots"), fatal)
 	if err != nil {
-		return nil, nil, fmt.Errorf("opening snapshots in %s: %w; check the directory's owner", filepath.Join(cfg.DataDir, snapshotDir), err)
+		return nil, nil, err
 	}
 	hasState, err := raft.HasExistingState(s, s, snaps)
 	if err != nil {
 		return nil, nil, fmt.Errorf("looking for raft's state in %s: %w; check the disk", cfg.DataDir, err)
 	}
 	dir, err := openDataDir(cfg.DataDir, cfg, hasState)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = snaps.settle(reach{s.from, s.last.index})
 	return snaps, dir, err
 }
 
@@ -190,10 +211,13 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	}
 	r := &Registry{
 		cfg: cfg, log: cfg.Logger, clusterID: p.clusterID, calls: p.calls, snaps: p.snaps, alarm: p.alarm, closers: p.closers,
-		fsm: fsm.New(p.alarm.raise), started: time.Now(),
+		fsm: fsm.New(p.alarm.raise), dir: p.dir, started: time.Now(),
 		following: newFollowing(), leadership: make(chan struct{}, 1), drained: make(chan struct{}),
 	}
-	if r.raft, err = raft.NewRaft(conf, r.fsm, p.logs, p.stable, p.snaps, p.transport); err != nil {
+	r.checks, r.dog = newChecker(r.condemn), newWatchdog()
+	logs, stable := watchedLogs{p.logs, r.dog}, watchedStable{p.stable, r.dog}
+	r.fsm.OnCheck(r.checks.marked)
+	if r.raft, err = raft.NewRaft(conf, r.fsm, logs, stable, p.snaps, p.transport); err != nil {
 		if closer, ok := p.transport.(raft.WithClose); ok {
 			err = errors.Join(err, closer.Close())
 		}
@@ -205,8 +229,11 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.raft.RegisterObserver(r.following.observer())
 	r.drain.Go(func() { r.drainNotify(notify) })
 	r.drain.Go(func() { r.following.run(r.drained) })
+	r.drain.Go(r.watchDisk)
 	r.wg.Go(func() { r.commits.run(r.ctx) })
 	r.wg.Go(func() { r.confirms.run(r.ctx) })
+	r.wg.Go(func() { r.checks.run(r.ctx) })
+	r.wg.Go(r.watchSpace)
 	r.wg.Go(r.reconcileLoop)
 	r.wg.Go(r.catchUp)
 	return r, nil
@@ -224,8 +251,10 @@ func (r *Registry) Fatal() <-chan error { return r.alarm.fatal }
 func (r *Registry) Close() error {
 	r.closeOnce.Do(func() {
 		r.closing.Store(true) // no new proposals; those in flight may still reach the next leader
-		r.handOver()
-		r.lastSnapshot()
+		if r.alarm.stopped(r.cfg.ID) == nil {
+			r.handOver()
+			r.lastSnapshot()
+		} // else its log takes nothing any more, and its state may be what is wrong
 		r.cancel()
 		r.spawning.Lock()
 		r.spawned = true

@@ -21,6 +21,9 @@ import (
 // not. It is tried until ctx ends, 5 s where ctx has no deadline, always with the same bytes: the request id in them
 // makes the state apply it once.
 func (r *Registry) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, error) {
+	if err := r.alarm.stopped(r.cfg.ID); err != nil {
+		return nil, err
+	}
 	if r.closing.Load() {
 		return nil, r.stopping()
 	}
@@ -88,9 +91,21 @@ func (r *Registry) deliver(ctx context.Context, envelope []byte) (*fsm.Result, e
 
 func (r *Registry) try(ctx context.Context, l leader, envelope []byte) (*fsm.Result, error) {
 	if l.self {
-		return r.commits.submit(ctx, envelope)
+		return r.commit(ctx, envelope)
 	}
 	return r.askPropose(ctx, l, envelope)
+}
+
+// commit brings somebody else's command into the log of this server, the leader.
+func (r *Registry) commit(ctx context.Context, envelope []byte) (*fsm.Result, error) {
+	e, err := fsm.DecodeEnvelope(envelope) // everything in the log must decode: an entry that does not stops every server
+	if err != nil {
+		return nil, &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("a command of %d bytes: %v", len(envelope), err)}
+	}
+	if err := r.room(e.Command); err != nil {
+		return nil, err
+	}
+	return r.commits.submit(ctx, envelope)
 }
 
 // stamp fills in the ids that the caller left out. The caller's command is not changed.

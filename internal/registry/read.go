@@ -70,6 +70,9 @@ func (r *Registry) Read(ctx context.Context, o api.ReadOptions) (fsm.State, erro
 			return fsm.State{}, err
 		}
 	case "linearizable":
+		if err := r.alarm.stopped(r.cfg.ID); err != nil {
+			return fsm.State{}, err
+		}
 		if _, err := r.Confirm(ctx); err != nil {
 			return fsm.State{}, err
 		}
@@ -132,10 +135,13 @@ func (r *Registry) contact() (age time.Duration, leads bool) {
 	return time.Since(heard), false
 }
 
-// Ready is nil once this server has caught up and while it knows the leader.
+// Ready is nil once this server has caught up and while it knows the leader and its disk answers.
 func (r *Registry) Ready() error {
 	if err := r.caughtUp(); err != nil {
 		return err
+	}
+	if doing, age := r.dog.stalled(); age > 0 {
+		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("the disk of server %q hangs: %s has not returned for %v; look at the disk", r.cfg.ID, doing, age.Round(time.Second))}
 	}
 	if _, ok := r.leaderNow(); !ok {
 		return &api.Error{Code: api.NoLeader, Detail: fmt.Sprintf("server %q knows no leader; wait for an election, or check that a majority of the servers is up", r.cfg.ID)}
@@ -144,6 +150,9 @@ func (r *Registry) Ready() error {
 }
 
 func (r *Registry) caughtUp() error {
+	if err := r.alarm.stopped(r.cfg.ID); err != nil {
+		return err
+	}
 	if r.ready.Load() && !r.closing.Load() {
 		return nil
 	}

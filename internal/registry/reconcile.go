@@ -85,9 +85,14 @@ func (r *Registry) lead() {
 		r.office.Store(nil)
 		o.end()
 	}()
+	var beside sync.WaitGroup // of the duties: these ask other servers
+	beside.Go(func() { r.checkStates(ctx) })
+	beside.Go(func() { r.askSpace(ctx) })
 	for ctx.Err() == nil && r.leads.Load() {
 		r.duty(ctx, o)
 	}
+	cancel()
+	beside.Wait()
 }
 
 // duty is one round of the leader's work, and the rest until there may be more.

@@ -47,13 +47,22 @@ type Survivor struct {
 	LastIndex, LastTerm, SnapshotIndex uint64
 	// State is what snapshot and log lead to, entries that were never committed included.
 	State fsm.State
+	// Damaged are the snapshots that cannot be read. One that reached beyond LastIndex held what is known to be lost.
+	Damaged []DamagedSnapshot
 
 	who   identity
 	dir   *dataDir
 	store *store
-	snaps *raft.FileSnapshotStore
+	snaps *snapshots
 	// cut ends the recovery after a step, as a crash would; nil but in tests.
 	cut func(step string) error
+}
+
+// DamagedSnapshot is a snapshot that cannot be read.
+type DamagedSnapshot struct {
+	Index uint64 // in raft's count, by its name
+	Err   error
+	term  uint64
 }
 
 // OpenSurvivor looks at a data directory and changes nothing. It takes the directory's lock, checks every record, and
@@ -78,9 +87,14 @@ func OpenSurvivor(ctx context.Context, path string, logger hclog.Logger) (_ *Sur
 		return nil, err
 	}
 	s.dir = &dataDir{path: path, who: s.who}
-	if s.snaps, err = raft.NewFileSnapshotStoreWithLogger(path, snapshotsKept, logger.Named("snapshots")); err != nil {
-		return nil, fmt.Errorf("opening snapshots in %s: %w; check the directory's owner", filepath.Join(path, snapshotDir), err)
+	if word := s.dir.condemned(); word != "" {
+		return nil, &CorruptError{What: "data directory", File: path, Record: condemnedFile, Detail: "an earlier run left word: " + word,
+			Do: "recover another server, or restore a backup into a new cluster (docs/operations.md)"}
 	}
+	if s.snaps, err = openSnapshots(path, logger.Named("snapshots"), func(error) {}); err != nil { // what it reports it also returns
+		return nil, err
+	}
+	s.snaps.started()
 	if err := s.read(); err != nil {
 		return nil, err
 	}
@@ -114,17 +128,18 @@ func (s *Survivor) read() error {
 	if err != nil {
 		return err
 	}
-	list, err := s.snaps.List()
+	names, err := s.snaps.names()
 	if err != nil {
-		return fmt.Errorf("listing snapshots in %s: %w; check the disk", s.dir.path, err)
+		return err
 	}
-	var unread []error
 	var conf raft.Configuration
-	found := len(list) == 0
-	for _, meta := range list {
-		state, err := s.load(meta)
+	var unread []error
+	found := len(names) == 0
+	for _, name := range names {
+		state, meta, err := s.load(name.id)
 		if err != nil {
-			unread = append(unread, fmt.Errorf("snapshot %s: %w", meta.ID, err))
+			s.Damaged = append(s.Damaged, DamagedSnapshot{name.index, err, name.term})
+			unread = append(unread, fmt.Errorf("snapshot %s: %w", name.id, err))
 			continue
 		}
 		found, conf = true, meta.Configuration
@@ -145,13 +160,13 @@ func (s *Survivor) read() error {
 	return nil
 }
 
-func (s *Survivor) load(meta *raft.SnapshotMeta) (fsm.State, error) {
-	_, from, err := s.snaps.Open(meta.ID) // checks it, too
+func (s *Survivor) load(id string) (fsm.State, *raft.SnapshotMeta, error) {
+	meta, from, err := s.snaps.Open(id) // checks it, too
 	if err != nil {
-		return fsm.State{}, err
+		return fsm.State{}, nil, err
 	}
 	state, _, err := fsm.LoadBackup(from)
-	return state, errors.Join(err, from.Close())
+	return state, meta, errors.Join(err, from.Close())
 }
 
 func (s *Survivor) replay(index uint64, conf raft.Configuration) (raft.Configuration, error) {
@@ -233,7 +248,7 @@ func (s *Survivor) Recover(incarnation uint64, tag string, allNodesKnown bool) e
 		name string
 		do   func() error
 	}{
-		{"begun", func() error { return sweep(s.dir.path) }},
+		{"begun", s.snaps.sweep},
 		{"snapshot", func() error { return s.write(r, self) }},
 		{"log", s.forgetLog},
 		{"older snapshots", s.forgetSnapshots},
@@ -252,12 +267,23 @@ func (s *Survivor) Recover(incarnation uint64, tag string, allNodesKnown bool) e
 	return s.dir.set(who)
 }
 
+// next is where the snapshot of the recovery stands: behind all others, damaged ones too, or raft would take one of them
+// for the newest.
+func (s *Survivor) next() snapshotName {
+	at := snapshotName{index: s.LastIndex, term: s.LastTerm}
+	for _, d := range s.Damaged {
+		at.index, at.term = max(at.index, d.Index), max(at.term, d.term)
+	}
+	at.index++
+	return at
+}
+
 // restored is the state that the recovered cluster begins with. It takes an index of its own in raft's log too, so that
 // its snapshot is the newest whatever the clock says.
 func (s *Survivor) restored(r *recovery) (fsm.State, error) {
 	base := s.State.Index() - s.State.LogIndex()
 	next, _, err := s.State.Restored(fsm.Restoration{Incarnation: r.Incarnation, Tag: r.Tag, Complete: r.Complete, TimeMS: time.Now().UnixMilli(),
-		Index: s.LastIndex + 1 + base, Base: base, Cluster: r.Cluster})
+		Index: s.next().index + base, Base: base, Cluster: r.Cluster})
 	if err == nil && r.Incarnation > fsm.MaxIncarnation {
 		err = &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("incarnation %d is above the limit of %d", r.Incarnation, uint64(fsm.MaxIncarnation))}
 	}
@@ -276,7 +302,8 @@ func (s *Survivor) write(r *recovery, self Peer) (err error) {
 	}
 	_, transport := raft.NewInmemTransport(raft.ServerAddress(self.Addr)) // only to write an address down
 	conf := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(self.ID), Address: raft.ServerAddress(self.Addr)}}}
-	sink, err := s.snaps.Create(raft.SnapshotVersionMax, s.LastIndex+1, s.LastTerm, conf, 1, transport)
+	at := s.next()
+	sink, err := s.snaps.Create(raft.SnapshotVersionMax, at.index, at.term, conf, 1, transport)
 	if err != nil {
 		return fmt.Errorf("writing the snapshot of the recovery in %s: %w; check the disk, and recover again", s.dir.path, err)
 	}

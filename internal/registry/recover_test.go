@@ -217,6 +217,7 @@ func TestRecoverWithADamagedSnapshot(t *testing.T) {
 	}
 	r.closeAll()
 	damage := func(n int) {
+		t.Helper()
 		snaps, err := raft.NewFileSnapshotStore(r.dir("s1"), snapshotsKept, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -237,8 +238,8 @@ func TestRecoverWithADamagedSnapshot(t *testing.T) {
 	}
 	damage(0)
 	s := r.survivor("s1")
-	if s.State.Scopes().Len() != 2 {
-		t.Errorf("%d scopes", s.State.Scopes().Len())
+	if s.State.Scopes().Len() != 2 || len(s.Damaged) != 1 || s.Damaged[0].Index > s.LastIndex {
+		t.Errorf("%d scopes, %v at %d", s.State.Scopes().Len(), s.Damaged, s.LastIndex)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -246,5 +247,36 @@ func TestRecoverWithADamagedSnapshot(t *testing.T) {
 	damage(1)
 	if s, err := OpenSurvivor(t.Context(), r.dir("s1"), nil); err == nil || !strings.Contains(err.Error(), "no snapshot in") {
 		t.Errorf("%v, %v", s, err)
+	}
+}
+
+// A snapshot that is damaged and reached further than all else is told as lost,
+// and raft does not take it for the newest after the recovery.
+func TestRecoverBelowADamagedSnapshot(t *testing.T) {
+	r := newRig(t)
+	r.start("s1", "s2", "s3")
+	r.proposed("s1", setNode(0))
+	r.proposed("s1", declared("a:"))
+	if err := r.open["s1"].raft.Snapshot().Error(); err != nil {
+		t.Fatal(err)
+	}
+	r.closeAll()
+	ahead := filepath.Join(r.dir("s1"), snapshotDir, "9000-9000-1")
+	if err := errors.Join(os.MkdirAll(ahead, 0o700),
+		os.WriteFile(filepath.Join(ahead, metaName), []byte(`{"Version":1,"ID":"9000-9000-1","Index":9000,"Term":9000}`), 0o600),
+		os.WriteFile(filepath.Join(ahead, stateName), []byte("no state"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s := r.survivor("s1")
+	if len(s.Damaged) != 1 || s.Damaged[0].Index != 9000 || s.LastIndex >= 9000 {
+		t.Fatalf("%v at %d", s.Damaged, s.LastIndex)
+	}
+	if err := errors.Join(s.Recover(2, "t", true), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r.peers = []Peer{s.Self()}
+	r.start("s1")
+	if st := r.open["s1"].State(); st.Scopes().Len() != 1 || st.Cluster().Incarnation != 2 || st.Index() <= 9000 {
+		t.Errorf("%d scopes, %+v at %d", st.Scopes().Len(), st.Cluster(), st.Index())
 	}
 }

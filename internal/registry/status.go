@@ -36,6 +36,10 @@ func (r *Registry) member(hash bool) api.Member {
 		ID: r.cfg.ID, Peer: r.cfg.addrOf(r.cfg.ID), HTTP: r.cfg.HTTPAddr, Version: r.cfg.Version,
 		Role: strings.ToLower(r.raft.State().String()), Index: s.Index(), Term: r.raft.CurrentTerm(), Ready: r.Ready() == nil,
 	}
+	checked := r.checks.newest()
+	m.CheckIndex, m.CheckHash = checked.index, checked.hash
+	disk := r.Storage()
+	m.DiskFree, m.DiskLow, m.DiskStalledMS = disk.Free, disk.Low, uint64(disk.Stalled.Milliseconds())
 	if hash {
 		m.StateHash = s.Hash()
 	}

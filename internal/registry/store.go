@@ -1,10 +1,10 @@
 package registry
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"sync"
@@ -24,27 +24,19 @@ const (
 	// server started on the same data directory would hang without a word.
 	storeLockTimeout = 2 * time.Second
 
-	// sealVersion is the first byte of every seal. A later layout takes another number, so that a record
-	// written by another version is named as such and never taken for a damaged one that happens to match.
-	sealVersion byte = 1
-
-	// sealSize is the length of a seal, version byte and CRC32C.
-	sealSize = 1 + crc32.Size
-
 	// logBucket and stableBucket are the buckets raft-boltdb v2 writes to.
 	logBucket, stableBucket = "logs", "conf"
 )
 
-// castagnoli is the CRC32C table. Never written after start.
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // errStoreHook refuses a store that could not report a failed disk to anyone.
 var errStoreHook = errors.New("opening the raft store: no function to call on a fatal error was given; pass one that stops the server")
 
-// CorruptError says that a record of the raft store is not what was written. The server must stop: an entry
+// CorruptError says that a record of the raft store, or a snapshot, is not what was written. The server must stop: an entry
 // that differs on one server splits the replicas, and a lost vote can elect two leaders.
 type CorruptError struct {
-	// File is the path of the store file.
+	// What is damaged, "" for the raft store.
+	What string
+	// File is its path.
 	File string
 	// Record names the damaged record, `log index 17` or `stable key "CurrentTerm"`.
 	Record string
@@ -57,6 +49,8 @@ type CorruptError struct {
 	Want, Got uint32
 	// Detail says what is wrong.
 	Detail string
+	// Do says what to do, "" for that which is to be done about the raft store.
+	Do string
 }
 
 // Error implements error.
@@ -65,9 +59,12 @@ func (e *CorruptError) Error() string {
 	if e.Want != e.Got {
 		sums = fmt.Sprintf(" (CRC32C stored %08x, computed %08x)", e.Want, e.Got)
 	}
-	return fmt.Sprintf("raft store %s is corrupt at %s: %s%s; stop this server, do not start it again on this data directory, "+
-		"and leave it off: an older copy forgets votes (docs/operations.md)", e.File, e.Record, e.Detail, sums)
+	return fmt.Sprintf("%s %s is corrupt at %s: %s%s; %s", cmp.Or(e.What, "raft store"), e.File, e.Record, e.Detail, sums, cmp.Or(e.Do, wayOut))
 }
+
+// wayOut is what to do about a server whose data cannot be trusted.
+const wayOut = "stop this server, do not start it again on this data directory, and leave it off: an older copy forgets votes; " +
+	"the others run on: `scope-registry cluster remove ID` takes it out, and a new one joins (docs/operations.md, Disk damage)"
 
 // store is raft's log and stable store: raft-boltdb with a CRC32C on every record. raft-boltdb has none of its
 // own, and bolt checks its meta pages only, so that without this a flipped byte on the disk is served as data.
@@ -77,11 +74,20 @@ func (e *CorruptError) Error() string {
 // server's disk, never for the sender, and an entry that arrives from a leader with Extensions set is sealed
 // like any other. Extensions are thereby not available to a middleware above the store.
 //
+// A seal also names the entry before, and a file beside the store the last one: older copies of bolt's pages stay in its
+// file, each record of them whole, and a damaged pointer to one is found by that alone.
+//
 // Any failure but "not found" is fatal: it goes to the function given at open, once, and every later write is
 // refused with the same error, because a retried fsync can report success for pages that were dropped.
 type store struct {
 	inner *raftboltdb.BoltStore
 	path  string
+
+	writing sync.Mutex // guards the rest up to mu: one change of the log at a time, as bolt has it
+	mark    *tail
+	last    link   // newest entry of the log
+	from    uint64 // first entry after the last gap, as the start found it
+	existed bool   // the file, before the start
 
 	mu      sync.Mutex // guards failed and closed
 	failed  error      // first fatal error, nil while healthy
@@ -107,11 +113,11 @@ func openStore(dir string, onFatal func(error)) (*store, error) {
 		return nil, fmt.Errorf("creating the raft store's directory %s: %w; check the path and its owner", dir, err)
 	}
 	s := &store{path: filepath.Join(dir, storeFile), onFatal: onFatal}
-	if err := s.openVerified(); err != nil {
+	if err := s.openVerified(dir); err != nil {
 		return nil, err
 	}
 	if err := s.settle(dir); err != nil {
-		return nil, errors.Join(err, s.inner.Close())
+		return nil, errors.Join(err, s.mark.file.Close(), s.inner.Close())
 	}
 	return s, nil
 }
@@ -168,7 +174,13 @@ func (s *store) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	if err := s.inner.Close(); err != nil {
+	err := s.inner.Close() // waits for what is being written
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.healthy() == nil { // else the disk has had its chance
+		err = errors.Join(err, s.mark.file.Sync())
+	}
+	if err = errors.Join(err, s.mark.file.Close()); err != nil {
 		return fmt.Errorf("closing raft store %s: %w", s.path, err)
 	}
 	return nil
@@ -188,30 +200,31 @@ func (s *store) LastIndex() (uint64, error) {
 
 // GetLog reads and verifies one entry. A missing one is raft.ErrLogNotFound, a damaged one a *CorruptError.
 func (s *store) GetLog(index uint64, log *raft.Log) error {
-	err := s.readLog(index, log)
+	_, err := s.readLog(index, log)
 	if err == nil || errors.Is(err, raft.ErrLogNotFound) {
 		return err
 	}
 	return s.fatal(err)
 }
 
-// readLog is GetLog without the report.
-func (s *store) readLog(index uint64, log *raft.Log) error {
+// readLog is GetLog without the report, and with the seal.
+func (s *store) readLog(index uint64, log *raft.Log) (entrySeal, error) {
 	got := blankLog()
 	err := s.inner.GetLog(index, got)
 	switch {
 	case errors.Is(err, raft.ErrLogNotFound):
-		return raft.ErrLogNotFound // raft compares with ==
+		return entrySeal{}, raft.ErrLogNotFound // raft compares with ==
 	case errors.Is(err, bolterrors.ErrDatabaseNotOpen):
-		return s.failure("reading the log", err)
+		return entrySeal{}, s.failure("reading the log", err)
 	case err != nil:
-		return s.corruptLog(index, 0, 0, "it does not decode: "+err.Error())
+		return entrySeal{}, s.corruptLog(index, 0, 0, "it does not decode: "+err.Error())
 	}
-	if err := s.unsealLog(index, got); err != nil {
-		return err
+	seal, err := s.unsealLog(index, got)
+	if err != nil {
+		return seal, err
 	}
 	*log = *got
-	return nil
+	return seal, nil
 }
 
 // StoreLog seals and stores one entry.
@@ -221,23 +234,56 @@ func (s *store) StoreLog(log *raft.Log) error {
 
 // StoreLogs seals and stores entries in one transaction. An error leaves open whether they were stored.
 func (s *store) StoreLogs(logs []*raft.Log) error {
-	if err := s.healthy(); err != nil {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if err := s.healthy(); err != nil || len(logs) == 0 {
 		return err
 	}
-	// Copies, because raft keeps the originals in its cache and sends them to followers meanwhile.
-	sealed := make([]*raft.Log, len(logs))
-	for i, l := range logs {
-		sealed[i] = sealLog(l)
+	if logs[0].Index <= s.last.index { // raft removes entries before it writes others in their place
+		return s.check("writing the log", fmt.Errorf("entry %d is to be written, and entry %d is there", logs[0].Index, s.last.index))
 	}
-	return s.check("writing the log", s.inner.StoreLogs(sealed))
+	// Copies, because raft keeps the originals in its cache and sends them to followers meanwhile.
+	sealed, last := make([]*raft.Log, len(logs)), s.last
+	for i, l := range logs {
+		sealed[i], last = sealLog(l, last)
+	}
+	if err := s.inner.StoreLogs(sealed); err != nil {
+		return s.check("writing the log", err)
+	}
+	s.last = last
+	return s.check("marking the end of the log", s.mark.set(last, false))
 }
 
 // DeleteRange removes the entries from min to max, both included.
 func (s *store) DeleteRange(min, max uint64) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	if err := s.healthy(); err != nil {
 		return err
 	}
+	if max >= s.last.index { // the log gets shorter, which the mark must say first
+		last, err := s.linkAt(min - 1)
+		if err != nil {
+			return err
+		}
+		if err := s.mark.set(last, true); err != nil {
+			return s.check("marking the end of the log", err)
+		}
+		s.last = last
+	}
 	return s.check(fmt.Sprintf("removing log entries %d to %d", min, max), s.inner.DeleteRange(min, max))
+}
+
+// linkAt is the link of an entry, the zero link if there is none.
+func (s *store) linkAt(index uint64) (link, error) {
+	seal, err := s.readLog(index, new(raft.Log))
+	if errors.Is(err, raft.ErrLogNotFound) {
+		return link{}, nil
+	}
+	if err != nil {
+		return link{}, s.fatal(err)
+	}
+	return link{index, seal.sum}, nil
 }
 
 // Set seals and stores one stable value.
@@ -314,105 +360,4 @@ func (s *store) fatal(err error) error {
 		s.onFatal(err)
 	}
 	return err
-}
-
-// blankLog is what an entry is decoded into: no field of it can be mistaken for a stored one, so that a field
-// whose name was damaged on the disk, which the decoder skips, does not pass for a stored zero.
-func blankLog() *raft.Log {
-	return &raft.Log{
-		Index:      ^uint64(0),
-		Term:       ^uint64(0),
-		Type:       raft.LogType(0xff),
-		Data:       []byte("absent"),
-		AppendedAt: time.Unix(-1, 0),
-	}
-}
-
-// sealLog returns a sealed copy. The time goes to UTC first: the encoding of some zones does not come back as it was.
-func sealLog(l *raft.Log) *raft.Log {
-	c := *l
-	c.AppendedAt = l.AppendedAt.UTC()
-	c.Extensions = seal(nil, logSum(&c))
-	return &c
-}
-
-// logSum covers every field but Extensions, where the seal is kept.
-func logSum(l *raft.Log) uint32 {
-	_, zone := l.AppendedAt.Zone()
-	head := make([]byte, 0, 64)
-	head = binary.BigEndian.AppendUint64(head, l.Index)
-	head = binary.BigEndian.AppendUint64(head, l.Term)
-	head = append(head, byte(l.Type))
-	head = binary.BigEndian.AppendUint64(head, uint64(l.AppendedAt.Unix()))
-	head = binary.BigEndian.AppendUint32(head, uint32(l.AppendedAt.Nanosecond()))
-	head = binary.BigEndian.AppendUint32(head, uint32(zone))
-	return crc32.Update(crc32.Checksum(head, castagnoli), castagnoli, l.Data)
-}
-
-// unsealLog verifies an entry read from the disk and takes its seal off.
-func (s *store) unsealLog(index uint64, l *raft.Log) error {
-	want, detail := openSeal(l.Extensions)
-	if detail != "" {
-		return s.corruptLog(index, 0, 0, detail)
-	}
-	if got := logSum(l); got != want {
-		return s.corruptLog(index, want, got, "its content is not what was written")
-	}
-	if l.Index != index {
-		return s.corruptLog(index, 0, 0, fmt.Sprintf("the entry found there is sealed as index %d", l.Index))
-	}
-	l.Extensions = nil
-	return nil
-}
-
-// sealValue appends the seal to a stable value. It covers the key too: a value that moved to another key is damaged.
-func sealValue(key, val []byte) []byte {
-	out := make([]byte, 0, len(val)+sealSize)
-	return seal(append(out, val...), valueSum(key, val))
-}
-
-func valueSum(key, val []byte) uint32 {
-	head := binary.BigEndian.AppendUint64(nil, uint64(len(key)))
-	head = append(head, key...)
-	return crc32.Update(crc32.Checksum(head, castagnoli), castagnoli, val)
-}
-
-// unsealValue verifies a stable value and returns it without its seal.
-func (s *store) unsealValue(key, raw []byte) ([]byte, error) {
-	cut := max(len(raw)-sealSize, 0)
-	want, detail := openSeal(raw[cut:])
-	if detail != "" {
-		return nil, s.corruptKey(key, 0, 0, detail)
-	}
-	val := raw[:cut:cut]
-	if got := valueSum(key, val); got != want {
-		return nil, s.corruptKey(key, want, got, "its content is not what was written")
-	}
-	return val, nil
-}
-
-// seal appends a seal to b.
-func seal(b []byte, sum uint32) []byte {
-	return binary.BigEndian.AppendUint32(append(b, sealVersion), sum)
-}
-
-// openSeal returns the CRC32C of a seal, or what is wrong with the seal itself.
-func openSeal(b []byte) (sum uint32, wrong string) {
-	if len(b) != sealSize {
-		return 0, fmt.Sprintf("its checksum is missing (%d bytes where %d belong)", len(b), sealSize)
-	}
-	if b[0] != sealVersion {
-		return 0, fmt.Sprintf("its checksum is of version %d, this program knows version %d", b[0], sealVersion)
-	}
-	return binary.BigEndian.Uint32(b[1:]), ""
-}
-
-func (s *store) corruptLog(index uint64, want, got uint32, detail string) error {
-	return &CorruptError{File: s.path, Record: fmt.Sprintf("log index %d", index), Index: index, Want: want, Got: got, Detail: detail}
-}
-
-func (s *store) corruptKey(key []byte, want, got uint32, detail string) error {
-	return &CorruptError{
-		File: s.path, Record: fmt.Sprintf("stable key %q", key), Key: string(key), Want: want, Got: got, Detail: detail,
-	}
 }

@@ -46,7 +46,7 @@ func TestStoreOpenRefusesDamage(t *testing.T) {
 		"nested bucket": {func(tx *bbolt.Tx) error {
 			_, err := tx.Bucket([]byte(logBucket)).CreateBucket(indexKey(9))
 			return err
-		}, "log key 0000000000000009"},
+		}, "is inside of bucket"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

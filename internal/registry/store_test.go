@@ -61,7 +61,11 @@ func openUnaudited(t *testing.T, dir string) (*store, *fatals) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &store{inner: inner, path: path, onFatal: f.note}, f
+	mark, err := openTail(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &store{inner: inner, path: path, mark: mark, last: mark.at, onFatal: f.note}, f
 }
 
 func indexKey(i uint64) []byte { return binary.BigEndian.AppendUint64(nil, i) }

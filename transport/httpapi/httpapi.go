@@ -61,6 +61,8 @@ type Registry interface {
 	Watch(from uint64) (*fsm.Watcher, error)
 	Leader() (id string, lastContact time.Duration, known bool)
 	Ready() error
+	// Storage is what the server knows of its disk.
+	Storage() api.Storage
 	Status(ctx context.Context, hash bool) (api.Cluster, error)
 	Transfer(ctx context.Context, to string) error
 	// Renew answers when the leader has confirmed the lease.

@@ -60,6 +60,12 @@ func Collector(reg Registry) *Metrics {
 				func(r Registry) float64 { return float64(r.State().CleanupsLen()) }),
 			named("is_ready", "1 if this server has caught up once and knows a leader.",
 				func(r Registry) float64 { return truth(r.Ready() == nil) }),
+			named("disk_free_bytes", "Space left for the data directory.", func(r Registry) float64 { return float64(r.Storage().Free) }),
+			named("disk_is_low", "1 while there is too little space for commands.", func(r Registry) float64 { return truth(r.Storage().Low) }),
+			named("disk_stalled_seconds", "For how long a write of the raft store has not returned, once that is 3 s; else 0.",
+				func(r Registry) float64 { return r.Storage().Stalled.Seconds() }),
+			named("state_checked_index", "Log index of the last state that was found to be that of a majority.",
+				func(r Registry) float64 { return float64(r.Storage().Checked) }),
 			named("has_leader", "1 if this server knows a leader.", func(r Registry) float64 {
 				_, _, known := r.Leader()
 				return truth(known)
