@@ -36,6 +36,9 @@ func (s State) Check() error {
 	if err := s.checkSessions(); err != nil {
 		return err
 	}
+	if err := s.checkServers(); err != nil {
+		return err
+	}
 	return s.checkHold()
 }
 

@@ -51,6 +51,12 @@ type (
 	FenceNode = pb.FenceNode
 	// Release is an admin's word that serves a scope although the cluster holds.
 	Release = pb.Release
+	// JoinServer lets a server become a member, or a member move to another address.
+	JoinServer = pb.JoinServer
+	// RemoveServer lets a server leave for good.
+	RemoveServer = pb.RemoveServer
+	// SettleServer is the leader's word that Raft's configuration has followed.
+	SettleServer = pb.SettleServer
 	// Manifest sums up the records of a slice.
 	Manifest = pb.Manifest
 	// Result answers one command.
@@ -193,6 +199,18 @@ func wrapSession(c Command) (*pb.Command, bool) {
 	case *FenceNode:
 		return &pb.Command{Kind: &pb.Command_FenceNode{FenceNode: c}}, true
 	}
+	return wrapServer(c)
+}
+
+func wrapServer(c Command) (*pb.Command, bool) {
+	switch c := c.(type) {
+	case *JoinServer:
+		return &pb.Command{Kind: &pb.Command_JoinServer{JoinServer: c}}, true
+	case *RemoveServer:
+		return &pb.Command{Kind: &pb.Command_RemoveServer{RemoveServer: c}}, true
+	case *SettleServer:
+		return &pb.Command{Kind: &pb.Command_SettleServer{SettleServer: c}}, true
+	}
 	return nil, false
 }
 
@@ -239,6 +257,12 @@ func unwrap(c *pb.Command) (Command, bool) {
 		return k.Ack, true
 	case *pb.Command_FenceNode:
 		return k.FenceNode, true
+	case *pb.Command_JoinServer:
+		return k.JoinServer, true
+	case *pb.Command_RemoveServer:
+		return k.RemoveServer, true
+	case *pb.Command_SettleServer:
+		return k.SettleServer, true
 	}
 	return nil, false
 }

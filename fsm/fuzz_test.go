@@ -27,6 +27,8 @@ func samples() []Command {
 		&StartMove{Id: "m2", Prefix: []byte("s"), From: "n1", To: "n2"}, &Shipped{Move: "m2", Session: "s1"}, &Abort{Move: "m2", Session: "s3"},
 		&Expire{Session: "s1"}, &CloseSession{Session: "s3"}, &FenceNode{Node: "n1", Identity: "i1"},
 		&Release{Prefix: []byte("s"), SourceFenced: true, Reason: "off"},
+		&JoinServer{Id: "s4", Addr: "h:1", Instance: "i4"}, &SettleServer{Id: "s4", Phase: "member", Addr: "h:1"},
+		&RemoveServer{Id: "s4", AcceptNoMajority: true},
 	}
 }
 

@@ -121,6 +121,11 @@ func (s State) tailRecords(yield func(*pb.Record) bool) bool {
 			return false
 		}
 	}
+	for _, server := range s.servers {
+		if !yield(serverRecord(server)) {
+			return false
+		}
+	}
 	for d := range s.dedup.records() {
 		if !yield(&pb.Record{Kind: &pb.Record_Dedup{Dedup: d}}) {
 			return false
@@ -183,6 +188,8 @@ func (l *Loader) Add(r *pb.Record) error {
 		l.tx.putCleanup(Cleanup{scope.NodeID(c.GetNode()), scope.Prefix(c.GetPrefix()), c.GetEpoch(), c.GetMove(), c.GetSinceIndex()})
 	case *pb.Record_Dedup:
 		l.tx.dedup = l.tx.dedup.loadRecord(k.Dedup)
+	case *pb.Record_Server:
+		l.tx.servers = append(l.tx.servers, loadServer(k.Server)) // Check looks at them
 	default:
 		return fmt.Errorf("the snapshot has a record of no known kind; upgrade this server")
 	}

@@ -115,6 +115,7 @@ type State struct {
 	retired     awaiting              // tombstones, until their owner knows it
 	unmet       scope.Index[struct{}] // ids of the nodes that have not met this incarnation
 	dedup       ring
+	servers     []Server // by id; never changed in place
 }
 
 // Index is the log index of the last entry applied, refused commands included.

@@ -166,6 +166,9 @@ type Command struct {
 	//	*Command_Ack
 	//	*Command_FenceNode
 	//	*Command_Release
+	//	*Command_JoinServer
+	//	*Command_RemoveServer
+	//	*Command_SettleServer
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -379,6 +382,33 @@ func (x *Command) GetRelease() *Release {
 	return nil
 }
 
+func (x *Command) GetJoinServer() *JoinServer {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_JoinServer); ok {
+			return x.JoinServer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveServer() *RemoveServer {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RemoveServer); ok {
+			return x.RemoveServer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSettleServer() *SettleServer {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_SettleServer); ok {
+			return x.SettleServer
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -459,6 +489,18 @@ type Command_Release struct {
 	Release *Release `protobuf:"bytes,19,opt,name=release,proto3,oneof"`
 }
 
+type Command_JoinServer struct {
+	JoinServer *JoinServer `protobuf:"bytes,40,opt,name=join_server,json=joinServer,proto3,oneof"`
+}
+
+type Command_RemoveServer struct {
+	RemoveServer *RemoveServer `protobuf:"bytes,41,opt,name=remove_server,json=removeServer,proto3,oneof"`
+}
+
+type Command_SettleServer struct {
+	SettleServer *SettleServer `protobuf:"bytes,42,opt,name=settle_server,json=settleServer,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_SetNode) isCommand_Kind() {}
@@ -496,6 +538,12 @@ func (*Command_Ack) isCommand_Kind() {}
 func (*Command_FenceNode) isCommand_Kind() {}
 
 func (*Command_Release) isCommand_Kind() {}
+
+func (*Command_JoinServer) isCommand_Kind() {}
+
+func (*Command_RemoveServer) isCommand_Kind() {}
+
+func (*Command_SettleServer) isCommand_Kind() {}
 
 // InitCluster names the cluster; the first one applied wins.
 type InitCluster struct {
@@ -1872,6 +1920,198 @@ func (x *Release) GetIncarnation() uint64 {
 	return 0
 }
 
+// JoinServer lets a server become a member, or gives a member another address.
+// Raft's configuration follows.
+type JoinServer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Addr          string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`         // host:port that the other servers dial
+	Instance      string                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"` // of its data directory
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinServer) Reset() {
+	*x = JoinServer{}
+	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinServer) ProtoMessage() {}
+
+func (x *JoinServer) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinServer.ProtoReflect.Descriptor instead.
+func (*JoinServer) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *JoinServer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *JoinServer) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *JoinServer) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+// RemoveServer lets a server leave for good. Raft's configuration follows.
+type RemoveServer struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Addr             string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`                                                    // as it is known, for a founder that has no record
+	Instance         string                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`                                            // as it is known, for a founder that has no record
+	AcceptNoMajority bool                   `protobuf:"varint,4,opt,name=accept_no_majority,json=acceptNoMajority,proto3" json:"accept_no_majority,omitempty"` // admin's word: although the voters that stay are no majority
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RemoveServer) Reset() {
+	*x = RemoveServer{}
+	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveServer) ProtoMessage() {}
+
+func (x *RemoveServer) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveServer.ProtoReflect.Descriptor instead.
+func (*RemoveServer) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RemoveServer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RemoveServer) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *RemoveServer) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *RemoveServer) GetAcceptNoMajority() bool {
+	if x != nil {
+		return x.AcceptNoMajority
+	}
+	return false
+}
+
+// SettleServer is the leader's: Raft's configuration has followed.
+type SettleServer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Phase         string                 `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"` // that it reaches: "member" or "gone"
+	Addr          string                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"`   // under which it is one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettleServer) Reset() {
+	*x = SettleServer{}
+	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleServer) ProtoMessage() {}
+
+func (x *SettleServer) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleServer.ProtoReflect.Descriptor instead.
+func (*SettleServer) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SettleServer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SettleServer) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *SettleServer) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
 // Result answers one command. It is kept in the dedup ring, so that a retry
 // gets the same answer.
 type Result struct {
@@ -1892,7 +2132,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	mi := &file_internal_pb_registry_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +2144,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	mi := &file_internal_pb_registry_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2157,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{23}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Result) GetCode() string {
@@ -2002,6 +2242,7 @@ type Record struct {
 	//	*Record_Move
 	//	*Record_Cleanup
 	//	*Record_Dedup
+	//	*Record_Server
 	Kind          isRecord_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2009,7 +2250,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2262,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2275,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{24}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Record) GetKind() isRecord_Kind {
@@ -2107,6 +2348,15 @@ func (x *Record) GetDedup() *DedupRecord {
 	return nil
 }
 
+func (x *Record) GetServer() *ServerRecord {
+	if x != nil {
+		if x, ok := x.Kind.(*Record_Server); ok {
+			return x.Server
+		}
+	}
+	return nil
+}
+
 type isRecord_Kind interface {
 	isRecord_Kind()
 }
@@ -2139,6 +2389,10 @@ type Record_Dedup struct {
 	Dedup *DedupRecord `protobuf:"bytes,7,opt,name=dedup,proto3,oneof"`
 }
 
+type Record_Server struct {
+	Server *ServerRecord `protobuf:"bytes,30,opt,name=server,proto3,oneof"`
+}
+
 func (*Record_Cluster) isRecord_Kind() {}
 
 func (*Record_Node) isRecord_Kind() {}
@@ -2152,6 +2406,8 @@ func (*Record_Move) isRecord_Kind() {}
 func (*Record_Cleanup) isRecord_Kind() {}
 
 func (*Record_Dedup) isRecord_Kind() {}
+
+func (*Record_Server) isRecord_Kind() {}
 
 type ClusterRecord struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -2170,7 +2426,7 @@ type ClusterRecord struct {
 
 func (x *ClusterRecord) Reset() {
 	*x = ClusterRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2182,7 +2438,7 @@ func (x *ClusterRecord) String() string {
 func (*ClusterRecord) ProtoMessage() {}
 
 func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2195,7 +2451,7 @@ func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRecord.ProtoReflect.Descriptor instead.
 func (*ClusterRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{25}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ClusterRecord) GetId() string {
@@ -2277,7 +2533,7 @@ type NodeRecord struct {
 
 func (x *NodeRecord) Reset() {
 	*x = NodeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2545,7 @@ func (x *NodeRecord) String() string {
 func (*NodeRecord) ProtoMessage() {}
 
 func (x *NodeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2558,7 @@ func (x *NodeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRecord.ProtoReflect.Descriptor instead.
 func (*NodeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{26}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NodeRecord) GetId() string {
@@ -2374,7 +2630,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2386,7 +2642,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2399,7 +2655,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{27}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SessionRecord) GetId() string {
@@ -2456,7 +2712,7 @@ type ScopeRecord struct {
 
 func (x *ScopeRecord) Reset() {
 	*x = ScopeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2724,7 @@ func (x *ScopeRecord) String() string {
 func (*ScopeRecord) ProtoMessage() {}
 
 func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2737,7 @@ func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeRecord.ProtoReflect.Descriptor instead.
 func (*ScopeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{28}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ScopeRecord) GetPrefix() []byte {
@@ -2573,7 +2829,7 @@ type TombstoneRecord struct {
 
 func (x *TombstoneRecord) Reset() {
 	*x = TombstoneRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2585,7 +2841,7 @@ func (x *TombstoneRecord) String() string {
 func (*TombstoneRecord) ProtoMessage() {}
 
 func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2598,7 +2854,7 @@ func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TombstoneRecord.ProtoReflect.Descriptor instead.
 func (*TombstoneRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{29}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TombstoneRecord) GetPrefix() []byte {
@@ -2640,7 +2896,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	mi := &file_internal_pb_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2908,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	mi := &file_internal_pb_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2921,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{30}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Stamp) GetPhase() string {
@@ -2716,7 +2972,7 @@ type MoveRecord struct {
 
 func (x *MoveRecord) Reset() {
 	*x = MoveRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	mi := &file_internal_pb_registry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2728,7 +2984,7 @@ func (x *MoveRecord) String() string {
 func (*MoveRecord) ProtoMessage() {}
 
 func (x *MoveRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	mi := &file_internal_pb_registry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2741,7 +2997,7 @@ func (x *MoveRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRecord.ProtoReflect.Descriptor instead.
 func (*MoveRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{31}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *MoveRecord) GetId() string {
@@ -2890,7 +3146,7 @@ type CleanupRecord struct {
 
 func (x *CleanupRecord) Reset() {
 	*x = CleanupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	mi := &file_internal_pb_registry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2902,7 +3158,7 @@ func (x *CleanupRecord) String() string {
 func (*CleanupRecord) ProtoMessage() {}
 
 func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	mi := &file_internal_pb_registry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2915,7 +3171,7 @@ func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupRecord.ProtoReflect.Descriptor instead.
 func (*CleanupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{32}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CleanupRecord) GetNode() string {
@@ -2965,7 +3221,7 @@ type DedupRecord struct {
 
 func (x *DedupRecord) Reset() {
 	*x = DedupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[33]
+	mi := &file_internal_pb_registry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3233,7 @@ func (x *DedupRecord) String() string {
 func (*DedupRecord) ProtoMessage() {}
 
 func (x *DedupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[33]
+	mi := &file_internal_pb_registry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3246,7 @@ func (x *DedupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DedupRecord.ProtoReflect.Descriptor instead.
 func (*DedupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{33}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DedupRecord) GetChunk() uint64 {
@@ -3021,6 +3277,91 @@ func (x *DedupRecord) GetResult() *Result {
 	return nil
 }
 
+// ServerRecord is a server that joined, moved or left since the founding.
+type ServerRecord struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Addr             string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
+	Instance         string                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	Phase            string                 `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"`                                                  // "joining", "member", "leaving", "gone"
+	Since            uint64                 `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`                                                 // log index of the phase
+	AcceptNoMajority bool                   `protobuf:"varint,6,opt,name=accept_no_majority,json=acceptNoMajority,proto3" json:"accept_no_majority,omitempty"` // as in RemoveServer, while it is leaving
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ServerRecord) Reset() {
+	*x = ServerRecord{}
+	mi := &file_internal_pb_registry_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerRecord) ProtoMessage() {}
+
+func (x *ServerRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerRecord.ProtoReflect.Descriptor instead.
+func (*ServerRecord) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ServerRecord) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ServerRecord) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *ServerRecord) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *ServerRecord) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *ServerRecord) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *ServerRecord) GetAcceptNoMajority() bool {
+	if x != nil {
+		return x.AcceptNoMajority
+	}
+	return false
+}
+
 var File_internal_pb_registry_proto protoreflect.FileDescriptor
 
 const file_internal_pb_registry_proto_rawDesc = "" +
@@ -3033,7 +3374,8 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x123\n" +
-	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\"\xbf\b\n" +
+	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\"\x8e\n" +
+	"\n" +
 	"\aCommand\x12B\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1d.scoperegistry.v1.InitClusterH\x00R\vinitCluster\x126\n" +
 	"\bset_node\x18\x02 \x01(\v2\x19.scoperegistry.v1.SetNodeH\x00R\asetNode\x12?\n" +
@@ -3057,7 +3399,11 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x03ack\x18\x11 \x01(\v2\x15.scoperegistry.v1.AckH\x00R\x03ack\x12<\n" +
 	"\n" +
 	"fence_node\x18\x12 \x01(\v2\x1b.scoperegistry.v1.FenceNodeH\x00R\tfenceNode\x125\n" +
-	"\arelease\x18\x13 \x01(\v2\x19.scoperegistry.v1.ReleaseH\x00R\areleaseB\x06\n" +
+	"\arelease\x18\x13 \x01(\v2\x19.scoperegistry.v1.ReleaseH\x00R\arelease\x12?\n" +
+	"\vjoin_server\x18( \x01(\v2\x1c.scoperegistry.v1.JoinServerH\x00R\n" +
+	"joinServer\x12E\n" +
+	"\rremove_server\x18) \x01(\v2\x1e.scoperegistry.v1.RemoveServerH\x00R\fremoveServer\x12E\n" +
+	"\rsettle_server\x18* \x01(\v2\x1e.scoperegistry.v1.SettleServerH\x00R\fsettleServerB\x06\n" +
 	"\x04kind\"\x1d\n" +
 	"\vInitCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"-\n" +
@@ -3164,7 +3510,21 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12#\n" +
 	"\rsource_fenced\x18\x02 \x01(\bR\fsourceFenced\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"\xfd\x01\n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"L\n" +
+	"\n" +
+	"JoinServer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x1a\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance\"|\n" +
+	"\fRemoveServer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x1a\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance\x12,\n" +
+	"\x12accept_no_majority\x18\x04 \x01(\bR\x10acceptNoMajority\"H\n" +
+	"\fSettleServer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x12\n" +
+	"\x04addr\x18\x03 \x01(\tR\x04addr\"\xfd\x01\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x14\n" +
@@ -3176,7 +3536,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x05floor\x18\b \x01(\x04R\x05floor\x12\x18\n" +
 	"\achanged\x18\t \x01(\x04R\achanged\x12\x1a\n" +
 	"\bwarnings\x18\n" +
-	" \x03(\tR\bwarnings\"\xa3\x03\n" +
+	" \x03(\tR\bwarnings\"\xdd\x03\n" +
 	"\x06Record\x12;\n" +
 	"\acluster\x18\x01 \x01(\v2\x1f.scoperegistry.v1.ClusterRecordH\x00R\acluster\x122\n" +
 	"\x04node\x18\x02 \x01(\v2\x1c.scoperegistry.v1.NodeRecordH\x00R\x04node\x125\n" +
@@ -3184,7 +3544,8 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\ttombstone\x18\x04 \x01(\v2!.scoperegistry.v1.TombstoneRecordH\x00R\ttombstone\x122\n" +
 	"\x04move\x18\x05 \x01(\v2\x1c.scoperegistry.v1.MoveRecordH\x00R\x04move\x12;\n" +
 	"\acleanup\x18\x06 \x01(\v2\x1f.scoperegistry.v1.CleanupRecordH\x00R\acleanup\x125\n" +
-	"\x05dedup\x18\a \x01(\v2\x1d.scoperegistry.v1.DedupRecordH\x00R\x05dedupB\x06\n" +
+	"\x05dedup\x18\a \x01(\v2\x1d.scoperegistry.v1.DedupRecordH\x00R\x05dedup\x128\n" +
+	"\x06server\x18\x1e \x01(\v2\x1e.scoperegistry.v1.ServerRecordH\x00R\x06serverB\x06\n" +
 	"\x04kind\"\x93\x02\n" +
 	"\rClusterRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
@@ -3272,7 +3633,14 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\x12!\n" +
 	"\fcommand_hash\x18\x03 \x01(\fR\vcommandHash\x120\n" +
-	"\x06result\x18\x04 \x01(\v2\x18.scoperegistry.v1.ResultR\x06resultB6Z4github.com/scope-registry/scope-registry/internal/pbb\x06proto3"
+	"\x06result\x18\x04 \x01(\v2\x18.scoperegistry.v1.ResultR\x06result\"\xa8\x01\n" +
+	"\fServerRecord\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x1a\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance\x12\x14\n" +
+	"\x05phase\x18\x04 \x01(\tR\x05phase\x12\x14\n" +
+	"\x05since\x18\x05 \x01(\x04R\x05since\x12,\n" +
+	"\x12accept_no_majority\x18\x06 \x01(\bR\x10acceptNoMajorityB6Z4github.com/scope-registry/scope-registry/internal/pbb\x06proto3"
 
 var (
 	file_internal_pb_registry_proto_rawDescOnce sync.Once
@@ -3286,7 +3654,7 @@ func file_internal_pb_registry_proto_rawDescGZIP() []byte {
 	return file_internal_pb_registry_proto_rawDescData
 }
 
-var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_internal_pb_registry_proto_goTypes = []any{
 	(*Entry)(nil),           // 0: scoperegistry.v1.Entry
 	(*Envelope)(nil),        // 1: scoperegistry.v1.Envelope
@@ -3311,17 +3679,21 @@ var file_internal_pb_registry_proto_goTypes = []any{
 	(*Ack)(nil),             // 20: scoperegistry.v1.Ack
 	(*FenceNode)(nil),       // 21: scoperegistry.v1.FenceNode
 	(*Release)(nil),         // 22: scoperegistry.v1.Release
-	(*Result)(nil),          // 23: scoperegistry.v1.Result
-	(*Record)(nil),          // 24: scoperegistry.v1.Record
-	(*ClusterRecord)(nil),   // 25: scoperegistry.v1.ClusterRecord
-	(*NodeRecord)(nil),      // 26: scoperegistry.v1.NodeRecord
-	(*SessionRecord)(nil),   // 27: scoperegistry.v1.SessionRecord
-	(*ScopeRecord)(nil),     // 28: scoperegistry.v1.ScopeRecord
-	(*TombstoneRecord)(nil), // 29: scoperegistry.v1.TombstoneRecord
-	(*Stamp)(nil),           // 30: scoperegistry.v1.Stamp
-	(*MoveRecord)(nil),      // 31: scoperegistry.v1.MoveRecord
-	(*CleanupRecord)(nil),   // 32: scoperegistry.v1.CleanupRecord
-	(*DedupRecord)(nil),     // 33: scoperegistry.v1.DedupRecord
+	(*JoinServer)(nil),      // 23: scoperegistry.v1.JoinServer
+	(*RemoveServer)(nil),    // 24: scoperegistry.v1.RemoveServer
+	(*SettleServer)(nil),    // 25: scoperegistry.v1.SettleServer
+	(*Result)(nil),          // 26: scoperegistry.v1.Result
+	(*Record)(nil),          // 27: scoperegistry.v1.Record
+	(*ClusterRecord)(nil),   // 28: scoperegistry.v1.ClusterRecord
+	(*NodeRecord)(nil),      // 29: scoperegistry.v1.NodeRecord
+	(*SessionRecord)(nil),   // 30: scoperegistry.v1.SessionRecord
+	(*ScopeRecord)(nil),     // 31: scoperegistry.v1.ScopeRecord
+	(*TombstoneRecord)(nil), // 32: scoperegistry.v1.TombstoneRecord
+	(*Stamp)(nil),           // 33: scoperegistry.v1.Stamp
+	(*MoveRecord)(nil),      // 34: scoperegistry.v1.MoveRecord
+	(*CleanupRecord)(nil),   // 35: scoperegistry.v1.CleanupRecord
+	(*DedupRecord)(nil),     // 36: scoperegistry.v1.DedupRecord
+	(*ServerRecord)(nil),    // 37: scoperegistry.v1.ServerRecord
 }
 var file_internal_pb_registry_proto_depIdxs = []int32{
 	2,  // 0: scoperegistry.v1.Envelope.command:type_name -> scoperegistry.v1.Command
@@ -3344,27 +3716,31 @@ var file_internal_pb_registry_proto_depIdxs = []int32{
 	20, // 17: scoperegistry.v1.Command.ack:type_name -> scoperegistry.v1.Ack
 	21, // 18: scoperegistry.v1.Command.fence_node:type_name -> scoperegistry.v1.FenceNode
 	22, // 19: scoperegistry.v1.Command.release:type_name -> scoperegistry.v1.Release
-	4,  // 20: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
-	6,  // 21: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
-	11, // 22: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
-	11, // 23: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
-	25, // 24: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
-	26, // 25: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
-	28, // 26: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
-	29, // 27: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
-	31, // 28: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
-	32, // 29: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
-	33, // 30: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
-	27, // 31: scoperegistry.v1.NodeRecord.session:type_name -> scoperegistry.v1.SessionRecord
-	11, // 32: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
-	11, // 33: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
-	30, // 34: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
-	23, // 35: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	23, // 20: scoperegistry.v1.Command.join_server:type_name -> scoperegistry.v1.JoinServer
+	24, // 21: scoperegistry.v1.Command.remove_server:type_name -> scoperegistry.v1.RemoveServer
+	25, // 22: scoperegistry.v1.Command.settle_server:type_name -> scoperegistry.v1.SettleServer
+	4,  // 23: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
+	6,  // 24: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
+	11, // 25: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
+	11, // 26: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
+	28, // 27: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
+	29, // 28: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
+	31, // 29: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
+	32, // 30: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
+	34, // 31: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
+	35, // 32: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
+	36, // 33: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
+	37, // 34: scoperegistry.v1.Record.server:type_name -> scoperegistry.v1.ServerRecord
+	30, // 35: scoperegistry.v1.NodeRecord.session:type_name -> scoperegistry.v1.SessionRecord
+	11, // 36: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
+	11, // 37: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
+	33, // 38: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
+	26, // 39: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_internal_pb_registry_proto_init() }
@@ -3392,8 +3768,11 @@ func file_internal_pb_registry_proto_init() {
 		(*Command_Ack)(nil),
 		(*Command_FenceNode)(nil),
 		(*Command_Release)(nil),
+		(*Command_JoinServer)(nil),
+		(*Command_RemoveServer)(nil),
+		(*Command_SettleServer)(nil),
 	}
-	file_internal_pb_registry_proto_msgTypes[24].OneofWrappers = []any{
+	file_internal_pb_registry_proto_msgTypes[27].OneofWrappers = []any{
 		(*Record_Cluster)(nil),
 		(*Record_Node)(nil),
 		(*Record_Scope)(nil),
@@ -3401,6 +3780,7 @@ func file_internal_pb_registry_proto_init() {
 		(*Record_Move)(nil),
 		(*Record_Cleanup)(nil),
 		(*Record_Dedup)(nil),
+		(*Record_Server)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3408,7 +3788,7 @@ func file_internal_pb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_pb_registry_proto_rawDesc), len(file_internal_pb_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

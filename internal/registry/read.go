@@ -144,6 +144,9 @@ func (r *Registry) Ready() error {
 }
 
 func (r *Registry) caughtUp() error {
+	if r.isRemoved() {
+		return &api.Error{Code: api.Unavailable, Detail: removedText(r.cfg.ID) + "; ask another server"}
+	}
 	if r.ready.Load() && !r.closing.Load() {
 		return nil
 	}

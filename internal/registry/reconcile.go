@@ -85,6 +85,10 @@ func (r *Registry) lead() {
 		r.office.Store(nil)
 		o.end()
 	}()
+	var members sync.WaitGroup
+	defer members.Wait()
+	defer cancel()
+	members.Go(func() { r.followMembers(ctx) })
 	for ctx.Err() == nil && r.leads.Load() {
 		r.duty(ctx, o)
 	}
