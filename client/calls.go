@@ -268,6 +268,33 @@ func (c *Client) Transfer(ctx context.Context, to string) error {
 	return c.do(ctx, call{method: http.MethodPost, path: "/v1/cluster/transfer", body: body, mutates: true})
 }
 
+// JoinServer lets a server that waits for it into the cluster, or gives a server another address, host:port. It answers
+// when that is on record; Cluster shows how it goes on.
+func (c *Client) JoinServer(ctx context.Context, id, addr string) (api.ServerChange, error) {
+	body := struct {
+		ID   string `json:"id"`
+		Addr string `json:"addr"`
+	}{id, addr}
+	var out api.ServerChange
+	err := c.do(ctx, call{method: http.MethodPost, path: "/v1/cluster/members", body: body, out: &out, mutates: true})
+	return out, err
+}
+
+// RemoveServer lets a server leave for good. acceptNoMajority is the caller's word that it may although the voters that
+// stay and are up are no majority.
+func (c *Client) RemoveServer(ctx context.Context, id string, acceptNoMajority bool) (api.ServerChange, error) {
+	var q url.Values
+	if acceptNoMajority {
+		q = url.Values{"accept_no_majority": {"true"}}
+	}
+	var out api.ServerChange
+	err := c.do(ctx, call{method: http.MethodDelete, path: "/v1/cluster/members/" + url.PathEscape(id), query: q, out: &out, mutates: true, extra: removeWait})
+	return out, err
+}
+
+// removeWait is how much longer than usual the removal of a server may take: an election, and questions to servers that are down.
+const removeWait = 10 * time.Second
+
 // Health is nil when a server is ready: it has caught up once and knows a leader.
 func (c *Client) Health(ctx context.Context) error {
 	return c.do(ctx, call{method: http.MethodGet, path: "/readyz"})

@@ -173,6 +173,12 @@ func (tx *txn) runSession(c Command) (*Result, *api.Error) {
 		return &Result{}, tx.dropBackup(c)
 	case *CheckState:
 		return &Result{}, tx.checkState(c)
+	case *JoinServer:
+		return &Result{}, tx.joinServer(c)
+	case *RemoveServer:
+		return &Result{}, tx.removeServer(c)
+	case *SettleServer:
+		return &Result{}, tx.settleServer(c)
 	}
 	return nil, refuse(api.Invalid, "%T is not a command", c)
 }

@@ -42,6 +42,9 @@ func (s State) Check() error {
 	if s.staged.size > MaxBackup || (s.staged.id == "") != (s.staged.size == 0) {
 		return fmt.Errorf("backup %q on its way has %d bytes", s.staged.id, s.staged.size)
 	}
+	if err := s.checkServers(); err != nil {
+		return err
+	}
 	return s.checkHold()
 }
 

@@ -59,6 +59,12 @@ type (
 	DropBackup = pb.DropBackup
 	// CheckState lets every server compare its state with that of a majority.
 	CheckState = pb.CheckState
+	// JoinServer lets a server become a member, or a member move to another address.
+	JoinServer = pb.JoinServer
+	// RemoveServer lets a server leave for good.
+	RemoveServer = pb.RemoveServer
+	// SettleServer is the leader's word that Raft's configuration has followed.
+	SettleServer = pb.SettleServer
 	// Manifest sums up the records of a slice.
 	Manifest = pb.Manifest
 	// Result answers one command.
@@ -215,6 +221,18 @@ func wrapRestore(c Command) (*pb.Command, bool) {
 	case *DropBackup:
 		return &pb.Command{Kind: &pb.Command_DropBackup{DropBackup: c}}, true
 	}
+	return wrapServer(c)
+}
+
+func wrapServer(c Command) (*pb.Command, bool) {
+	switch c := c.(type) {
+	case *JoinServer:
+		return &pb.Command{Kind: &pb.Command_JoinServer{JoinServer: c}}, true
+	case *RemoveServer:
+		return &pb.Command{Kind: &pb.Command_RemoveServer{RemoveServer: c}}, true
+	case *SettleServer:
+		return &pb.Command{Kind: &pb.Command_SettleServer{SettleServer: c}}, true
+	}
 	return nil, false
 }
 
@@ -269,6 +287,12 @@ func unwrap(c *pb.Command) (Command, bool) {
 		return k.DropBackup, true
 	case *pb.Command_CheckState:
 		return k.CheckState, true
+	case *pb.Command_JoinServer:
+		return k.JoinServer, true
+	case *pb.Command_RemoveServer:
+		return k.RemoveServer, true
+	case *pb.Command_SettleServer:
+		return k.SettleServer, true
 	}
 	return nil, false
 }

@@ -29,6 +29,8 @@ func samples() []Command {
 		&Release{Prefix: []byte("s"), SourceFenced: true, Reason: "off"},
 		&StageBackup{Id: "u1", Data: []byte("part")}, &StageBackup{Id: "u1", Offset: 4, Data: []byte("more")},
 		&Restore{Id: "u1", Bytes: 8, Sha256: []byte("sum"), Incarnation: 2, Tag: "t2"}, &DropBackup{Id: "u1", Bytes: 8},
+		&JoinServer{Id: "s4", Addr: "h:1", Instance: "i4"}, &SettleServer{Id: "s4", Phase: "member", Addr: "h:1"},
+		&RemoveServer{Id: "s4", AcceptNoMajority: true},
 	}
 }
 

@@ -136,7 +136,8 @@ func TestRefusalsAreBounded(t *testing.T) {
 	text, prefix := strings.Repeat("\x01", size), []byte(strings.Repeat("\xff", size))
 	largest := strings.Repeat("\x01", 900<<10) // quoted in full, its refusal alone would be over the frame of a snapshot
 	f := newFSM(t)
-	commands := []Command{&SetNode{Id: "n1", Addr: "h:1"}, &SetNode{Id: "n2", Addr: "h:1"}, &Declare{Prefix: []byte("a:"), Writer: "n1"}}
+	commands := []Command{&SetNode{Id: "n1", Addr: "h:1"}, &SetNode{Id: "n2", Addr: "h:1"}, &Declare{Prefix: []byte("a:"), Writer: "n1"},
+		&JoinServer{Id: "s0", Addr: "h:1", Instance: "i"}}
 	huge := []Command{
 		&SetNode{Id: text, Addr: "h:1"}, &SetNode{Id: "n1", Addr: text}, &RemoveNode{Id: text},
 		&Declare{Prefix: prefix, Writer: "n1"}, &Declare{Prefix: []byte("a:"), Writer: largest}, &Declare{Prefix: []byte("b:"), Writer: "n1", Fallback: text},
@@ -155,6 +156,9 @@ func TestRefusalsAreBounded(t *testing.T) {
 		&OpenSession{Node: "n1", Identity: "i", Session: "s", TokenHash: prefix}, &OpenSession{Node: "n1", Identity: "i", Session: "s", TokenHash: tokenHash("t"), Incarnation: 1, IncarnationTag: text},
 		&CloseSession{Session: text}, &Expire{Session: text}, &Expire{Session: text, Term: 1}, &Ack{Session: text}, &FenceNode{Node: text}, &FenceNode{Node: "n1", Identity: text},
 		&Cleaned{Node: "n1", Prefix: []byte("a:"), Session: text}, &Release{Prefix: prefix}, &Release{Prefix: []byte("a:"), Reason: text},
+		&JoinServer{Id: text}, &JoinServer{Id: "s1", Addr: text}, &JoinServer{Id: "s1", Addr: "h:1", Instance: text},
+		&RemoveServer{Id: text}, &RemoveServer{Id: "s1", Addr: text}, &RemoveServer{Id: "s1", Addr: "h:1", Instance: text},
+		&SettleServer{Id: text}, &SettleServer{Id: "s0", Phase: text}, &SettleServer{Id: "s0", Phase: "gone", Addr: text},
 	}
 	for i, c := range append(commands, huge...) {
 		results, ok := f.Apply(commandAt(t, uint64(i)+1, c)).([]*Result)

@@ -34,6 +34,9 @@ func drawCommand(t *rapid.T, s State) Command {
 	if evenly(t) > 9 {
 		return drawSession(t, s)
 	}
+	if rapid.IntRange(0, 9).Draw(t, "membership") == 0 {
+		return drawServer(t, s)
+	}
 	move := genMove.Draw(t, "move")
 	switch evenly(t) {
 	case 0:
@@ -251,7 +254,9 @@ func TestAnyLog(t *testing.T) {
 		"*pb.Expire STALE_EPOCH", "*pb.Ack ", "*pb.Ack SESSION_EXPIRED", "*pb.FenceNode ", "*pb.Force SESSION_BUSY",
 		"*pb.StartMove NODE_DOWN", "*pb.Cleaned SESSION_BUSY", "takeover", "armed", "acked",
 		"restore", "hold-ended", "*pb.Release ", "*pb.Release NODE_DOWN", "*pb.Release INVALID", "*pb.Retire WRONG_PHASE", "*pb.StartMove WRONG_PHASE",
-		"*pb.RemoveNode WRONG_PHASE"} {
+		"*pb.RemoveNode WRONG_PHASE",
+		"*pb.JoinServer ", "*pb.JoinServer MEMBERS_CHANGING", "*pb.JoinServer EXISTS", "*pb.RemoveServer ", "*pb.RemoveServer MEMBERS_CHANGING",
+		"*pb.SettleServer ", "*pb.SettleServer WRONG_PHASE", "*pb.SettleServer NOT_FOUND"} {
 		if counts[want] == 0 {
 			t.Errorf("no log reached %q; the generator is too weak: %v", want, counts)
 		}

@@ -129,6 +129,11 @@ func (s State) tailRecords(yield func(*pb.Record) bool) bool {
 			return false
 		}
 	}
+	for _, server := range s.servers {
+		if !yield(serverRecord(server)) {
+			return false
+		}
+	}
 	for d := range s.dedup.records() {
 		if !yield(&pb.Record{Kind: &pb.Record_Dedup{Dedup: d}}) {
 			return false
@@ -205,6 +210,8 @@ func (l *Loader) Add(r *pb.Record) error {
 		return l.part(k.Staged)
 	case *pb.Record_Written:
 		l.ended, l.written = true, k.Written.GetTimeMs()
+	case *pb.Record_Server:
+		l.tx.servers = append(l.tx.servers, loadServer(k.Server)) // Check looks at them
 	default:
 		return fmt.Errorf("the snapshot has a record of no known kind; upgrade this server")
 	}

@@ -46,6 +46,7 @@ func (s State) restored(r Restoration) (State, []Event, *api.Error) {
 	tx := &txn{State: s, at: At{Index: r.Index, TimeMS: r.TimeMS}}
 	tx.index, tx.staged = r.Index, staging{}
 	tx.checked = Checked{} // nobody has kept a state of before
+	tx.servers = nil       // they have other data directories, and maybe another cluster
 	if r.Cluster != "" {
 		tx.base, tx.cluster.ID = r.Base, r.Cluster
 	}

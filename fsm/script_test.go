@@ -91,6 +91,8 @@ func (s *script) line(line string) {
 		}
 	case "show":
 		s.show()
+	case "servers":
+		s.servers()
 	case "restore":
 		s.restore(a)
 	case "route":
@@ -456,8 +458,7 @@ func (a args) sessionCommand(t *testing.T) Command {
 	case "fence":
 		return &FenceNode{Node: a.pos(0), Identity: a.text("identity")}
 	}
-	t.Fatalf("unknown command %q", a.cmd)
-	return nil
+	return a.serverCommand(t)
 }
 
 // tokenHash is nothing for no token, and too short for the token "short".

@@ -128,6 +128,7 @@ func (tx *txn) putBack(back State, c *Restore) (*Result, *api.Error) {
 	if err != nil {
 		return nil, err
 	}
+	next.servers = tx.servers // of this cluster
 	tx.State, tx.events, tx.orphans, tx.at.Index = next, events, nil, index
 	return &Result{Changed: uint64(next.scopes.Len() + next.NodesLen())}, nil
 }

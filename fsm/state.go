@@ -118,6 +118,7 @@ type State struct {
 	dedup       ring
 	staged      staging
 	checked     Checked
+	servers     []Server // by id; never changed in place
 }
 
 // Index is the index of the last entry applied, refused commands included. It is

@@ -56,7 +56,8 @@ Requests go on; changes wait for some milliseconds.`,
 	}
 	transfer.Flags().StringVar(&to, "to", "", "server that becomes leader; any if empty")
 	return group("cluster", "The servers of the registry", `
-The servers of the registry: whether they answer and agree, and who leads.`, "  scope-registry cluster status", status, transfer, c.clusterRecoverCmd())
+The servers of the registry: whether they answer and agree, who leads, and how
+they are replaced.`, "  scope-registry cluster status", status, transfer, c.clusterJoinCmd(), c.clusterRemoveCmd(), c.clusterRecoverCmd())
 }
 
 func (c *cli) clusterTable(s api.Cluster, hash bool) error {
@@ -64,15 +65,15 @@ func (c *cli) clusterTable(s api.Cluster, hash bool) error {
 		s.ID, dash(s.Leader), s.Index, s.Scopes, s.NoFallback, s.Nodes, s.Moves, s.Cleanups); err != nil {
 		return err
 	}
-	head := "ID ROLE INDEX TERM READY PEER HTTP VERSION"
+	head := "ID ROLE INDEX BEHIND TERM READY PEER HTTP VERSION"
 	if hash {
 		head += " HASH"
 	}
 	rows := make([][]string, 0, len(s.Members))
 	for _, m := range s.Members {
-		row := []string{m.ID, m.Role, num(m.Index), num(m.Term), yesNo(m.Ready), m.Peer, m.HTTP, m.Version}
+		row := []string{m.ID, m.Role, num(m.Index), num(m.Behind), num(m.Term), yesNo(m.Ready), m.Peer, m.HTTP, m.Version}
 		if m.Error != "" {
-			row = []string{m.ID, "unreachable", "", "", "", m.Peer, "", ""}
+			row = []string{m.ID, "unreachable", "", "", "", "", m.Peer, "", ""}
 		}
 		if hash {
 			row = append(row, m.StateHash)
@@ -98,6 +99,9 @@ func clusterWarnings(s api.Cluster) []string {
 	if s.Hold != "" {
 		out = append(out, s.Hold)
 	}
+	if ch := s.Change; ch != nil {
+		out = append(out, changeLine(*ch))
+	}
 	newest, hashes := uint64(0), map[uint64]api.Member{}
 	for _, m := range s.Members {
 		newest = max(newest, m.Index)
@@ -106,6 +110,8 @@ func clusterWarnings(s api.Cluster) []string {
 		switch {
 		case m.Error != "":
 			out = append(out, fmt.Sprintf("%s does not answer %s: %s", m.ID, s.Self, m.Error))
+		case m.Role == "non-voter":
+			out = append(out, fmt.Sprintf("%s does not vote yet and is %d entries behind", m.ID, m.Behind))
 		case newest-m.Index > lagging:
 			out = append(out, fmt.Sprintf("%s is at index %d, %d behind: it answers local reads from the past", m.ID, m.Index, newest-m.Index))
 		case !m.Ready:

@@ -43,9 +43,13 @@ func (c *cli) serveCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run one server",
 		Long: `Run one server of the cluster until SIGTERM or Ctrl-C. All servers get the same
---cluster; at the first start they wait for each other. Every flag may also stand in
-the environment (--data-dir as SCOPE_REGISTRY_DATA_DIR) or in the file of --config:
-flag > environment > file. Exit 9: the data directory is damaged.`,
+--cluster; at the first start they wait for each other. A server whose data directory
+is empty, and whose --cluster names itself and a server of a cluster that was founded
+without it, waits until somebody says: scope-registry cluster join. Later starts go by
+what the cluster has agreed on, whatever --cluster says, but for this server's own
+address. Every flag may also stand in the environment (--data-dir as
+SCOPE_REGISTRY_DATA_DIR) or in the file of --config: flag > environment > file.
+Exit 9: the data directory is damaged. Exit 7: the server was removed.`,
 		Example: "  scope-registry serve --id s1 --data-dir data/s1 --cluster s1=127.0.0.1:7482,s2=127.0.0.1:7492,s3=127.0.0.1:7502",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := fillFlags(cmd.Flags(), o.config); err != nil {

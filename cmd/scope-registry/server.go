@@ -156,10 +156,13 @@ func openError(err error) error {
 	}
 	code := api.Internal
 	var damaged *registry.CorruptError
+	var removed *registry.RemovedError
 	var port *net.OpError
 	switch {
 	case errors.As(err, &damaged):
 		code = api.Corrupt
+	case errors.As(err, &removed):
+		code = api.Forbidden
 	case errors.As(err, &port) && port.Op == "listen":
 		code = api.Invalid
 	}
@@ -203,6 +206,10 @@ func (s *server) waitReady(ctx context.Context) error {
 func fatalError(err error) error {
 	code := api.Internal
 	var damaged *registry.CorruptError
+	var removed *registry.RemovedError
+	if errors.As(err, &removed) {
+		return &api.Error{Code: api.Forbidden, Detail: err.Error()}
+	}
 	if errors.Is(err, &api.Error{Code: api.Corrupt}) || errors.As(err, &damaged) {
 		code = api.Corrupt
 	}

@@ -149,6 +149,10 @@ func TestClusterWarnings(t *testing.T) {
 		"s2 does not answer s1: refused": func(c *api.Cluster) { c.Members[1] = api.Member{ID: "s2", Error: "refused"} },
 		"s2 is at index 399, 101 behind": func(c *api.Cluster) { c.Members[1].Index = 399 },
 		"s2 is not ready":                func(c *api.Cluster) { c.Members[1].Ready = false },
+		"s2 does not vote yet and is 7 entries behind": func(c *api.Cluster) { c.Members[1].Role, c.Members[1].Behind = "non-voter", 7 },
+		"server s4 at h:1 is joining since index 9: it catches up": func(c *api.Cluster) {
+			c.Change = &api.ServerChange{ID: "s4", Addr: "h:1", Phase: "joining", Since: 9, Waits: "it catches up"}
+		},
 		"s1 and s2 have different":       func(c *api.Cluster) { c.Members[1].StateHash = "y" },
 		"the cluster holds since":        func(c *api.Cluster) { c.Hold = "the cluster holds since the restore" },
 		"2 of 3 scopes have no fallback": func(c *api.Cluster) { c.Scopes, c.NoFallback = 3, 2 },

@@ -32,6 +32,8 @@ const (
 	RequestExpired   Code = "REQUEST_EXPIRED"
 	IndexChanged     Code = "INDEX_CHANGED"
 	CrossScope       Code = "CROSS_SCOPE"
+	MembersChanging  Code = "MEMBERS_CHANGING"
+	NoMajority       Code = "NO_MAJORITY"
 	Misdirected      Code = "MISDIRECTED"
 	Quiesced         Code = "QUIESCED"
 	LeaseLost        Code = "LEASE_LOST"
@@ -77,6 +79,8 @@ var table = map[Code]row{
 	CleanupPending:   {http.StatusConflict, 4},
 	NodeDown:         {http.StatusConflict, 4},
 	CrossScope:       {http.StatusConflict, 4},
+	MembersChanging:  {http.StatusConflict, 4},
+	NoMajority:       {http.StatusConflict, 4},
 	Misdirected:      {http.StatusConflict, 4},
 	Quiesced:         {http.StatusConflict, 4},
 	LeaseLost:        {http.StatusConflict, 4},

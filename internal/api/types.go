@@ -219,11 +219,15 @@ type Member struct {
 	ID        string `json:"id"`
 	Peer      string `json:"peer"`
 	HTTP      string `json:"http,omitempty"`
-	Role      string `json:"role"` // leader, follower, candidate; "" if not reached
+	Role      string `json:"role"` // leader, follower, candidate, non-voter; "" if not reached
+	Voter     bool   `json:"voter"`
 	Index     uint64 `json:"index"`
+	LogIndex  uint64 `json:"log_index"` // last entry of its raft log
+	Behind    uint64 `json:"behind"`    // entries that its log lacks of the longest one that was reached
 	Term      uint64 `json:"term"`
 	StateHash string `json:"state_hash,omitempty"`
 	Version   string `json:"version,omitempty"`
+	LogFormat int    `json:"log_format,omitempty"` // rises with releases that bring commands which older ones stop at
 	Ready     bool   `json:"ready"`
 	// CheckHash is the hash of its state after the entry of CheckIndex, the last that was marked to be compared.
 	CheckIndex uint64 `json:"check_index,omitempty"`
@@ -233,6 +237,7 @@ type Member struct {
 	DiskFree      uint64 `json:"disk_free_bytes,omitempty"`
 	DiskLow       bool   `json:"disk_low,omitempty"`
 	DiskStalledMS uint64 `json:"disk_stalled_ms,omitempty"`
+	Waits         string `json:"waits,omitempty"` // of the leader: why a change of the servers has not gone on yet
 	Error         string `json:"error,omitempty"`
 }
 
@@ -243,6 +248,15 @@ type Storage struct {
 	Low     bool          // there is, or was a moment ago, less than that
 	Stalled time.Duration // for how long a write has not returned, once that is too long; else 0
 	Checked uint64        // log index of the last state that was found to be that of the majority
+}
+
+// ServerChange is a server on its way into the cluster or out of it.
+type ServerChange struct {
+	ID    string `json:"id"`
+	Addr  string `json:"addr"`            // host:port that the other servers dial
+	Phase string `json:"phase"`           // joining, leaving; member or gone when it is over
+	Since uint64 `json:"since"`           // log index
+	Waits string `json:"waits,omitempty"` // why it has not gone on yet, as the leader said last
 }
 
 // Cluster is the status of the cluster.
@@ -261,6 +275,8 @@ type Cluster struct {
 	Moves       int      `json:"running_moves"`
 	Cleanups    int      `json:"pending_cleanups"`
 	Members     []Member `json:"members"`
+
+	Change *ServerChange `json:"change,omitempty"` // under way
 }
 
 // Change is one change of one record in a watch item. Exactly one record field

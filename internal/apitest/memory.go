@@ -176,6 +176,24 @@ func (m *Memory) Transfer(_ context.Context, to string) error {
 	return m.Fail
 }
 
+// Join notes the address in To.
+func (m *Memory) Join(_ context.Context, id, addr string) (api.ServerChange, error) {
+	m.To = addr
+	return api.ServerChange{ID: id, Addr: addr, Phase: "joining", Since: 7}, m.Fail
+}
+
+// Remove notes the id in To. Without the word only s3, which is down anyway, may leave.
+func (m *Memory) Remove(_ context.Context, id string, acceptNoMajority bool) (api.ServerChange, error) {
+	if id != "s3" && !acceptNoMajority {
+		return api.ServerChange{}, &api.Error{Code: api.NoMajority, Detail: "s3 does not answer"}
+	}
+	m.To = id
+	return api.ServerChange{ID: id, Addr: id + ":1", Phase: "gone", Since: 8}, m.Fail
+}
+
+// Members are two that vote, s1 among them, and one that does not.
+func (m *Memory) Members() (voters, nonVoters int, votes bool) { return 2, 1, true }
+
 // Last is what was proposed last.
 func (m *Memory) Last() fsm.Envelope {
 	m.Mu.Lock()

@@ -170,6 +170,9 @@ type Command struct {
 	//	*Command_StageBackup
 	//	*Command_Restore
 	//	*Command_DropBackup
+	//	*Command_JoinServer
+	//	*Command_RemoveServer
+	//	*Command_SettleServer
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -419,6 +422,33 @@ func (x *Command) GetDropBackup() *DropBackup {
 	return nil
 }
 
+func (x *Command) GetJoinServer() *JoinServer {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_JoinServer); ok {
+			return x.JoinServer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveServer() *RemoveServer {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RemoveServer); ok {
+			return x.RemoveServer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSettleServer() *SettleServer {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_SettleServer); ok {
+			return x.SettleServer
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -515,6 +545,18 @@ type Command_DropBackup struct {
 	DropBackup *DropBackup `protobuf:"bytes,32,opt,name=drop_backup,json=dropBackup,proto3,oneof"`
 }
 
+type Command_JoinServer struct {
+	JoinServer *JoinServer `protobuf:"bytes,40,opt,name=join_server,json=joinServer,proto3,oneof"`
+}
+
+type Command_RemoveServer struct {
+	RemoveServer *RemoveServer `protobuf:"bytes,41,opt,name=remove_server,json=removeServer,proto3,oneof"`
+}
+
+type Command_SettleServer struct {
+	SettleServer *SettleServer `protobuf:"bytes,42,opt,name=settle_server,json=settleServer,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_SetNode) isCommand_Kind() {}
@@ -560,6 +602,12 @@ func (*Command_StageBackup) isCommand_Kind() {}
 func (*Command_Restore) isCommand_Kind() {}
 
 func (*Command_DropBackup) isCommand_Kind() {}
+
+func (*Command_JoinServer) isCommand_Kind() {}
+
+func (*Command_RemoveServer) isCommand_Kind() {}
+
+func (*Command_SettleServer) isCommand_Kind() {}
 
 // InitCluster names the cluster; the first one applied wins.
 type InitCluster struct {
@@ -2197,6 +2245,198 @@ func (x *CheckState) GetHash() string {
 	return ""
 }
 
+// JoinServer lets a server become a member, or gives a member another address.
+// Raft's configuration follows.
+type JoinServer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Addr          string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`         // host:port that the other servers dial
+	Instance      string                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"` // of its data directory
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinServer) Reset() {
+	*x = JoinServer{}
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinServer) ProtoMessage() {}
+
+func (x *JoinServer) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinServer.ProtoReflect.Descriptor instead.
+func (*JoinServer) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *JoinServer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *JoinServer) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *JoinServer) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+// RemoveServer lets a server leave for good. Raft's configuration follows.
+type RemoveServer struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Addr             string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`                                                    // as it is known, for a founder that has no record
+	Instance         string                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`                                            // as it is known, for a founder that has no record
+	AcceptNoMajority bool                   `protobuf:"varint,4,opt,name=accept_no_majority,json=acceptNoMajority,proto3" json:"accept_no_majority,omitempty"` // admin's word: although the voters that stay are no majority
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RemoveServer) Reset() {
+	*x = RemoveServer{}
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveServer) ProtoMessage() {}
+
+func (x *RemoveServer) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveServer.ProtoReflect.Descriptor instead.
+func (*RemoveServer) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RemoveServer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RemoveServer) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *RemoveServer) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *RemoveServer) GetAcceptNoMajority() bool {
+	if x != nil {
+		return x.AcceptNoMajority
+	}
+	return false
+}
+
+// SettleServer is the leader's: Raft's configuration has followed.
+type SettleServer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Phase         string                 `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"` // that it reaches: "member" or "gone"
+	Addr          string                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"`   // under which it is one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettleServer) Reset() {
+	*x = SettleServer{}
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleServer) ProtoMessage() {}
+
+func (x *SettleServer) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleServer.ProtoReflect.Descriptor instead.
+func (*SettleServer) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SettleServer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SettleServer) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *SettleServer) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
 // Result answers one command. It is kept in the dedup ring, so that a retry
 // gets the same answer.
 type Result struct {
@@ -2217,7 +2457,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2469,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +2482,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{27}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Result) GetCode() string {
@@ -2329,6 +2569,7 @@ type Record struct {
 	//	*Record_Dedup
 	//	*Record_Staged
 	//	*Record_Written
+	//	*Record_Server
 	Kind          isRecord_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2336,7 +2577,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2589,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2602,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{28}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Record) GetKind() isRecord_Kind {
@@ -2452,6 +2693,15 @@ func (x *Record) GetWritten() *WrittenRecord {
 	return nil
 }
 
+func (x *Record) GetServer() *ServerRecord {
+	if x != nil {
+		if x, ok := x.Kind.(*Record_Server); ok {
+			return x.Server
+		}
+	}
+	return nil
+}
+
 type isRecord_Kind interface {
 	isRecord_Kind()
 }
@@ -2492,6 +2742,10 @@ type Record_Written struct {
 	Written *WrittenRecord `protobuf:"bytes,21,opt,name=written,proto3,oneof"`
 }
 
+type Record_Server struct {
+	Server *ServerRecord `protobuf:"bytes,30,opt,name=server,proto3,oneof"`
+}
+
 func (*Record_Cluster) isRecord_Kind() {}
 
 func (*Record_Node) isRecord_Kind() {}
@@ -2509,6 +2763,8 @@ func (*Record_Dedup) isRecord_Kind() {}
 func (*Record_Staged) isRecord_Kind() {}
 
 func (*Record_Written) isRecord_Kind() {}
+
+func (*Record_Server) isRecord_Kind() {}
 
 type ClusterRecord struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -2529,7 +2785,7 @@ type ClusterRecord struct {
 
 func (x *ClusterRecord) Reset() {
 	*x = ClusterRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2797,7 @@ func (x *ClusterRecord) String() string {
 func (*ClusterRecord) ProtoMessage() {}
 
 func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2810,7 @@ func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRecord.ProtoReflect.Descriptor instead.
 func (*ClusterRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{29}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ClusterRecord) GetId() string {
@@ -2645,7 +2901,7 @@ type CheckRecord struct {
 
 func (x *CheckRecord) Reset() {
 	*x = CheckRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	mi := &file_internal_pb_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +2913,7 @@ func (x *CheckRecord) String() string {
 func (*CheckRecord) ProtoMessage() {}
 
 func (x *CheckRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	mi := &file_internal_pb_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +2926,7 @@ func (x *CheckRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRecord.ProtoReflect.Descriptor instead.
 func (*CheckRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{30}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CheckRecord) GetIndex() uint64 {
@@ -2710,7 +2966,7 @@ type NodeRecord struct {
 
 func (x *NodeRecord) Reset() {
 	*x = NodeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	mi := &file_internal_pb_registry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2722,7 +2978,7 @@ func (x *NodeRecord) String() string {
 func (*NodeRecord) ProtoMessage() {}
 
 func (x *NodeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	mi := &file_internal_pb_registry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2735,7 +2991,7 @@ func (x *NodeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRecord.ProtoReflect.Descriptor instead.
 func (*NodeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{31}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *NodeRecord) GetId() string {
@@ -2807,7 +3063,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	mi := &file_internal_pb_registry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2819,7 +3075,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	mi := &file_internal_pb_registry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2832,7 +3088,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{32}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SessionRecord) GetId() string {
@@ -2889,7 +3145,7 @@ type ScopeRecord struct {
 
 func (x *ScopeRecord) Reset() {
 	*x = ScopeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[33]
+	mi := &file_internal_pb_registry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2901,7 +3157,7 @@ func (x *ScopeRecord) String() string {
 func (*ScopeRecord) ProtoMessage() {}
 
 func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[33]
+	mi := &file_internal_pb_registry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2914,7 +3170,7 @@ func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeRecord.ProtoReflect.Descriptor instead.
 func (*ScopeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{33}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ScopeRecord) GetPrefix() []byte {
@@ -3006,7 +3262,7 @@ type TombstoneRecord struct {
 
 func (x *TombstoneRecord) Reset() {
 	*x = TombstoneRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[34]
+	mi := &file_internal_pb_registry_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3018,7 +3274,7 @@ func (x *TombstoneRecord) String() string {
 func (*TombstoneRecord) ProtoMessage() {}
 
 func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[34]
+	mi := &file_internal_pb_registry_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3031,7 +3287,7 @@ func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TombstoneRecord.ProtoReflect.Descriptor instead.
 func (*TombstoneRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{34}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TombstoneRecord) GetPrefix() []byte {
@@ -3073,7 +3329,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_internal_pb_registry_proto_msgTypes[35]
+	mi := &file_internal_pb_registry_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3085,7 +3341,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[35]
+	mi := &file_internal_pb_registry_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3098,7 +3354,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{35}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Stamp) GetPhase() string {
@@ -3149,7 +3405,7 @@ type MoveRecord struct {
 
 func (x *MoveRecord) Reset() {
 	*x = MoveRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[36]
+	mi := &file_internal_pb_registry_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3417,7 @@ func (x *MoveRecord) String() string {
 func (*MoveRecord) ProtoMessage() {}
 
 func (x *MoveRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[36]
+	mi := &file_internal_pb_registry_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3430,7 @@ func (x *MoveRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRecord.ProtoReflect.Descriptor instead.
 func (*MoveRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{36}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *MoveRecord) GetId() string {
@@ -3323,7 +3579,7 @@ type CleanupRecord struct {
 
 func (x *CleanupRecord) Reset() {
 	*x = CleanupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[37]
+	mi := &file_internal_pb_registry_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3335,7 +3591,7 @@ func (x *CleanupRecord) String() string {
 func (*CleanupRecord) ProtoMessage() {}
 
 func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[37]
+	mi := &file_internal_pb_registry_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3348,7 +3604,7 @@ func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupRecord.ProtoReflect.Descriptor instead.
 func (*CleanupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{37}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CleanupRecord) GetNode() string {
@@ -3398,7 +3654,7 @@ type DedupRecord struct {
 
 func (x *DedupRecord) Reset() {
 	*x = DedupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[38]
+	mi := &file_internal_pb_registry_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3410,7 +3666,7 @@ func (x *DedupRecord) String() string {
 func (*DedupRecord) ProtoMessage() {}
 
 func (x *DedupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[38]
+	mi := &file_internal_pb_registry_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3423,7 +3679,7 @@ func (x *DedupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DedupRecord.ProtoReflect.Descriptor instead.
 func (*DedupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{38}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DedupRecord) GetChunk() uint64 {
@@ -3465,7 +3721,7 @@ type StagedRecord struct {
 
 func (x *StagedRecord) Reset() {
 	*x = StagedRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[39]
+	mi := &file_internal_pb_registry_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3477,7 +3733,7 @@ func (x *StagedRecord) String() string {
 func (*StagedRecord) ProtoMessage() {}
 
 func (x *StagedRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[39]
+	mi := &file_internal_pb_registry_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3490,7 +3746,7 @@ func (x *StagedRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StagedRecord.ProtoReflect.Descriptor instead.
 func (*StagedRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{39}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *StagedRecord) GetId() string {
@@ -3517,7 +3773,7 @@ type WrittenRecord struct {
 
 func (x *WrittenRecord) Reset() {
 	*x = WrittenRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[40]
+	mi := &file_internal_pb_registry_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3529,7 +3785,7 @@ func (x *WrittenRecord) String() string {
 func (*WrittenRecord) ProtoMessage() {}
 
 func (x *WrittenRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[40]
+	mi := &file_internal_pb_registry_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3542,7 +3798,7 @@ func (x *WrittenRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenRecord.ProtoReflect.Descriptor instead.
 func (*WrittenRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{40}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *WrittenRecord) GetTimeMs() int64 {
@@ -3550,6 +3806,91 @@ func (x *WrittenRecord) GetTimeMs() int64 {
 		return x.TimeMs
 	}
 	return 0
+}
+
+// ServerRecord is a server that joined, moved or left since the founding.
+type ServerRecord struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Addr             string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
+	Instance         string                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	Phase            string                 `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"`                                                  // "joining", "member", "leaving", "gone"
+	Since            uint64                 `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`                                                 // log index of the phase
+	AcceptNoMajority bool                   `protobuf:"varint,6,opt,name=accept_no_majority,json=acceptNoMajority,proto3" json:"accept_no_majority,omitempty"` // as in RemoveServer, while it is leaving
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ServerRecord) Reset() {
+	*x = ServerRecord{}
+	mi := &file_internal_pb_registry_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerRecord) ProtoMessage() {}
+
+func (x *ServerRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerRecord.ProtoReflect.Descriptor instead.
+func (*ServerRecord) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ServerRecord) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ServerRecord) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *ServerRecord) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *ServerRecord) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *ServerRecord) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *ServerRecord) GetAcceptNoMajority() bool {
+	if x != nil {
+		return x.AcceptNoMajority
+	}
+	return false
 }
 
 var File_internal_pb_registry_proto protoreflect.FileDescriptor
@@ -3564,8 +3905,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x123\n" +
-	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\"\xbc\n" +
-	"\n" +
+	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\"\x8b\f\n" +
 	"\aCommand\x12B\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1d.scoperegistry.v1.InitClusterH\x00R\vinitCluster\x126\n" +
 	"\bset_node\x18\x02 \x01(\v2\x19.scoperegistry.v1.SetNodeH\x00R\asetNode\x12?\n" +
@@ -3595,7 +3935,11 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\fstage_backup\x18\x1e \x01(\v2\x1d.scoperegistry.v1.StageBackupH\x00R\vstageBackup\x125\n" +
 	"\arestore\x18\x1f \x01(\v2\x19.scoperegistry.v1.RestoreH\x00R\arestore\x12?\n" +
 	"\vdrop_backup\x18  \x01(\v2\x1c.scoperegistry.v1.DropBackupH\x00R\n" +
-	"dropBackupB\x06\n" +
+	"dropBackup\x12?\n" +
+	"\vjoin_server\x18( \x01(\v2\x1c.scoperegistry.v1.JoinServerH\x00R\n" +
+	"joinServer\x12E\n" +
+	"\rremove_server\x18) \x01(\v2\x1e.scoperegistry.v1.RemoveServerH\x00R\fremoveServer\x12E\n" +
+	"\rsettle_server\x18* \x01(\v2\x1e.scoperegistry.v1.SettleServerH\x00R\fsettleServerB\x06\n" +
 	"\x04kind\"\x1d\n" +
 	"\vInitCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"-\n" +
@@ -3722,7 +4066,21 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\n" +
 	"CheckState\x12\x0e\n" +
 	"\x02of\x18\x01 \x01(\x04R\x02of\x12\x12\n" +
-	"\x04hash\x18\x02 \x01(\tR\x04hash\"\xfd\x01\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\"L\n" +
+	"\n" +
+	"JoinServer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x1a\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance\"|\n" +
+	"\fRemoveServer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x1a\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance\x12,\n" +
+	"\x12accept_no_majority\x18\x04 \x01(\bR\x10acceptNoMajority\"H\n" +
+	"\fSettleServer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x12\n" +
+	"\x04addr\x18\x03 \x01(\tR\x04addr\"\xfd\x01\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x14\n" +
@@ -3734,7 +4092,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x05floor\x18\b \x01(\x04R\x05floor\x12\x18\n" +
 	"\achanged\x18\t \x01(\x04R\achanged\x12\x1a\n" +
 	"\bwarnings\x18\n" +
-	" \x03(\tR\bwarnings\"\x9a\x04\n" +
+	" \x03(\tR\bwarnings\"\xd4\x04\n" +
 	"\x06Record\x12;\n" +
 	"\acluster\x18\x01 \x01(\v2\x1f.scoperegistry.v1.ClusterRecordH\x00R\acluster\x122\n" +
 	"\x04node\x18\x02 \x01(\v2\x1c.scoperegistry.v1.NodeRecordH\x00R\x04node\x125\n" +
@@ -3744,7 +4102,8 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\acleanup\x18\x06 \x01(\v2\x1f.scoperegistry.v1.CleanupRecordH\x00R\acleanup\x125\n" +
 	"\x05dedup\x18\a \x01(\v2\x1d.scoperegistry.v1.DedupRecordH\x00R\x05dedup\x128\n" +
 	"\x06staged\x18\x14 \x01(\v2\x1e.scoperegistry.v1.StagedRecordH\x00R\x06staged\x12;\n" +
-	"\awritten\x18\x15 \x01(\v2\x1f.scoperegistry.v1.WrittenRecordH\x00R\awrittenB\x06\n" +
+	"\awritten\x18\x15 \x01(\v2\x1f.scoperegistry.v1.WrittenRecordH\x00R\awritten\x128\n" +
+	"\x06server\x18\x1e \x01(\v2\x1e.scoperegistry.v1.ServerRecordH\x00R\x06serverB\x06\n" +
 	"\x04kind\"\xeb\x02\n" +
 	"\rClusterRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
@@ -3845,7 +4204,14 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\"(\n" +
 	"\rWrittenRecord\x12\x17\n" +
-	"\atime_ms\x18\x01 \x01(\x03R\x06timeMsB6Z4github.com/scope-registry/scope-registry/internal/pbb\x06proto3"
+	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\"\xa8\x01\n" +
+	"\fServerRecord\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x1a\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance\x12\x14\n" +
+	"\x05phase\x18\x04 \x01(\tR\x05phase\x12\x14\n" +
+	"\x05since\x18\x05 \x01(\x04R\x05since\x12,\n" +
+	"\x12accept_no_majority\x18\x06 \x01(\bR\x10acceptNoMajorityB6Z4github.com/scope-registry/scope-registry/internal/pbb\x06proto3"
 
 var (
 	file_internal_pb_registry_proto_rawDescOnce sync.Once
@@ -3859,7 +4225,7 @@ func file_internal_pb_registry_proto_rawDescGZIP() []byte {
 	return file_internal_pb_registry_proto_rawDescData
 }
 
-var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_internal_pb_registry_proto_goTypes = []any{
 	(*Entry)(nil),           // 0: scoperegistry.v1.Entry
 	(*Envelope)(nil),        // 1: scoperegistry.v1.Envelope
@@ -3888,20 +4254,24 @@ var file_internal_pb_registry_proto_goTypes = []any{
 	(*Restore)(nil),         // 24: scoperegistry.v1.Restore
 	(*DropBackup)(nil),      // 25: scoperegistry.v1.DropBackup
 	(*CheckState)(nil),      // 26: scoperegistry.v1.CheckState
-	(*Result)(nil),          // 27: scoperegistry.v1.Result
-	(*Record)(nil),          // 28: scoperegistry.v1.Record
-	(*ClusterRecord)(nil),   // 29: scoperegistry.v1.ClusterRecord
-	(*CheckRecord)(nil),     // 30: scoperegistry.v1.CheckRecord
-	(*NodeRecord)(nil),      // 31: scoperegistry.v1.NodeRecord
-	(*SessionRecord)(nil),   // 32: scoperegistry.v1.SessionRecord
-	(*ScopeRecord)(nil),     // 33: scoperegistry.v1.ScopeRecord
-	(*TombstoneRecord)(nil), // 34: scoperegistry.v1.TombstoneRecord
-	(*Stamp)(nil),           // 35: scoperegistry.v1.Stamp
-	(*MoveRecord)(nil),      // 36: scoperegistry.v1.MoveRecord
-	(*CleanupRecord)(nil),   // 37: scoperegistry.v1.CleanupRecord
-	(*DedupRecord)(nil),     // 38: scoperegistry.v1.DedupRecord
-	(*StagedRecord)(nil),    // 39: scoperegistry.v1.StagedRecord
-	(*WrittenRecord)(nil),   // 40: scoperegistry.v1.WrittenRecord
+	(*JoinServer)(nil),      // 27: scoperegistry.v1.JoinServer
+	(*RemoveServer)(nil),    // 28: scoperegistry.v1.RemoveServer
+	(*SettleServer)(nil),    // 29: scoperegistry.v1.SettleServer
+	(*Result)(nil),          // 30: scoperegistry.v1.Result
+	(*Record)(nil),          // 31: scoperegistry.v1.Record
+	(*ClusterRecord)(nil),   // 32: scoperegistry.v1.ClusterRecord
+	(*CheckRecord)(nil),     // 33: scoperegistry.v1.CheckRecord
+	(*NodeRecord)(nil),      // 34: scoperegistry.v1.NodeRecord
+	(*SessionRecord)(nil),   // 35: scoperegistry.v1.SessionRecord
+	(*ScopeRecord)(nil),     // 36: scoperegistry.v1.ScopeRecord
+	(*TombstoneRecord)(nil), // 37: scoperegistry.v1.TombstoneRecord
+	(*Stamp)(nil),           // 38: scoperegistry.v1.Stamp
+	(*MoveRecord)(nil),      // 39: scoperegistry.v1.MoveRecord
+	(*CleanupRecord)(nil),   // 40: scoperegistry.v1.CleanupRecord
+	(*DedupRecord)(nil),     // 41: scoperegistry.v1.DedupRecord
+	(*StagedRecord)(nil),    // 42: scoperegistry.v1.StagedRecord
+	(*WrittenRecord)(nil),   // 43: scoperegistry.v1.WrittenRecord
+	(*ServerRecord)(nil),    // 44: scoperegistry.v1.ServerRecord
 }
 var file_internal_pb_registry_proto_depIdxs = []int32{
 	2,  // 0: scoperegistry.v1.Envelope.command:type_name -> scoperegistry.v1.Command
@@ -3928,30 +4298,34 @@ var file_internal_pb_registry_proto_depIdxs = []int32{
 	23, // 21: scoperegistry.v1.Command.stage_backup:type_name -> scoperegistry.v1.StageBackup
 	24, // 22: scoperegistry.v1.Command.restore:type_name -> scoperegistry.v1.Restore
 	25, // 23: scoperegistry.v1.Command.drop_backup:type_name -> scoperegistry.v1.DropBackup
-	4,  // 24: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
-	6,  // 25: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
-	11, // 26: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
-	11, // 27: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
-	29, // 28: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
-	31, // 29: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
-	33, // 30: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
-	34, // 31: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
-	36, // 32: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
-	37, // 33: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
-	38, // 34: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
-	39, // 35: scoperegistry.v1.Record.staged:type_name -> scoperegistry.v1.StagedRecord
-	40, // 36: scoperegistry.v1.Record.written:type_name -> scoperegistry.v1.WrittenRecord
-	30, // 37: scoperegistry.v1.ClusterRecord.checked:type_name -> scoperegistry.v1.CheckRecord
-	32, // 38: scoperegistry.v1.NodeRecord.session:type_name -> scoperegistry.v1.SessionRecord
-	11, // 39: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
-	11, // 40: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
-	35, // 41: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
-	27, // 42: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	27, // 24: scoperegistry.v1.Command.join_server:type_name -> scoperegistry.v1.JoinServer
+	28, // 25: scoperegistry.v1.Command.remove_server:type_name -> scoperegistry.v1.RemoveServer
+	29, // 26: scoperegistry.v1.Command.settle_server:type_name -> scoperegistry.v1.SettleServer
+	4,  // 27: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
+	6,  // 28: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
+	11, // 29: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
+	11, // 30: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
+	32, // 31: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
+	34, // 32: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
+	36, // 33: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
+	37, // 34: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
+	39, // 35: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
+	40, // 36: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
+	41, // 37: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
+	42, // 38: scoperegistry.v1.Record.staged:type_name -> scoperegistry.v1.StagedRecord
+	43, // 39: scoperegistry.v1.Record.written:type_name -> scoperegistry.v1.WrittenRecord
+	44, // 40: scoperegistry.v1.Record.server:type_name -> scoperegistry.v1.ServerRecord
+	33, // 41: scoperegistry.v1.ClusterRecord.checked:type_name -> scoperegistry.v1.CheckRecord
+	35, // 42: scoperegistry.v1.NodeRecord.session:type_name -> scoperegistry.v1.SessionRecord
+	11, // 43: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
+	11, // 44: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
+	38, // 45: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
+	30, // 46: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_internal_pb_registry_proto_init() }
@@ -3983,8 +4357,11 @@ func file_internal_pb_registry_proto_init() {
 		(*Command_StageBackup)(nil),
 		(*Command_Restore)(nil),
 		(*Command_DropBackup)(nil),
+		(*Command_JoinServer)(nil),
+		(*Command_RemoveServer)(nil),
+		(*Command_SettleServer)(nil),
 	}
-	file_internal_pb_registry_proto_msgTypes[28].OneofWrappers = []any{
+	file_internal_pb_registry_proto_msgTypes[31].OneofWrappers = []any{
 		(*Record_Cluster)(nil),
 		(*Record_Node)(nil),
 		(*Record_Scope)(nil),
@@ -3994,6 +4371,7 @@ func file_internal_pb_registry_proto_init() {
 		(*Record_Dedup)(nil),
 		(*Record_Staged)(nil),
 		(*Record_Written)(nil),
+		(*Record_Server)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4001,7 +4379,7 @@ func file_internal_pb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_pb_registry_proto_rawDesc), len(file_internal_pb_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
+	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/transport/peer"
 )
 
@@ -36,9 +38,10 @@ type WipedError struct {
 
 // Error implements error.
 func (e *WipedError) Error() string {
-	return fmt.Sprintf("server %q was a founder of cluster %s with another data directory, says server %q; this one is empty or new. "+
+	return fmt.Sprintf("server %q is of cluster %s with another data directory, says server %q; this one is empty or new. "+
 		"A server that forgot its votes and votes again can lose acknowledged writes, so it does not rejoin under this id: "+
-		"put back the directory as it was when the server last stopped, or leave it off: the others go on without it (docs/operations.md)", e.ID, e.Cluster, e.Witness)
+		"put back the directory as it was when the server last stopped, or start with an empty one under another id, say: scope-registry cluster join NEW-ID=HOST:PORT, "+
+		"and then: scope-registry cluster remove %s (docs/operations.md)", e.ID, e.Cluster, e.Witness, e.ID)
 }
 
 // founding brings a server with an empty data directory into its cluster.
@@ -51,6 +54,13 @@ type founding struct {
 	dir   *dataDir
 	calls caller
 	log   hclog.Logger
+
+	invites chan *invitation
+	cluster atomic.Pointer[string] // founded without this server, as the last round found; nil if none
+}
+
+func newFounding(cfg Config, dir *dataDir, calls caller) *founding {
+	return &founding{cfg: cfg, dir: dir, calls: calls, log: cfg.Logger, invites: make(chan *invitation)}
 }
 
 // bothStores is what raft keeps its log and its votes in.
@@ -79,6 +89,12 @@ func (f *founding) found(ctx context.Context, conf *raft.Config, s bothStores, s
 		case <-ctx.Done():
 			return fmt.Errorf("bootstrap of server %q ended while it was waiting for %s: %w; start every server of %s",
 				f.cfg.ID, waiting, ctx.Err(), showPeers(f.cfg.Peers))
+		case inv := <-f.invites:
+			err := f.accept(inv, s, snaps)
+			inv.done <- err
+			if err == nil {
+				return nil
+			}
 		case <-time.After(helloEvery):
 		}
 	}
@@ -139,7 +155,7 @@ func (f *founding) ask(ctx context.Context) (founders map[string]string, waiting
 	self := f.dir.identity()
 	type answer struct {
 		peer Peer
-		who  identity
+		who  helloAnswer
 		err  error
 	}
 	answers := make(chan answer, len(f.cfg.Peers))
@@ -155,19 +171,27 @@ func (f *founding) ask(ctx context.Context) (founders map[string]string, waiting
 	}
 	founders = map[string]string{self.ID: self.Instance}
 	var known map[string]string // what a server that is already founded has recorded
+	var without []helloAnswer   // those of a cluster that was founded without this server
 	for range asked {
 		a := <-answers
 		if a.err != nil {
 			waiting = fmt.Sprintf("%s at %s: %v", a.peer.ID, a.peer.Addr, a.err)
 			continue
 		}
-		if e := f.judge(self, a.peer, a.who); e != nil {
+		if e := f.judge(self, a.peer, a.who); e != nil && (err == nil || a.who.You.Removed) { // which rules out most
 			err = e // all answers are still taken, so that no goroutine stays behind
+		}
+		if a.who.Bootstrapped && a.who.Founders[self.ID] != self.Instance {
+			without = append(without, a.who)
+			continue
 		}
 		founders[a.peer.ID] = a.who.Instance
 		if a.who.Bootstrapped {
 			known = a.who.Founders
 		}
+	}
+	if joins := f.noteCluster(without); err == nil && joins != "" {
+		return nil, joins, nil
 	}
 	if err != nil || waiting != "" {
 		return nil, waiting, err
@@ -179,28 +203,34 @@ func (f *founding) ask(ctx context.Context) (founders map[string]string, waiting
 }
 
 // judge says whether an answer rules out that this server ever joins.
-func (f *founding) judge(self identity, p Peer, who identity) error {
+func (f *founding) judge(self identity, p Peer, who helloAnswer) error {
+	founder := who.Founders[self.ID]
 	switch {
+	case who.You.Removed:
+		return &api.Error{Code: api.Forbidden, Detail: fmt.Sprintf("%s, says server %q", removedText(self.ID), p.ID)}
 	case who.ID != p.ID:
 		return fmt.Errorf("the server at %s is %q, not %q as in %s; correct the list", p.Addr, who.ID, p.ID, showPeers(f.cfg.Peers))
+	case who.Bootstrapped && founder != self.Instance:
+		if founder != "" || who.You.Member || who.You.Instance != "" && who.You.Instance != self.Instance {
+			return &WipedError{ID: self.ID, Witness: p.ID, Cluster: who.Cluster}
+		}
+		return nil // it may join
 	case showPeers(who.Peers) != showPeers(f.cfg.Peers):
 		return fmt.Errorf("server %q was started with the servers %s, this one with %s; give every server the same list",
 			p.ID, showPeers(who.Peers), showPeers(f.cfg.Peers))
-	case who.Bootstrapped && who.Founders[self.ID] != self.Instance:
-		return &WipedError{ID: self.ID, Witness: p.ID, Cluster: who.Cluster}
 	}
 	return nil
 }
 
 // hello asks one server who it is.
-func hello(ctx context.Context, calls caller, p Peer) (identity, error) {
+func hello(ctx context.Context, calls caller, p Peer) (helloAnswer, error) {
 	raw, err := calls.Call(ctx, p.Addr, peer.KindHello, nil)
 	if err != nil {
-		return identity{}, err
+		return helloAnswer{}, err
 	}
-	var who identity
+	var who helloAnswer
 	if err := json.Unmarshal(raw, &who); err != nil {
-		return identity{}, fmt.Errorf("its answer %.100q does not decode: %w; run the same version on all servers", raw, err)
+		return helloAnswer{}, fmt.Errorf("its answer %.100q does not decode: %w; run the same version on all servers", raw, err)
 	}
 	return who, nil
 }

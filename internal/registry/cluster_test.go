@@ -21,23 +21,29 @@ type network struct {
 	t       *testing.T
 	edit    func(*Config)
 	began   time.Time
-	peers   []Peer
-	servers map[string]*node
+	peers   []Peer           // the founders
+	servers map[string]*node // of the test's goroutine
 
 	mu   sync.Mutex // guards the rest
+	all  []*node
 	cut  map[string]bool
 	hung string // a server that answers no call
+	old  string // a server of the release before
 }
 
 // node is one server and what it stands on, which outlives a restart.
 type node struct {
-	net   *network
-	id    string
-	reg   *Registry
-	trans *raft.InmemTransport
-	store *disk
-	snaps *raft.InmemSnapshotStore
-	slept atomic.Int64 // how far the leader's clock is ahead of virtual time, in nanoseconds
+	net  *network
+	id   string
+	reg  *Registry
+	dir  *dataDir
+	door atomic.Pointer[door] // nil while it does not run
+
+	started chan struct{} // closed when one that waited to be joined runs; nil for a founder
+	trans   *raft.InmemTransport
+	store   *disk
+	snaps   *raft.InmemSnapshotStore
+	slept   atomic.Int64 // how far the leader's clock is ahead of virtual time, in nanoseconds
 }
 
 // clock is the server's, in virtual time.
@@ -89,9 +95,14 @@ func newNetworkOf(t *testing.T, size int, edit func(*Config)) *network {
 		n.peers = append(n.peers, Peer{ID: id, Addr: id + ":1"})
 	}
 	for _, p := range n.peers {
-		s := &node{net: n, id: p.ID, store: &disk{InmemStore: raft.NewInmemStore()}, snaps: raft.NewInmemSnapshotStore()}
-		s.plug()
-		n.servers[p.ID] = s
+		n.add(p.ID)
+	}
+	for _, p := range n.peers {
+		who := identity{Format: identityFormat, ID: p.ID, Instance: p.ID + "-dir", Peers: n.peers, Founders: map[string]string{}, Cluster: "c1", Bootstrapped: true}
+		for _, q := range n.peers {
+			who.Founders[q.ID] = q.ID + "-dir"
+		}
+		n.servers[p.ID].dir.who = who
 	}
 	n.heal()
 	for _, p := range n.peers {
@@ -99,6 +110,9 @@ func newNetworkOf(t *testing.T, size int, edit func(*Config)) *network {
 	}
 	t.Cleanup(func() {
 		for _, s := range n.servers {
+			if s.reg == nil {
+				continue
+			}
 			if err := s.reg.Close(); err != nil {
 				t.Error(err)
 			}
@@ -107,6 +121,17 @@ func newNetworkOf(t *testing.T, size int, edit func(*Config)) *network {
 		<-time.After(20 * time.Second)
 	})
 	return n
+}
+
+// add puts a server into the network, which does not run yet.
+func (n *network) add(id string) *node {
+	s := &node{net: n, id: id, store: &disk{InmemStore: raft.NewInmemStore()}, snaps: raft.NewInmemSnapshotStore(), dir: &dataDir{path: n.t.TempDir()}}
+	s.plug()
+	n.servers[id] = s
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.all = append(n.all, s)
+	return s
 }
 
 // plug gives the server a transport, as raft closes the one it had.
@@ -118,22 +143,37 @@ func (s *node) restart() {
 	if err := s.reg.Close(); err != nil {
 		s.net.t.Error(err)
 	}
+	s.door.Store(nil)
 	s.plug()
 	s.net.isolate(s.id)
-	s.start()
+	if _, founder := s.dir.identity().Founders[s.id]; founder {
+		s.start()
+	} else {
+		s.run(s.config())
+	}
 }
 
-func (s *node) start() {
-	t := s.net.t
-	t.Helper()
-	cfg := Config{ID: s.id, DataDir: "memory", Peers: s.net.peers, OnFatal: func(err error) { t.Error(err) }, clock: s.clock}
+func (s *node) config() Config {
+	s.net.t.Helper()
+	cfg := Config{ID: s.id, DataDir: "memory", Peers: s.net.peers, OnFatal: func(err error) { s.net.t.Error(err) }, clock: s.clock}
+	if s.net.servers[s.id] == s && s.dir.identity().Founders[s.id] == "" {
+		cfg.Peers = append([]Peer{{ID: s.id, Addr: s.id + ":1"}}, s.net.peers[:min(len(s.net.peers), maxPeers-1)]...)
+	}
 	if s.net.edit != nil {
 		s.net.edit(&cfg)
 	}
 	cfg, err := cfg.complete()
 	if err != nil {
-		t.Fatal(err)
+		s.net.t.Fatal(err)
 	}
+	return cfg
+}
+
+// start starts a founder.
+func (s *node) start() {
+	t := s.net.t
+	t.Helper()
+	cfg := s.config()
 	conf, err := cfg.raftConfig(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -141,8 +181,20 @@ func (s *node) start() {
 	if err := raft.BootstrapCluster(conf, s.store, s.store, s.snaps, s.trans, cfg.voters()); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 		t.Fatal(err)
 	}
+	s.run(cfg)
+}
+
+func (s *node) run(cfg Config) {
+	t := s.net.t
+	t.Helper()
+	d := &door{dir: s.dir}
+	var err error
 	s.reg, err = start(cfg, plumbing{
 		logs: s.store, stable: s.store, snaps: s.snaps, transport: s.trans, calls: s, clusterID: "c1", alarm: newAlarm(cfg.OnFatal),
+		dir: s.dir, expel: func(string) {}, opened: func(r *Registry) {
+			d.registry.Store(r)
+			s.door.Store(d)
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -154,16 +206,33 @@ func (s *node) Call(ctx context.Context, addr string, kind peer.Kind, payload []
 	if addr == s.id+":1" {
 		s.net.t.Errorf("%s calls itself: %v", s.id, kind)
 	}
-	for _, to := range s.net.servers {
+	for _, to := range s.net.everybody() {
 		if to.id+":1" == addr && s.net.hangs(to.id) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
-		if to.id+":1" == addr && !s.net.isCut(s.id) && !s.net.isCut(to.id) && to.reg != nil {
-			return to.reg.serve(ctx, s.id, kind, payload)
+		if d := to.door.Load(); to.id+":1" == addr && !s.net.isCut(s.id) && !s.net.isCut(to.id) && d != nil {
+			if kind == peer.KindStatus && s.net.isOld(to.id) {
+				return []byte(`{"id":"` + to.id + `","version":"0.1"}`), nil
+			}
+			return d.serve(ctx, s.id, kind, payload)
 		}
 	}
 	return nil, peer.ErrNotSent
+}
+
+// now is the registry that runs, nil if none does.
+func (s *node) now() *Registry {
+	if d := s.door.Load(); d != nil {
+		return d.registry.Load()
+	}
+	return nil
+}
+
+func (n *network) everybody() []*node {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.all[:len(n.all):len(n.all)]
 }
 
 func (n *network) isCut(id string) bool {
@@ -176,6 +245,12 @@ func (n *network) hangs(id string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.hung == id
+}
+
+func (n *network) isOld(id string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.old == id
 }
 
 // hang lets a server take calls and answer none.
@@ -229,7 +304,7 @@ func (n *network) leader(not string) *node {
 	var found *node
 	n.until("a leader", func() bool {
 		for _, s := range n.servers {
-			if s.id != not && s.reg.raft.State() == raft.Leader && s.reg.Ready() == nil {
+			if r := s.now(); s.id != not && r != nil && r.raft.State() == raft.Leader && r.Ready() == nil {
 				found = s
 				return true
 			}
@@ -252,7 +327,7 @@ func (n *network) ready() {
 	n.t.Helper()
 	n.until("all servers to be ready", func() bool {
 		for _, s := range n.servers {
-			if s.reg.Ready() != nil {
+			if r := s.now(); r == nil || r.Ready() != nil {
 				return false
 			}
 		}

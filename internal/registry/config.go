@@ -239,6 +239,7 @@ func (cfg Config) raftConfig(notify chan<- bool) (*raft.Config, error) {
 	c.SnapshotInterval = snapshotInterval
 	c.NotifyCh = notify
 	c.Logger = cfg.Logger.Named("raft")
+	c.ShutdownOnRemove = false // a server that was removed ends itself, and says so
 	c.NoLegacyTelemetry = true // names with a server's address in them must not reach the metrics
 	return c, raft.ValidateConfig(c)
 }

@@ -32,13 +32,17 @@ type identity struct {
 	ID     string `json:"server"`
 	// Instance is drawn when the directory is first used. It tells a server that was wiped from itself.
 	Instance string `json:"instance"`
-	Peers    []Peer `json:"peers"`
+	// Peers is the list at the founding, or that of the cluster when this server joined. Who the servers are now is in
+	// raft's configuration.
+	Peers []Peer `json:"peers"`
 	// Founders are the instances of all servers at bootstrap, by id.
 	Founders     map[string]string `json:"founders,omitempty"`
 	Cluster      string            `json:"cluster,omitempty"`
 	Bootstrapped bool              `json:"bootstrapped"`
 	// Recovery is one that was begun and has not ended.
 	Recovery *recovery `json:"recovery,omitempty"`
+	// Removed is what was said when this server was told that it is none of the cluster any more. It stays.
+	Removed string `json:"removed,omitempty"`
 }
 
 // dataDir is a data directory whose store this process holds the lock of.
@@ -100,9 +104,8 @@ func (d *dataDir) check(cfg Config, hasState bool) error {
 		return &CorruptError{What: "data directory", File: d.path, Record: condemnedFile, Detail: "an earlier run left word: " + d.condemned(), Do: wayOut}
 	case who.Instance == "":
 		return fmt.Errorf("%s in %s has instance %q; put back the directory as it was when this server last stopped, or leave the server off (docs/operations.md)", identityFile, d.path, who.Instance)
-	case showPeers(who.Peers) != showPeers(cfg.Peers):
-		return fmt.Errorf("data directory %s is of the cluster %s, and this server was started with %s; start it with the former",
-			d.path, showPeers(who.Peers), showPeers(cfg.Peers))
+	case who.Removed != "":
+		return &RemovedError{ID: who.ID, Cluster: who.Cluster, Dir: d.path, Said: who.Removed}
 	case who.Bootstrapped && !hasState:
 		return fmt.Errorf("data directory %s says that server %q took part in cluster %s, but its raft state (%s) is gone: a server "+
 			"without it would vote a second time and could lose acknowledged writes; put back the directory as it was when it last stopped, or leave the server off (docs/operations.md)",

@@ -181,6 +181,13 @@ func (r *Registry) serve(ctx context.Context, from string, kind peer.Kind, paylo
 		}
 		return reply(&definite{failed}), nil
 	}
+	if r.standing(from).Removed {
+		err := &api.Error{Code: api.Forbidden, Detail: removedText(from)}
+		if kind == peer.KindStatus {
+			return nil, err
+		}
+		return reply(err), nil
+	}
 	switch kind {
 	case peer.KindPropose:
 		return r.servePropose(ctx, from, payload), nil
@@ -197,6 +204,8 @@ func (r *Registry) serve(ctx context.Context, from string, kind peer.Kind, paylo
 		return []byte{replyDone}, nil
 	case peer.KindRenew, peer.KindReport, peer.KindLeading:
 		return r.serveLeases(ctx, from, kind, payload), nil
+	case peer.KindMembers:
+		return r.serveMembers(ctx, from, payload), nil
 	case peer.KindStatus:
 		return json.Marshal(r.member(string(payload) == statusWithHash))
 	default:

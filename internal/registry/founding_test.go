@@ -214,15 +214,25 @@ func TestJudge(t *testing.T) {
 	peers := []Peer{{"s1", "a:1"}, {"s2", "b:1"}}
 	f := &founding{cfg: Config{ID: "s1", Peers: peers}}
 	self := identity{ID: "s1", Instance: "one"}
-	for says, who := range map[string]identity{
-		"":                                {ID: "s2", Peers: peers},
-		`is "s3", not "s2"`:               {ID: "s3", Peers: peers},
-		"give every server the same list": {ID: "s2", Bootstrapped: true, Founders: map[string]string{"s2": "x", "s4": "y"}, Peers: peers[1:]},
-		"does not rejoin":                 {ID: "s2", Bootstrapped: true, Founders: map[string]string{"s1": "another", "s2": "x"}, Peers: peers},
+	others := identity{ID: "s2", Bootstrapped: true, Founders: map[string]string{"s2": "x", "s4": "y"}, Peers: peers[1:]}
+	for _, c := range []struct {
+		says string
+		who  helloAnswer
+	}{
+		{"", helloAnswer{identity: identity{ID: "s2", Peers: peers}}},
+		{`is "s3", not "s2"`, helloAnswer{identity: identity{ID: "s3", Peers: peers}}},
+		{"give every server the same list", helloAnswer{identity: identity{ID: "s2", Peers: peers[1:]}}},
+		{"give every server the same list", helloAnswer{identity: identity{ID: "s2", Bootstrapped: true, Founders: map[string]string{"s1": "one"}, Peers: peers[1:]}}},
+		{"does not rejoin", helloAnswer{identity: identity{ID: "s2", Bootstrapped: true, Founders: map[string]string{"s1": "another", "s2": "x"}, Peers: peers}}},
+		{"", helloAnswer{identity: others}},
+		{"", helloAnswer{identity: others, You: standing{Instance: "one"}}},
+		{"does not rejoin", helloAnswer{identity: others, You: standing{Instance: "another"}}},
+		{"does not rejoin", helloAnswer{identity: others, You: standing{Member: true}}},
+		{"was removed", helloAnswer{identity: others, You: standing{Instance: "one", Removed: true}}},
 	} {
-		err := f.judge(self, peers[1], who)
-		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
-			t.Errorf("got %v, want it to say %q", err, says)
+		err := f.judge(self, peers[1], c.who)
+		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("got %v, want it to say %q", err, c.says)
 		}
 	}
 }

@@ -30,6 +30,8 @@ type Registry struct {
 	cfg       Config
 	log       hclog.Logger
 	clusterID string
+	dir       *dataDir
+	expel     func(server string)
 	raft      *raft.Raft
 	fsm       *fsm.FSM
 	calls     caller
@@ -41,7 +43,7 @@ type Registry struct {
 	checks    *checker
 	dog       *watchdog
 	space     space
-	dir       *dataDir // nil without one
+	releases  knownReleases
 	started   time.Time
 
 	ready   atomic.Bool            // caught up once since the start
@@ -49,6 +51,8 @@ type Registry struct {
 	leads   atomic.Bool            // as raft said last
 	office  atomic.Pointer[office] // nil unless this server leads and has confirmed it; lead sets it
 	counts  leaseCounts
+	waits   atomic.Pointer[string] // what a change of the servers waits for; the leader's
+	removed chan struct{}          // closed when this server is known to be none of the cluster any more
 
 	leadership chan struct{} // a change of leads to look at
 	drained    chan struct{} // closed when raft sends no more notifications
@@ -107,8 +111,10 @@ type plumbing struct {
 	calls     caller
 	clusterID string
 	alarm     *alarm
-	dir       *dataDir       // nil without one
 	closers   []func() error // in the order of closing, after raft
+	dir       *dataDir
+	expel     func(server string) // ends the connections that it dialed for raft
+	opened    func(*Registry)     // told when calls can be answered, before this server makes any
 }
 
 // Open starts this server and returns when raft runs. With an empty data directory it waits for the other servers
@@ -141,7 +147,7 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 	}
 	d := &door{dir: dir}
 	mux, err := peer.Open(peer.Config{
-		Listen: cfg.PeerListen, Advertise: cfg.addrOf(cfg.ID), PeerID: cfg.idAt,
+		Listen: cfg.PeerListen, Advertise: cfg.addrOf(cfg.ID), PeerID: d.idAt(cfg), Refuse: d.refuse,
 		Identity: peer.Identity{ID: cfg.ID, Cluster: dir.cluster}, Handler: d.serve, Logger: cfg.Logger.Named("peer"),
 	})
 	if err != nil {
@@ -153,7 +159,8 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 		if err != nil {
 			return nil, err
 		}
-		f := &founding{cfg: cfg, dir: dir, calls: mux, log: cfg.Logger}
+		f := newFounding(cfg, dir, mux)
+		d.founding.Store(f)
 		if err := f.found(ctx, conf, s, snaps); err != nil {
 			return nil, err
 		}
@@ -163,7 +170,8 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 		return nil, fmt.Errorf("making a cache of %d log entries: %w; report this", logCacheEntries, err)
 	}
 	r, err = start(cfg, plumbing{
-		logs: cached, stable: s, snaps: snaps, calls: mux, clusterID: dir.cluster(), alarm: a, dir: dir, closers: closers,
+		logs: cached, stable: s, snaps: snaps, calls: mux, clusterID: dir.cluster(), alarm: a, closers: closers,
+		dir: dir, expel: mux.Expel, opened: d.registry.Store,
 		// Only now does the port take connections of raft (RAFT traps 8 and 9).
 		transport: newTransport(cfg, mux.StreamLayer()),
 	})
@@ -171,7 +179,6 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 		return nil, err
 	}
 	snaps.started()
-	d.registry.Store(r)
 	return r, nil
 }
 
@@ -211,7 +218,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	}
 	r := &Registry{
 		cfg: cfg, log: cfg.Logger, clusterID: p.clusterID, calls: p.calls, snaps: p.snaps, alarm: p.alarm, closers: p.closers,
-		fsm: fsm.New(p.alarm.raise), dir: p.dir, started: time.Now(),
+		fsm: fsm.New(p.alarm.raise), started: time.Now(), dir: p.dir, expel: p.expel, removed: make(chan struct{}),
 		following: newFollowing(), leadership: make(chan struct{}, 1), drained: make(chan struct{}),
 	}
 	r.checks, r.dog = newChecker(r.condemn), newWatchdog()
@@ -226,6 +233,8 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.commits = newCommitter(r.raft.Apply)
 	r.confirms = newConfirmer(r.raft.Barrier, func() uint64 { return r.fsm.State().Index() })
+	p.opened(r)
+	r.compareList()
 	r.raft.RegisterObserver(r.following.observer())
 	r.drain.Go(func() { r.drainNotify(notify) })
 	r.drain.Go(func() { r.following.run(r.drained) })
@@ -236,6 +245,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.wg.Go(r.watchSpace)
 	r.wg.Go(r.reconcileLoop)
 	r.wg.Go(r.catchUp)
+	r.wg.Go(r.watchRemovals)
 	return r, nil
 }
 
@@ -284,7 +294,7 @@ func (r *Registry) await(f func()) bool {
 // hand over to, and raft would leave a goroutine behind for ever that waits for a follower to catch up.
 func (r *Registry) handOver() {
 	for range transferTries {
-		if r.raft.State() != raft.Leader || len(r.cfg.Peers) == 1 {
+		if r.raft.State() != raft.Leader || votersIn(r.servers()) == 1 {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), transferTimeout)

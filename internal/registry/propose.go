@@ -105,6 +105,9 @@ func (r *Registry) commit(ctx context.Context, envelope []byte) (*fsm.Result, er
 	if err := r.room(e.Command); err != nil {
 		return nil, err
 	}
+	if err := r.understood(ctx, e.Command); err != nil {
+		return nil, err
+	}
 	return r.commits.submit(ctx, envelope)
 }
 

@@ -153,6 +153,9 @@ func (r *Registry) caughtUp() error {
 	if err := r.alarm.stopped(r.cfg.ID); err != nil {
 		return err
 	}
+	if r.isRemoved() {
+		return &api.Error{Code: api.Unavailable, Detail: removedText(r.cfg.ID) + "; ask another server"}
+	}
 	if r.ready.Load() && !r.closing.Load() {
 		return nil
 	}

@@ -86,13 +86,14 @@ func (r *Registry) lead() {
 		o.end()
 	}()
 	var beside sync.WaitGroup // of the duties: these ask other servers
+	defer beside.Wait()
+	defer cancel()
 	beside.Go(func() { r.checkStates(ctx) })
 	beside.Go(func() { r.askSpace(ctx) })
+	beside.Go(func() { r.followMembers(ctx) })
 	for ctx.Err() == nil && r.leads.Load() {
 		r.duty(ctx, o)
 	}
-	cancel()
-	beside.Wait()
 }
 
 // duty is one round of the leader's work, and the rest until there may be more.

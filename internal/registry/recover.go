@@ -115,6 +115,8 @@ func readIdentity(dir string) (who identity, err error) {
 		return who, fmt.Errorf("%s is no data directory of a server: %w", dir, err)
 	case who.Format != identityFormat:
 		return who, fmt.Errorf("data directory %s has format version %d, this program knows version %d; run the program that wrote it", dir, who.Format, identityFormat)
+	case who.Removed != "":
+		return who, &RemovedError{ID: who.ID, Cluster: who.Cluster, Dir: dir, Said: who.Removed}
 	case !who.Bootstrapped || who.Instance == "":
 		return who, fmt.Errorf("data directory %s says that server %q never took part in a cluster: there is nothing to recover", dir, who.ID)
 	}

@@ -35,7 +35,7 @@ func restoring(t *testing.T, id, tag string, incarnation uint64) (commands []fsm
 // next: every server ends with one state, the old or the new one, also the leader that had begun it.
 func TestRestoreSurvivesItsLeaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(t, nil)
+		n := newNetwork(t, func(cfg *Config) { cfg.checkEvery = 1 << 40 }) // the hashes below are of one index
 		n.ready()
 		steps, back := restoring(t, "u0", "t0", 2)
 		for cut := range steps {

@@ -43,7 +43,8 @@ type space struct {
 	limit     uint64
 	low       bool
 	unknown   error // why it is not known
-	othersLow int   // servers besides this one that said so, asked by the leader
+	othersLow int   // servers besides this one that said so, of voters, asked by the leader
+	voters    int
 }
 
 // measured takes what the disk says, and reports whether that is news.
@@ -102,33 +103,24 @@ func (r *Registry) measureSpace() {
 // askSpace is the leader's: servers whose disks are full stop, and a leader must not write until there is no majority left.
 func (r *Registry) askSpace(ctx context.Context) {
 	for ctx.Err() == nil {
-		low := r.othersLow(ctx)
+		low, voters := r.askOthersLow(ctx)
 		r.space.mu.Lock()
-		r.space.othersLow = low
+		r.space.othersLow, r.space.voters = low, voters
 		r.space.mu.Unlock()
 		wait(ctx, othersEvery)
 	}
 }
 
-func (r *Registry) othersLow(ctx context.Context) (low int) {
+func (r *Registry) askOthersLow(ctx context.Context) (low, voters int) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	var mu sync.Mutex // guards low
-	var wg sync.WaitGroup
-	for _, p := range r.cfg.Peers {
-		if p.ID == r.cfg.ID {
-			continue
+	all := r.askVoters(ctx)
+	for _, m := range all {
+		if m.ID != r.cfg.ID && m.DiskLow {
+			low++
 		}
-		wg.Go(func() {
-			if m, err := r.askMember(ctx, p, false); err == nil && m.DiskLow {
-				mu.Lock()
-				defer mu.Unlock()
-				low++
-			}
-		})
 	}
-	wg.Wait()
-	return low
+	return low, len(all)
 }
 
 // room refuses a command for which there is no space, on the leader. What ends something that is under way is taken: it is
@@ -145,9 +137,9 @@ func (r *Registry) room(c fsm.Command) error {
 	case s.low:
 		return &api.Error{Code: api.Limit, Detail: fmt.Sprintf("the disk of server %q, the leader, has %d MiB free, and below %d MiB no command is taken; make space in %s",
 			r.cfg.ID, s.free>>20, s.limit>>20, r.cfg.DataDir)}
-	case len(r.cfg.Peers)-s.othersLow <= len(r.cfg.Peers)/2:
+	case s.othersLow > 0 && s.voters-s.othersLow <= s.voters/2:
 		return &api.Error{Code: api.Limit, Detail: fmt.Sprintf("the disks of %d of %d servers are nearly full, and without them there is no majority; make space there (scope-registry cluster status)",
-			s.othersLow, len(r.cfg.Peers))}
+			s.othersLow, s.voters)}
 	}
 	return nil
 }

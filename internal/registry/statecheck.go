@@ -157,6 +157,10 @@ func (r *Registry) checkStates(ctx context.Context) {
 			continue
 		}
 		c := &fsm.CheckState{}
+		if last == 0 && !r.allUnderstand(ctx, c) { // after the first, who does not know them stops there already
+			wait(ctx, othersEvery)
+			continue
+		}
 		if hash := r.agree(ctx, last); hash != "" {
 			c.Of, c.Hash = last, hash
 		}
@@ -177,10 +181,10 @@ func (r *Registry) agree(ctx context.Context, mark uint64) string {
 	ctx, cancel := context.WithTimeout(ctx, agreeTimeout)
 	defer cancel()
 	for {
-		hashes := r.hashesAt(ctx, mark)
+		hashes, voters := r.hashesAt(ctx, mark)
 		votes := map[string]int{}
 		for _, h := range hashes {
-			if votes[h]++; votes[h] > len(r.cfg.Peers)/2 {
+			if votes[h]++; votes[h] > voters/2 {
 				return h
 			}
 		}
@@ -194,30 +198,24 @@ func (r *Registry) agree(ctx context.Context, mark uint64) string {
 	}
 }
 
-// hashesAt asks every server for the hash that it has at a mark, by id.
-func (r *Registry) hashesAt(ctx context.Context, mark uint64) map[string]string {
+// hashesAt asks all that vote for the hash that they have at a mark, by id, and says how many they are.
+func (r *Registry) hashesAt(ctx context.Context, mark uint64) (hashes map[string]string, voters int) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	var mu sync.Mutex // guards out
-	out := map[string]string{}
-	var wg sync.WaitGroup
-	for _, p := range r.cfg.Peers {
-		wg.Go(func() {
-			hash := ""
-			if p.ID == r.cfg.ID {
-				hash = r.checks.hashAt(mark)
-			} else if m, err := r.askMember(ctx, p, false); err == nil && m.CheckIndex == mark {
-				hash = m.CheckHash
-			}
-			if hash != "" {
-				mu.Lock()
-				defer mu.Unlock()
-				out[p.ID] = hash
-			}
-		})
+	hashes = map[string]string{}
+	all := r.askVoters(ctx)
+	for _, m := range all {
+		hash := ""
+		if m.ID == r.cfg.ID {
+			hash = r.checks.hashAt(mark)
+		} else if m.CheckIndex == mark {
+			hash = m.CheckHash
+		}
+		if hash != "" {
+			hashes[m.ID] = hash
+		}
 	}
-	wg.Wait()
-	return out
+	return hashes, len(all)
 }
 
 // condemn stops this server for good: its state is not that of the majority. A snapshot may hold it already, so that a

@@ -133,6 +133,10 @@ func TestStatesThatDifferWithoutAMajority(t *testing.T) {
 		n.ready()
 		l := n.leader("")
 		mustPropose(t, l, setNode(1))
+		n.until("a first mark, which every server has to be there for", func() bool {
+			mustPropose(t, l, setNode(1))
+			return l.reg.State().Checked().Index > 0
+		})
 		n.isolate(n.others(l.id)[0].id)
 		odd := n.others(l.id)[1]
 		n.until("it to have all", func() bool { return odd.reg.State().Index() == l.reg.State().Index() })

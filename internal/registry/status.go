@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/transport/peer"
 )
@@ -20,6 +22,9 @@ const (
 
 	// statusWithHash asks for the state's hash, which takes time in proportion to the state.
 	statusWithHash = "hash"
+
+	// roleNonVoter is the role of a server that has the log and no vote.
+	roleNonVoter = "non-voter"
 
 	// transferTries and transferTimeout bound handing over leadership on the way out.
 	transferTries   = 3
@@ -35,6 +40,10 @@ func (r *Registry) member(hash bool) api.Member {
 	m := api.Member{
 		ID: r.cfg.ID, Peer: r.cfg.addrOf(r.cfg.ID), HTTP: r.cfg.HTTPAddr, Version: r.cfg.Version,
 		Role: strings.ToLower(r.raft.State().String()), Index: s.Index(), Term: r.raft.CurrentTerm(), Ready: r.Ready() == nil,
+		LogIndex: r.raft.LastIndex(), LogFormat: logFormat,
+	}
+	if text := r.waits.Load(); text != nil {
+		m.Waits = *text
 	}
 	checked := r.checks.newest()
 	m.CheckIndex, m.CheckHash = checked.index, checked.hash
@@ -51,23 +60,7 @@ func (r *Registry) member(hash bool) api.Member {
 func (r *Registry) Status(ctx context.Context, hash bool) (api.Cluster, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	members := make([]api.Member, len(r.cfg.Peers))
-	var wg sync.WaitGroup
-	for i, p := range r.cfg.Peers {
-		wg.Go(func() {
-			if p.ID == r.cfg.ID {
-				members[i] = r.member(hash)
-				return
-			}
-			m, err := r.askMember(ctx, p, hash)
-			if err != nil {
-				m.Error = err.Error()
-			}
-			m.ID, m.Peer = p.ID, p.Addr
-			members[i] = m
-		})
-	}
-	wg.Wait()
+	members := r.askMembers(ctx, r.servers(), hash)
 	s := r.fsm.State()
 	l, _ := r.leaderNow()
 	hold := ""
@@ -78,8 +71,59 @@ func (r *Registry) Status(ctx context.Context, hash bool) (api.Cluster, error) {
 		ID: s.Cluster().ID, Incarnation: s.Cluster().Incarnation, Tag: s.Cluster().Tag, Hold: hold, Leader: l.id, Self: r.cfg.ID,
 		Index: s.Index(), ConfigIndex: s.ConfigIndex(),
 		Scopes: s.Scopes().Len(), NoFallback: s.Scopes().NoFallbackLen(), Nodes: s.NodesLen(),
-		Moves: s.Moves().RunningLen(), Cleanups: s.CleanupsLen(), Members: members,
+		Moves: s.Moves().RunningLen(), Cleanups: s.CleanupsLen(), Members: members, Change: changeIn(s, members),
 	}, nil
+}
+
+// askVoters asks all that vote for their status, this server among them.
+func (r *Registry) askVoters(ctx context.Context) []api.Member {
+	return r.askMembers(ctx, votersOf(r.servers()), false)
+}
+
+// askMembers asks servers for their status, all at once, and puts it beside what the configuration says of them.
+func (r *Registry) askMembers(ctx context.Context, servers []raft.Server, hash bool) []api.Member {
+	servers = slices.SortedFunc(slices.Values(servers), func(a, b raft.Server) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	members := make([]api.Member, len(servers))
+	var wg sync.WaitGroup
+	for i, s := range servers {
+		wg.Go(func() {
+			m, err := api.Member{}, error(nil)
+			if string(s.ID) == r.cfg.ID {
+				m = r.member(hash)
+			} else if m, err = r.askMember(ctx, Peer{ID: string(s.ID), Addr: string(s.Address)}, hash); err != nil {
+				m.Error = err.Error()
+			}
+			m.ID, m.Peer, m.Voter = string(s.ID), string(s.Address), s.Suffrage == raft.Voter
+			if !m.Voter && m.Error == "" {
+				m.Role = roleNonVoter
+			}
+			members[i] = m
+		})
+	}
+	wg.Wait()
+	longest := uint64(0)
+	for _, m := range members {
+		longest = max(longest, m.LogIndex)
+	}
+	for i, m := range members {
+		if m.Error == "" {
+			members[i].Behind = longest - m.LogIndex
+		}
+	}
+	return members
+}
+
+// changeIn is the change of servers under way in a state, with what the leader said of it.
+func changeIn(s fsm.State, members []api.Member) *api.ServerChange {
+	server, ok := s.ServerChanging()
+	if !ok {
+		return nil
+	}
+	out := shownChange(server)
+	for _, m := range members {
+		out.Waits += m.Waits // of the leader alone
+	}
+	return &out
 }
 
 func (r *Registry) askMember(ctx context.Context, p Peer, hash bool) (m api.Member, err error) {
@@ -101,8 +145,8 @@ func (r *Registry) askMember(ctx context.Context, p Peer, hash bool) (m api.Memb
 // be asked of any server. The error is NOT_FOUND, INVALID,
 // NO_LEADER or TIMEOUT.
 func (r *Registry) Transfer(ctx context.Context, to string) error {
-	if to != "" && r.cfg.addrOf(to) == "" {
-		return &api.Error{Code: api.NotFound, Detail: fmt.Sprintf("server %q is not one of %s; name one of them", to, showPeers(r.cfg.Peers))}
+	if err := r.checkTransfer(to); err != nil {
+		return err
 	}
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
@@ -122,6 +166,21 @@ func (r *Registry) Transfer(ctx context.Context, to string) error {
 	})
 }
 
+// checkTransfer refuses a server that cannot lead; "" is any that can.
+func (r *Registry) checkTransfer(to string) error {
+	servers := r.servers()
+	s, ok := find(servers, to)
+	switch {
+	case to == "":
+		return nil
+	case !ok:
+		return &api.Error{Code: api.NotFound, Detail: fmt.Sprintf("server %q is not one of %s; name one of them", to, showServers(servers))}
+	case s.Suffrage != raft.Voter:
+		return &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("server %q does not vote yet, so that it cannot lead; name another one of %s", to, showServers(servers))}
+	}
+	return nil
+}
+
 func (r *Registry) transferFrom(ctx context.Context, l leader, to string) error {
 	if l.self {
 		return r.transferHere(ctx, to)
@@ -132,23 +191,26 @@ func (r *Registry) transferFrom(ctx context.Context, l leader, to string) error 
 
 // transferHere transfers from this server, the leader.
 func (r *Registry) transferHere(ctx context.Context, to string) error {
-	addr := r.cfg.addrOf(to)
-	switch {
-	case r.raft.State() != raft.Leader:
+	if r.raft.State() != raft.Leader {
 		return &definite{raft.ErrNotLeader}
-	case to != "" && addr == "":
-		return &api.Error{Code: api.NotFound, Detail: fmt.Sprintf("server %q is not one of %s; name one of them", to, showPeers(r.cfg.Peers))}
+	}
+	if err := r.checkTransfer(to); err != nil {
+		return err
+	}
+	servers := r.servers()
+	switch {
 	case to == r.cfg.ID:
 		return nil
-	case len(r.cfg.Peers) == 1:
-		return &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("server %q is the only one; there is nobody to transfer leadership to", r.cfg.ID)}
+	case votersIn(servers) == 1:
+		return &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("server %q is the only one that votes; there is nobody to transfer leadership to", r.cfg.ID)}
 	}
+	target, _ := find(servers, to)
 	done := make(chan error, 1)
 	ok := r.await(func() { // the future has no deadline of ours; raft answers it after an election timeout at the latest
 		if to == "" {
 			done <- r.raft.LeadershipTransfer().Error()
 		} else {
-			done <- r.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(addr)).Error()
+			done <- r.raft.LeadershipTransferToServer(target.ID, target.Address).Error()
 		}
 	})
 	if !ok {

@@ -166,7 +166,7 @@ func (r *Registry) watchDisk() {
 // giveUp hands leadership over if raft still can, which it cannot while its own main loop waits for the disk, and then
 // stops this server.
 func (r *Registry) giveUp(o operation, age time.Duration) {
-	if r.raft.State() == raft.Leader && len(r.cfg.Peers) > 1 {
+	if r.raft.State() == raft.Leader && votersIn(r.servers()) > 1 {
 		ctx, cancel := context.WithTimeout(context.Background(), transferTimeout)
 		if err := r.transferHere(ctx, ""); err != nil {
 			r.log.Warn("handing over leadership failed", "error", err)

@@ -81,6 +81,27 @@ func TestClientUnderstandsServer(t *testing.T) {
 	check("stop", stop())
 }
 
+// The same of the servers of the cluster.
+func TestClientChangesServers(t *testing.T) {
+	url, stop := served(t, newBench(t).h)
+	c := client.New([]string{url})
+	ctx := t.Context()
+	joined, err := c.JoinServer(ctx, "s4", "h4:1")
+	if err != nil || joined.Phase != "joining" || joined.Addr != "h4:1" {
+		t.Errorf("%+v, %v", joined, err)
+	}
+	gone, err := c.RemoveServer(ctx, "s2", true)
+	if err != nil || gone.ID != "s2" || gone.Phase != "gone" {
+		t.Errorf("%+v, %v", gone, err)
+	}
+	if _, err := c.RemoveServer(ctx, "s2", false); !errors.Is(err, &api.Error{Code: api.NoMajority}) {
+		t.Errorf("%v", err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 // The same of a node and its session.
 func TestNodeUnderstandsServer(t *testing.T) {
 	b := newBench(t)

@@ -9,6 +9,8 @@ import (
 
 func (s *server) clusterRoutes() {
 	register(s, "clusterStatus", http.MethodGet, "/v1/cluster", "The cluster and its servers", s.clusterStatus)
+	register(s, "joinServer", http.MethodPost, "/v1/cluster/members", "Bring in a server, or give one another address", s.joinServer)
+	register(s, "removeServer", http.MethodDelete, "/v1/cluster/members/{id}", "Remove a server for good", s.removeServer)
 	register(s, "transferLeader", http.MethodPost, "/v1/cluster/transfer", "Make another server the leader", s.transferLeader)
 }
 
@@ -28,6 +30,50 @@ func (s *server) clusterStatus(ctx context.Context, in *clusterInput) (*clusterO
 	}
 	s.answeredAt(ctx, c.Index)
 	return &clusterOutput{c}, nil
+}
+
+type joinInput struct {
+	Mutation
+	Body struct {
+		ID   string `json:"id" doc:"Id the server was started with"`
+		Addr string `json:"addr" doc:"host:port that the other servers dial"`
+	}
+}
+
+type serverOutput struct{ Body api.ServerChange }
+
+// joinServer answers when the join is on record. It goes on by itself: the status of the cluster shows how far it is.
+func (s *server) joinServer(ctx context.Context, in *joinInput) (*serverOutput, error) {
+	if err := checkNode("id", in.Body.ID); err != nil {
+		return nil, err
+	}
+	ctx, cancel := in.bound(ctx)
+	defer cancel()
+	change, err := s.reg.Join(ctx, in.Body.ID, in.Body.Addr)
+	if err != nil {
+		return nil, err
+	}
+	return &serverOutput{change}, nil
+}
+
+type removeServerInput struct {
+	Mutation
+	ID               string `path:"id"`
+	AcceptNoMajority bool   `query:"accept_no_majority" doc:"Although the voters that stay and are up are no majority"`
+}
+
+// removeServer answers when the server has left.
+func (s *server) removeServer(ctx context.Context, in *removeServerInput) (*serverOutput, error) {
+	if err := checkNode("id", in.ID); err != nil {
+		return nil, err
+	}
+	ctx, cancel := in.bound(ctx)
+	defer cancel()
+	change, err := s.reg.Remove(ctx, in.ID, in.AcceptNoMajority)
+	if err != nil {
+		return nil, err
+	}
+	return &serverOutput{change}, nil
 }
 
 type transferInput struct {

@@ -130,7 +130,10 @@ func exchanges() map[string][]exchange {
 		"fenceNode":    {send("POST", "/v1/nodes/w/fence", `{"identity":"disk-w"}`), send("POST", "/v1/nodes/x/fence", `{"identity":"disk-x"}`).refused(api.SessionBusy)},
 		"reportMove": {send("POST", "/v1/moves/m4/progress", `{"session":"s-x","keys":1,"bytes":1,"keys_left":0,"bytes_left":0}`),
 			send("POST", "/v1/moves/m5/progress", `{"session":"s-x","keys":1,"bytes":1,"keys_left":0,"bytes_left":0}`).refused(api.WrongPhase)},
-		"clusterStatus":  {get("/v1/cluster?hash=true"), get("/v1/cluster").refused(api.Unavailable).broken()},
+		"clusterStatus": {get("/v1/cluster?hash=true"), get("/v1/cluster").refused(api.Unavailable).broken()},
+		"joinServer":    {send("POST", "/v1/cluster/members", `{"id":"s4","addr":"h:1"}`), send("POST", "/v1/cluster/members", `{"id":"-","addr":"h:1"}`).refused(api.Invalid)},
+		"removeServer": {send("DELETE", "/v1/cluster/members/s3", ""), send("DELETE", "/v1/cluster/members/s2?accept_no_majority=true", ""),
+			send("DELETE", "/v1/cluster/members/s2", "").refused(api.NoMajority)},
 		"transferLeader": {send("POST", "/v1/cluster/transfer", `{"to":"s2"}`), send("POST", "/v1/cluster/transfer", `{"to":"-"}`).refused(api.Invalid)},
 	}
 }

@@ -65,6 +65,11 @@ type Registry interface {
 	Storage() api.Storage
 	Status(ctx context.Context, hash bool) (api.Cluster, error)
 	Transfer(ctx context.Context, to string) error
+	// Join returns when the join of a server is on record, Remove when the server has left.
+	Join(ctx context.Context, id, addr string) (api.ServerChange, error)
+	Remove(ctx context.Context, id string, acceptNoMajority bool) (api.ServerChange, error)
+	// Members counts the servers, and says whether this one votes.
+	Members() (voters, nonVoters int, votes bool)
 	// Renew answers when the leader has confirmed the lease.
 	Renew(ctx context.Context, r api.Renewal) (api.Renewed, error)
 	// Report tells the leader how far a move is; nothing of it is logged.
@@ -130,8 +135,8 @@ func New(cfg Config) http.Handler {
 func register[I, O any](s *server, id, method, path, summary string, h func(context.Context, *I) (*O, error)) {
 	op := huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary,
 		MaxBodyBytes: MaxBody, BodyReadTimeout: bodyReadTimeout, Responses: s.problemResponse()}
-	if id == "startMove" {
-		op.DefaultStatus = http.StatusAccepted // the move goes on after the reply
+	if id == "startMove" || id == "joinServer" {
+		op.DefaultStatus = http.StatusAccepted // it goes on after the reply
 	}
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		// The deadline for the body would else end a request that waits.

@@ -44,6 +44,8 @@ func TestLengthLimits(t *testing.T) {
 		{scope.MaxNodeIDLen, "PUT", "/v1/nodes/" + id, `{"addr":"h:1"}`, nil},
 		{scope.MaxNodeIDLen, "PUT", "/v1/scope?prefix=x", `{"writer":"` + id + `"}`, nil},
 		{scope.MaxNodeIDLen, "POST", "/v1/moves", `{"prefix":"x","from":"a","to":"` + id + `"}`, nil},
+		{scope.MaxNodeIDLen, "POST", "/v1/cluster/members", `{"id":"` + id + `","addr":"h:1"}`, nil},
+		{scope.MaxNodeIDLen, "DELETE", "/v1/cluster/members/" + id, "", nil},
 		{scope.MaxNodeIDLen, "POST", "/v1/cluster/transfer", `{"to":"` + id + `"}`, nil},
 		{fsm.MaxRandom, "PUT", "/v1/sessions/" + random, `{"view_index":1}`, nil},
 		{fsm.MaxRandom, "DELETE", "/v1/sessions/" + random, "", nil},

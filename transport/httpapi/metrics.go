@@ -58,6 +58,22 @@ func Collector(reg Registry) *Metrics {
 			named("moves_running", "Moves that have not ended.", func(r Registry) float64 { return float64(r.State().Moves().RunningLen()) }),
 			named("cleanups_pending", "Old copies that their node has still to delete.",
 				func(r Registry) float64 { return float64(r.State().CleanupsLen()) }),
+			named("is_voter", "1 if this server votes, 0 while it catches up after it joined.", func(r Registry) float64 {
+				_, _, votes := r.Members()
+				return truth(votes)
+			}),
+			named("voters", "Servers that vote, as this one knows them.", func(r Registry) float64 {
+				voters, _, _ := r.Members()
+				return float64(voters)
+			}),
+			named("non_voters", "Servers that catch up and do not vote yet.", func(r Registry) float64 {
+				_, others, _ := r.Members()
+				return float64(others)
+			}),
+			named("server_changing", "1 while a server is joining, moving or leaving.", func(r Registry) float64 {
+				_, ok := r.State().ServerChanging()
+				return truth(ok)
+			}),
 			named("is_ready", "1 if this server has caught up once and knows a leader.",
 				func(r Registry) float64 { return truth(r.Ready() == nil) }),
 			named("disk_free_bytes", "Space left for the data directory.", func(r Registry) float64 { return float64(r.Storage().Free) }),

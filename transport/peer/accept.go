@@ -147,6 +147,8 @@ func (m *Mux) judge(h hello) string {
 		return fmt.Sprintf("you dialed %q, this server is known as %q; use the same addresses on all servers", h.addr, m.advertise)
 	case h.purpose == purposeRaft && !m.stream.isOpen():
 		return "raft is not running on this server at present; try again"
+	case h.purpose == purposeRaft && m.cfg.Refuse != nil:
+		return m.cfg.Refuse(h.from)
 	}
 	return ""
 }

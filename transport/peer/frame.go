@@ -51,6 +51,10 @@ const (
 	KindReport Kind = 7
 	// KindLeading asks the leader for what it alone counts.
 	KindLeading Kind = 8
+	// KindInvite tells a server that waits to be joined which cluster it is of now.
+	KindInvite Kind = 20
+	// KindMembers asks the leader to let a server join or leave.
+	KindMembers Kind = 21
 )
 
 // String returns the kind's name, or its number where it has none.
@@ -72,6 +76,10 @@ func (k Kind) String() string {
 		return "report"
 	case KindLeading:
 		return "leading"
+	case KindInvite:
+		return "invite"
+	case KindMembers:
+		return "members"
 	default:
 		return fmt.Sprintf("kind-%d", byte(k))
 	}

@@ -51,6 +51,9 @@ type Config struct {
 	// PeerID, when set, returns the id of the server that should be at an address, "" where that is not known.
 	// Another server there is refused. It is called at each dial and must not block.
 	PeerID func(addr string) string
+	// Refuse, when set, says why a server is not to be served, "" where it is. It is asked for connections of raft; a
+	// call is let in, so that the server can be told. It is called by several goroutines at once and must not block.
+	Refuse func(id string) string
 	// DialTimeout bounds resolving and connecting together; at most 1 s, which 0 stands for. The handshake has 2 s of its own.
 	DialTimeout time.Duration
 	// Logger may be nil.
@@ -264,6 +267,13 @@ func (m *Mux) pick(filter func(*socket) bool) (out []*socket) {
 		}
 	}
 	return out
+}
+
+// Expel ends the connections of raft that a server dialed: those it has from before it was refused.
+func (m *Mux) Expel(id string) {
+	for _, s := range m.pick(func(s *socket) bool { return s.raft && s.enrolled == id }) {
+		_ = s.Close()
+	}
 }
 
 // closeRaft ends the connections of raft.
