@@ -190,3 +190,30 @@ func (p *Program) Close() error {
 		return p.Stop()
 	}
 }
+
+// PID is the id of the process, 0 if none was started or it has ended.
+func (p *Program) PID() int {
+	r := p.current()
+	if r == nil {
+		return 0
+	}
+	select {
+	case <-r.ended:
+		return 0
+	default:
+		return r.cmd.Process.Pid
+	}
+}
+
+// Still says whether the process was paused and did not go on since.
+func (p *Program) Still() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.run != nil && p.run.still
+}
+
+func (p *Program) current() *run {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.run
+}

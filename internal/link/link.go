@@ -1,0 +1,95 @@
+// Package link carries TCP connections between processes on one machine as a network does that can be cut, slowed down
+// and mended, one direction at a time. Whoever is to be reached through it is given the address of a [Cable] instead of
+// the other's own; who dials is told apart by the cable it was given, or by what it says first.
+package link
+
+import (
+	"sync"
+	"time"
+)
+
+// Way is one direction: what From sends to To, over connections that either of them has dialed.
+type Way struct{ From, To string }
+
+// Back is the other direction.
+func (w Way) Back() Way { return Way{w.To, w.From} }
+
+// State is what a direction does to what is sent.
+type State struct {
+	// Cut keeps everything back, as a network does whose packets are lost: connections stay open, nobody is told, and what
+	// was kept back arrives late when it is mended.
+	Cut bool
+	// Delay is what each byte takes on its way. Bytes do not overtake each other.
+	Delay time.Duration
+}
+
+// Net is all directions. It is safe for use by many goroutines.
+type Net struct {
+	mu      sync.Mutex // guards the rest
+	states  map[Way]State
+	changed chan struct{} // closed at the next change
+	carried map[Way]int64
+}
+
+// New is a network that is whole.
+func New() *Net {
+	return &Net{states: map[Way]State{}, changed: make(chan struct{}), carried: map[Way]int64{}}
+}
+
+// Set changes a direction, for connections that are open too.
+func (n *Net) Set(w Way, s State) { n.change(func() { n.states[w] = s }) }
+
+// Heal makes every direction whole.
+func (n *Net) Heal() { n.change(func() { clear(n.states) }) }
+
+func (n *Net) change(what func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	what()
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+// Carried is how many bytes were delivered in a direction.
+func (n *Net) Carried(w Way) int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.carried[w]
+}
+
+// delivered counts what is about to be delivered.
+func (n *Net) delivered(w Way, bytes int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.carried[w] += int64(bytes)
+}
+
+// at is a direction's state, and what is closed when it may be another one.
+func (n *Net) at(w Way) (State, <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.states[w], n.changed
+}
+
+// pass waits until what was sent at a time may be delivered. It is false when gone is closed before.
+func (n *Net) pass(w Way, sent time.Time, gone <-chan struct{}) bool {
+	for {
+		state, changed := n.at(w)
+		left := time.Until(sent.Add(state.Delay))
+		if !state.Cut && left <= 0 {
+			return true
+		}
+		var due <-chan time.Time
+		if !state.Cut {
+			t := time.NewTimer(left)
+			defer t.Stop()
+			due = t.C
+		}
+		select {
+		case <-due:
+		case <-changed:
+		case <-gone:
+			return false
+		}
+	}
+}
