@@ -70,6 +70,10 @@ var arrows = map[string]arrow{
 	"internal/process": {may: []string{"internal/overlay"}, external: []string{}},
 	// One server, asked by who must know which one answers.
 	"internal/direct": {may: []string{"internal/api"}, external: []string{}},
+	// Connections that can be cut and slowed down, and clients of the example store:
+	// what both crash and chaos are made of.
+	"internal/link": {external: []string{}},
+	"internal/load": {may: []string{"internal/api", "internal/crash/writes", "internal/process"}, external: []string{}},
 	// Chaos runs: what happened is recorded in history, which the checkers judge
 	// without knowing how it came about.
 	"internal/chaos": {may: []string{"client", "internal/api", "internal/chaos/check", "internal/chaos/fault", "internal/chaos/history",
@@ -77,7 +81,7 @@ var arrows = map[string]arrow{
 	"internal/chaos/history": {may: []string{"internal/api"}},
 	"internal/chaos/check": {may: []string{"internal/api", "internal/chaos/history"},
 		tests: []string{"fsm", "internal/view"}},
-	"internal/chaos/target":   {may: []string{"internal/chaos/history"}},
+	"internal/chaos/target":   {may: []string{"internal/chaos/history", "internal/link", "internal/overlay", "internal/process"}},
 	"internal/chaos/workload": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/direct"}},
 	"internal/chaos/fault": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/direct",
 		"internal/chaos/target"}},
@@ -89,7 +93,7 @@ var arrows = map[string]arrow{
 	// What clients were told, judged without knowing how it came about; the whole
 	// system as processes; and the program that kills them.
 	"internal/crash/writes": {external: []string{}},
-	"internal/crash/rig": {may: []string{"client", "internal/api", "internal/crash", "internal/crash/writes", "internal/overlay", "internal/process"},
+	"internal/crash/rig": {may: []string{"client", "internal/api", "internal/crash", "internal/crash/writes", "internal/load", "internal/overlay", "internal/process"},
 		external: []string{}},
 	"internal/crash/matrix": {may: []string{"internal/crash/rig", "internal/crash/writes", "internal/overlay"}, external: []string{}},
 	// What the tests of several adapters share: a registry that answers from memory.

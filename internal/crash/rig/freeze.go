@@ -65,7 +65,7 @@ func (r *Rig) Freeze(ctx context.Context) (Frozen, []writes.Finding, error) {
 	}
 	before := r.scope(Heir)
 	var old, other attempts
-	load := r.load([]string{before.Owner, "n1", "n2", fallback}, []string{Heir}, crowd, 0, old.add)
+	load := r.writers([]string{before.Owner, "n1", "n2", fallback}, []string{Heir}, crowd, 0, old.add)
 	stopped, resumed, wrong, err := r.stop(ctx, &res, before.Owner, &old, &other)
 	load.Drain() // every answer is in then
 	if err != nil || len(wrong) > 0 {
@@ -123,7 +123,7 @@ func (r *Rig) takenOver(ctx context.Context, owner string, other *attempts) []wr
 		return broken(RuleSettle, "%v", err)
 	}
 	// They know nobody else: who still takes the old owner for the owner must not send them there.
-	load := r.load([]string{fallback}, []string{Heir}, 2, 0, other.add)
+	load := r.writers([]string{fallback}, []string{Heir}, 2, 0, other.add)
 	defer load.Drain()
 	if err := r.Servers.Wait(ctx, "writes of the fallback", func(context.Context) error {
 		if n := other.acked(world.Scopes[Heir].Epoch); n < after {

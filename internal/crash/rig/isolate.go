@@ -34,7 +34,7 @@ func (r *Rig) Isolate(ctx context.Context) (Isolated, []writes.Finding, error) {
 	}
 	before := r.scope(Heir)
 	var old, other attempts
-	load := r.load([]string{before.Owner}, []string{Heir}, crowd, 0, old.add)
+	load := r.writers([]string{before.Owner}, []string{Heir}, crowd, 0, old.add)
 	cut, wrong, err := r.cutOff(ctx, before.Owner, &old, &other)
 	load.Drain()
 	if err != nil || len(wrong) > 0 {

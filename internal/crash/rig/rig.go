@@ -19,6 +19,8 @@ import (
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/crash"
+	"github.com/scope-registry/scope-registry/internal/crash/writes"
+	"github.com/scope-registry/scope-registry/internal/load"
 	"github.com/scope-registry/scope-registry/internal/process"
 )
 
@@ -53,13 +55,13 @@ type Rig struct {
 	Tracker   *Tracker
 	endpoints string   // of the servers
 	nodes     []string // that scopes move between, and then the fallback
-	stores    *stores
+	stores    *load.Nodes
 	running   map[string]*process.Program // nodes
 	cables    map[string]cables           // from a node to each server
 	book      *book
 	client    *client.Client
 	rnd       *rand.Rand
-	work      *Load
+	work      *load.Load
 	clients   int // writers that were ever started
 	moves     int // that were ever started
 	cancel    context.CancelFunc
@@ -145,7 +147,7 @@ func (r *Rig) startNodes(ctx context.Context) error {
 			return err
 		}
 	}
-	r.stores = newStores(at)
+	r.stores = load.NewNodes(at)
 	return r.nodesReady(ctx)
 }
 
@@ -156,7 +158,7 @@ func (r *Rig) nodesReady(ctx context.Context) error {
 			if err := r.running[node].Crashed(); err != nil {
 				return err
 			}
-			return r.stores.ready(ctx, node)
+			return r.stores.Ready(ctx, node)
 		}); err != nil {
 			return err
 		}
@@ -186,7 +188,32 @@ func (r *Rig) command(ctx context.Context, args ...string) error {
 // Work has clients write to both scopes until Close, so many to each scope and
 // with such a pause between two writes of one.
 func (r *Rig) Work(writers int, pause time.Duration) {
-	r.work = r.load(r.nodes, []string{Plain, Heir}, writers, pause, nil)
+	r.work = r.writers(r.nodes, []string{Plain, Heir}, writers, pause, nil)
+}
+
+// writers starts clients of each scope, which know these nodes and take the first for the owner. seen may be nil.
+func (r *Rig) writers(nodes, scopes []string, n int, pause time.Duration, seen func(writes.Op)) *load.Load {
+	cfg := r.loading(nodes, scopes)
+	cfg.Writers, cfg.Pause = n, pause
+	if seen != nil {
+		cfg.Seen = func(op writes.Op) {
+			r.book.add(op)
+			seen(op)
+		}
+	}
+	r.clients += len(scopes) * n
+	return load.Begin(cfg)
+}
+
+func (r *Rig) loading(nodes, scopes []string) load.Config {
+	return load.Config{Nodes: r.stores, Owners: nodes, Scopes: scopes, First: r.clients, Seed: r.Seed, Seen: r.book.add}
+}
+
+// preload writes the records that a scope holds from the beginning.
+func (r *Rig) preload(ctx context.Context, scope string) error {
+	err := load.Preload(ctx, r.loading(r.nodes, []string{scope}), r.Bulk)
+	r.clients++
+	return err
 }
 
 // Counts are how all attempts to write ended so far, with some of the strange answers.
@@ -233,7 +260,7 @@ func (r *Rig) Close() error {
 		errs = append(errs, r.Servers.Close())
 	}
 	if r.stores != nil {
-		r.stores.http.CloseIdleConnections()
+		r.stores.Close()
 	}
 	if r.client != nil {
 		r.client.Close()

@@ -2,10 +2,8 @@ package rig
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -98,19 +96,12 @@ func (r *Rig) calm(ctx context.Context) error {
 func (r *Rig) unstaged(ctx context.Context) error {
 	for _, node := range r.nodes {
 		if err := r.Servers.Wait(ctx, node+" to discard what it has staged", func(ctx context.Context) error {
-			resp, err := r.stores.request(ctx, "GET", node, "/v1/status", "", "", "")
+			staged, err := r.stores.Staged(ctx, node)
 			if err != nil {
 				return err
 			}
-			defer func() { _ = resp.Body.Close() }()
-			var status struct {
-				Staged []string `json:"staged"`
-			}
-			if err := json.NewDecoder(io.LimitReader(resp.Body, maxReply)).Decode(&status); err != nil {
-				return err
-			}
-			if len(status.Staged) > 0 {
-				return fmt.Errorf("it has slices of the moves %v", status.Staged)
+			if len(staged) > 0 {
+				return fmt.Errorf("it has slices of the moves %v", staged)
 			}
 			return nil
 		}); err != nil {
@@ -129,7 +120,7 @@ func (r *Rig) compare(ctx context.Context, scope string) ([]writes.Finding, erro
 			return nil, err
 		}
 		sc := r.scope(scope)
-		dump, err := r.stores.dump(ctx, sc.Owner, scope)
+		dump, err := r.stores.Dump(ctx, sc.Owner, scope)
 		if err != nil {
 			return nil, err
 		}
@@ -155,7 +146,7 @@ func (r *Rig) copies(ctx context.Context, scope string, but ...string) ([]writes
 		if slices.Contains(but, node) {
 			continue
 		}
-		dump, err := r.stores.dump(ctx, node, scope)
+		dump, err := r.stores.Dump(ctx, node, scope)
 		if err != nil {
 			return nil, err
 		}

@@ -1,4 +1,4 @@
-package rig
+package load
 
 import (
 	"bufio"
@@ -25,17 +25,19 @@ const (
 	maxLine  = 4 << 20
 )
 
-// stores is the nodes' HTTP as a client of the stores uses it. Nothing is sent twice.
-type stores struct {
+// Nodes is the nodes' HTTP as a client of examples/store uses it. Nothing is sent twice. It is safe for use by many
+// goroutines. Close it when done.
+type Nodes struct {
 	addrs map[string]string // by node
 	http  *http.Client
 }
 
-func newStores(addrs map[string]string) *stores {
-	return &stores{addrs: addrs, http: &http.Client{Timeout: askTime, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
+// NewNodes is of nodes at these addresses, host:port by id.
+func NewNodes(addrs map[string]string) *Nodes {
+	return &Nodes{addrs: addrs, http: &http.Client{Timeout: askTime, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 }
 
-func (s *stores) request(ctx context.Context, method, node, path, param, value, body string) (*http.Response, error) {
+func (s *Nodes) request(ctx context.Context, method, node, path, param, value, body string) (*http.Response, error) {
 	target := url.URL{Scheme: "http", Host: s.addrs[node], Path: path, RawQuery: url.Values{param: {value}}.Encode()}
 	var rd io.Reader
 	if body != "" {
@@ -50,9 +52,9 @@ func (s *stores) request(ctx context.Context, method, node, path, param, value, 
 	return s.http.Do(req)
 }
 
-// write makes one attempt to write or delete a key and fills in what became of it.
+// Write makes one attempt to write or delete a key and fills in what became of it.
 // The error that is returned besides says whom to turn to.
-func (s *stores) write(ctx context.Context, op *writes.Op) *api.Error {
+func (s *Nodes) Write(ctx context.Context, op *writes.Op) *api.Error {
 	method := http.MethodPut
 	if op.Deletes {
 		method = http.MethodDelete
@@ -73,7 +75,7 @@ func (s *stores) write(ctx context.Context, op *writes.Op) *api.Error {
 	return refusal
 }
 
-func (s *stores) ask(ctx context.Context, method string, op *writes.Op) *api.Error {
+func (s *Nodes) ask(ctx context.Context, method string, op *writes.Op) *api.Error {
 	resp, err := s.request(ctx, method, op.Node, "/v1/value", "key", op.Key, op.Value)
 	if err != nil {
 		if dial := new(net.OpError); errors.As(err, &dial) && dial.Op == "dial" {
@@ -107,8 +109,8 @@ func (s *stores) ask(ctx context.Context, method string, op *writes.Op) *api.Err
 	return nil
 }
 
-// dump is all that a node has under a prefix.
-func (s *stores) dump(ctx context.Context, node, prefix string) ([]writes.Record, error) {
+// Dump is all that a node has under a prefix.
+func (s *Nodes) Dump(ctx context.Context, node, prefix string) ([]writes.Record, error) {
 	resp, err := s.request(ctx, http.MethodGet, node, "/v1/dump", "prefix", prefix, "")
 	if err != nil {
 		return nil, fmt.Errorf("dump of %s: %w", node, err)
@@ -131,8 +133,8 @@ func (s *stores) dump(ctx context.Context, node, prefix string) ([]writes.Record
 	return out, lines.Err()
 }
 
-// ready is nil when a node says that its session is open.
-func (s *stores) ready(ctx context.Context, node string) error {
+// Ready is nil when a node says that its session is open.
+func (s *Nodes) Ready(ctx context.Context, node string) error {
 	resp, err := s.request(ctx, http.MethodGet, node, "/readyz", "", "", "")
 	if err != nil {
 		return err
@@ -144,3 +146,20 @@ func (s *stores) ready(ctx context.Context, node string) error {
 	}
 	return nil
 }
+
+// Staged are the moves of which a node has a slice that is not in force yet.
+func (s *Nodes) Staged(ctx context.Context, node string) ([]string, error) {
+	resp, err := s.request(ctx, http.MethodGet, node, "/v1/status", "", "", "")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var status struct {
+		Staged []string `json:"staged"`
+	}
+	err = json.NewDecoder(io.LimitReader(resp.Body, maxReply)).Decode(&status)
+	return status.Staged, err
+}
+
+// Close drops idle connections.
+func (s *Nodes) Close() { s.http.CloseIdleConnections() }

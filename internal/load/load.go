@@ -1,4 +1,7 @@
-package rig
+// Package load is clients that write to the nodes of examples/store all the time,
+// each to one scope, and follow its owner as far as answers name it. What they were
+// told is for package writes to judge.
+package load
 
 import (
 	"context"
@@ -23,12 +26,22 @@ const (
 	ownKeys = 4
 )
 
+// Config is what the clients of a load do.
+type Config struct {
+	Nodes   *Nodes
+	Owners  []string      // nodes that they know, the first of which they take for the owner
+	Scopes  []string      // prefixes
+	Writers int           // of each scope
+	First   int           // how many clients a run had before: each has a name of its own
+	Pause   time.Duration // each pauses for up to twice this between two writes
+	Seed    uint64
+	Seen    func(writes.Op) // is told of every attempt, by many goroutines
+}
+
 // Load is clients that write all the time. Stop it when done.
 type Load struct {
-	s      *stores
-	b      *book
-	seen   func(writes.Op) // is told of every attempt; nil tells nobody
-	gate   sync.RWMutex    // held for writing while nobody may write
+	cfg    Config
+	gate   sync.RWMutex // held for writing while nobody may write
 	cancel context.CancelFunc
 	all    sync.WaitGroup
 }
@@ -38,27 +51,27 @@ type writer struct {
 	*Load
 	rnd         *rand.Rand
 	scope, name string
-	nodes       []string
 	at          int // which node it takes for the owner
 	n           int // values written
 	own         [ownKeys]string
-	pause       time.Duration
 }
 
-// load starts writers for each scope, which know these nodes and take the first for
-// the owner; each pauses for up to twice the time between two writes.
-func (r *Rig) load(nodes, scopes []string, writers int, pause time.Duration, seen func(writes.Op)) *Load {
+// Begin starts the writers. They write until Stop or Drain.
+func Begin(cfg Config) *Load {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &Load{s: r.stores, b: r.book, seen: seen, cancel: cancel}
-	for _, scope := range scopes {
-		for range writers {
-			r.clients++
-			w := &writer{Load: l, rnd: rand.New(rand.NewPCG(r.Seed, uint64(r.clients))), scope: scope, name: fmt.Sprintf("c%d", r.clients),
-				nodes: nodes, pause: pause}
+	l := &Load{cfg: cfg, cancel: cancel}
+	for i, scope := range cfg.Scopes {
+		for k := range cfg.Writers {
+			w := l.writer(scope, cfg.First+i*cfg.Writers+k+1)
 			l.all.Go(func() { w.work(ctx) })
 		}
 	}
 	return l
+}
+
+// writer is the nth of all that a run ever had.
+func (l *Load) writer(scope string, n int) *writer {
+	return &writer{Load: l, rnd: rand.New(rand.NewPCG(l.cfg.Seed, uint64(n))), scope: scope, name: fmt.Sprintf("c%d", n)}
 }
 
 // Hold returns when no write is under way, and none begins before Release.
@@ -84,8 +97,8 @@ func (l *Load) Drain() {
 func (w *writer) work(ctx context.Context) {
 	for ctx.Err() == nil {
 		w.put(ctx, w.next())
-		if w.pause > 0 {
-			_ = process.Sleep(ctx, time.Duration(w.rnd.Int64N(int64(2*w.pause)))) // the loop sees that it ends
+		if p := w.cfg.Pause; p > 0 {
+			_ = process.Sleep(ctx, time.Duration(w.rnd.Int64N(int64(2*p)))) // the loop sees that it ends
 		}
 	}
 }
@@ -120,12 +133,9 @@ func (w *writer) put(ctx context.Context, op writes.Op) {
 			w.gate.RUnlock()
 			return
 		}
-		op.Node = w.nodes[w.at]
-		refusal := w.s.write(ctx, &op)
-		w.b.add(op)
-		if w.seen != nil {
-			w.seen(op)
-		}
+		op.Node = w.cfg.Owners[w.at]
+		refusal := w.cfg.Nodes.Write(ctx, &op)
+		w.cfg.Seen(op)
 		w.gate.RUnlock()
 		if op.Outcome == writes.Unknown {
 			if i := slices.Index(w.own[:], op.Key); i >= 0 {
@@ -143,10 +153,10 @@ func (w *writer) put(ctx context.Context, op writes.Op) {
 
 // turn turns to whom a refusal names, and says when.
 func (w *writer) turn(e *api.Error) time.Duration {
-	if at := slices.Index(w.nodes, e.Owner); at >= 0 && e.Owner != "" {
+	if at := slices.Index(w.cfg.Owners, e.Owner); at >= 0 && e.Owner != "" {
 		w.at = at
 	} else if e.Code == api.Unavailable {
-		w.at = (w.at + 1) % len(w.nodes)
+		w.at = (w.at + 1) % len(w.cfg.Owners)
 		return maxRetry / 4
 	}
 	return min(maxRetry, max(time.Duration(e.RetryMS)*time.Millisecond, time.Millisecond))
@@ -155,15 +165,16 @@ func (w *writer) turn(e *api.Error) time.Duration {
 // bulkRecord is the size of a value that a scope holds from the beginning, in bytes.
 const bulkRecord = 32 << 10
 
-// preload writes the records that a scope holds from the beginning, beside all writers.
-func (r *Rig) preload(ctx context.Context, scope string) error {
-	r.clients++
-	w := &writer{Load: &Load{s: r.stores, b: r.book}, rnd: rand.New(rand.NewPCG(r.Seed, 0)), scope: scope, name: fmt.Sprintf("c%d", r.clients), nodes: r.nodes}
-	for i := range r.Bulk << 20 / bulkRecord {
-		value := fmt.Sprintf("%s-%d", w.name, i)
-		w.put(ctx, writes.Op{Scope: scope, Client: w.name, Key: fmt.Sprintf("%sbulk:%06d", scope, i), Value: value + strings.Repeat(".", bulkRecord-len(value))})
-		if ctx.Err() != nil {
-			return fmt.Errorf("%d records were written to %q beforehand: %w", i, scope, ctx.Err())
+// Preload writes so many MiB to each scope, beside all writers.
+func Preload(ctx context.Context, cfg Config, mib int) error {
+	for i, scope := range cfg.Scopes {
+		w := (&Load{cfg: cfg}).writer(scope, cfg.First+i+1)
+		for k := range mib << 20 / bulkRecord {
+			value := fmt.Sprintf("%s-%d", w.name, k)
+			w.put(ctx, writes.Op{Scope: scope, Client: w.name, Key: fmt.Sprintf("%sbulk:%06d", scope, k), Value: value + strings.Repeat(".", bulkRecord-len(value))})
+			if ctx.Err() != nil {
+				return fmt.Errorf("%d records were written to %q beforehand: %w", k, scope, ctx.Err())
+			}
 		}
 	}
 	return nil
