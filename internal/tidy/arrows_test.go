@@ -93,7 +93,7 @@ var arrows = map[string]arrow{
 	// What clients were told, judged without knowing how it came about; the whole
 	// system as processes; and the program that kills them.
 	"internal/crash/writes": {external: []string{}},
-	"internal/crash/rig": {may: []string{"client", "internal/api", "internal/crash", "internal/crash/writes", "internal/load", "internal/overlay", "internal/process"},
+	"internal/crash/rig": {may: []string{"client", "internal/api", "internal/crash", "internal/crash/writes", "internal/link", "internal/load", "internal/overlay", "internal/process"},
 		external: []string{}},
 	"internal/crash/matrix": {may: []string{"internal/crash/rig", "internal/crash/writes", "internal/overlay"}, external: []string{}},
 	// What the tests of several adapters share: a registry that answers from memory.

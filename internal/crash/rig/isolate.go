@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/crash/writes"
+	"github.com/scope-registry/scope-registry/internal/link"
 )
 
 // Isolated is what became of an owner that was cut off from the registry, and not
@@ -57,10 +58,10 @@ func (r *Rig) cutOff(ctx context.Context, owner string, old, other *attempts) (c
 	if err := r.busy(ctx, old); err != nil {
 		return cut, broken(RuleSettle, "%v", err), nil
 	}
-	r.cables[owner].each((*cable).sever)
+	r.cut(owner, true)
 	cut = time.Now()
 	wrong = r.takenOver(ctx, owner, other)
-	r.cables[owner].each((*cable).mend)
+	r.cut(owner, false)
 	return cut, wrong, nil
 }
 
@@ -92,4 +93,13 @@ func (i *Isolated) judge(old, other []writes.Op, epoch uint64, cut time.Time) (w
 		i.Void = fmt.Sprintf("the owner that was cut off acknowledged %d writes and refused %d", i.Acked, i.Refused)
 	}
 	return wrong
+}
+
+// cut cuts a node off from all servers, or mends that.
+func (r *Rig) cut(node string, off bool) {
+	for _, id := range r.Servers.IDs() {
+		w := link.Way{From: node, To: id}
+		r.net.Set(w, link.State{Cut: off})
+		r.net.Set(w.Back(), link.State{Cut: off})
+	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/crash"
 	"github.com/scope-registry/scope-registry/internal/crash/writes"
+	"github.com/scope-registry/scope-registry/internal/link"
 	"github.com/scope-registry/scope-registry/internal/load"
 	"github.com/scope-registry/scope-registry/internal/process"
 )
@@ -57,7 +58,8 @@ type Rig struct {
 	nodes     []string // that scopes move between, and then the fallback
 	stores    *load.Nodes
 	running   map[string]*process.Program // nodes
-	cables    map[string]cables           // from a node to each server
+	net       *link.Net                   // from nodes to servers
+	cables    []*link.Cable
 	book      *book
 	client    *client.Client
 	rnd       *rand.Rand
@@ -74,7 +76,7 @@ type Rig struct {
 func Open(ctx context.Context, cfg Config) (*Rig, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	r := &Rig{Config: cfg, nodes: []string{"n1", "n2", fallback}, running: map[string]*process.Program{}, cables: map[string]cables{}, rnd: rand.New(rand.NewPCG(cfg.Seed, 1))}
+	r := &Rig{Config: cfg, nodes: []string{"n1", "n2", fallback}, running: map[string]*process.Program{}, net: link.New(), rnd: rand.New(rand.NewPCG(cfg.Seed, 1))}
 	if err := r.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting a rig in %s: %w", cfg.Dir, err), r.Close())
 	}
@@ -133,12 +135,12 @@ func (r *Rig) startNodes(ctx context.Context) error {
 		at[node] = addrs[i]
 		var endpoints []string
 		for _, id := range r.Servers.IDs() {
-			c, err := lay(r.Servers.HTTP(id))
+			c, err := r.net.Lay(link.Named(node), id, r.Servers.HTTP(id))
 			if err != nil {
 				return err
 			}
-			r.cables[node] = append(r.cables[node], c)
-			endpoints = append(endpoints, "http://"+c.addr())
+			r.cables = append(r.cables, c)
+			endpoints = append(endpoints, "http://"+c.Addr())
 		}
 		data := filepath.Join(r.Dir, node)
 		r.running[node] = process.New("node "+node, data+".log", r.Programs.Store, "--node", node, "--listen", addrs[i], "--data", data,
@@ -251,10 +253,8 @@ func (r *Rig) Close() error {
 	}
 	all.Wait()
 	errs = append(errs, slices.Clone(ended)...)
-	for _, node := range r.nodes {
-		for _, c := range r.cables[node] {
-			errs = append(errs, c.close())
-		}
+	for _, c := range r.cables {
+		errs = append(errs, c.Close())
 	}
 	if r.Servers != nil {
 		errs = append(errs, r.Servers.Close())
