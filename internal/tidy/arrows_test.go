@@ -73,7 +73,7 @@ var arrows = map[string]arrow{
 	// Connections that can be cut and slowed down, and clients of the example store:
 	// what both crash and chaos are made of.
 	"internal/link": {external: []string{}},
-	"internal/load": {may: []string{"internal/api", "internal/crash/writes", "internal/process"}, external: []string{}},
+	"internal/load": {may: []string{"internal/api", "internal/crash/writes", "internal/overlay", "internal/process"}, external: []string{}},
 	// Chaos runs: what happened is recorded in history, which the checkers judge
 	// without knowing how it came about.
 	"internal/chaos": {may: []string{"client", "internal/api", "internal/chaos/check", "internal/chaos/fault", "internal/chaos/history",
@@ -95,7 +95,7 @@ var arrows = map[string]arrow{
 	"internal/crash/writes": {external: []string{}},
 	"internal/crash/rig": {may: []string{"client", "internal/api", "internal/crash", "internal/crash/writes", "internal/link", "internal/load", "internal/overlay", "internal/process"},
 		external: []string{}},
-	"internal/crash/matrix": {may: []string{"internal/crash/rig", "internal/crash/writes", "internal/overlay"}, external: []string{}},
+	"internal/crash/matrix": {may: []string{"internal/crash/rig", "internal/crash/writes", "internal/load", "internal/overlay"}, external: []string{}},
 	// What the tests of several adapters share: a registry that answers from memory.
 	"internal/apitest":   {may: []string{"internal/api", "scope", "migration", "fsm"}},
 	"internal/tidy":      {external: []string{}},

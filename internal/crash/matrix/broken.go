@@ -13,6 +13,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/crash/rig"
 	"github.com/scope-registry/scope-registry/internal/crash/writes"
+	"github.com/scope-registry/scope-registry/internal/load"
 	"github.com/scope-registry/scope-registry/internal/overlay"
 )
 
@@ -45,7 +46,7 @@ func breakAll(ctx context.Context, out io.Writer, o options) error {
 	if err != nil {
 		return err
 	}
-	good, err := rig.Build(ctx, o.root, dir)
+	good, err := load.Build(ctx, o.root, dir)
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(dir))
 	}
@@ -84,7 +85,7 @@ const hunts = 20
 
 // hunt runs the cases that must find the bug, until one does. It returns what was
 // found, and in which run.
-func (b bug) hunt(ctx context.Context, o options, dir string, programs rig.Programs) (writes.Finding, int, error) {
+func (b bug) hunt(ctx context.Context, o options, dir string, programs load.Programs) (writes.Finding, int, error) {
 	o.only, o.rigs, o.runs = b.only, 1, max(o.runs, hunts)
 	s := newSession(io.Discard, o, dir, programs)
 	s.maxFailures, s.pause = 1, 0 // so that a write is under way at every moment

@@ -21,7 +21,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/scope-registry/scope-registry/internal/crash/rig"
+	"github.com/scope-registry/scope-registry/internal/load"
 )
 
 const (
@@ -109,7 +109,7 @@ func run(ctx context.Context, out io.Writer, o options) (err error) {
 		return err
 	}
 	began := time.Now()
-	programs, err := rig.Build(ctx, o.root, dir)
+	programs, err := load.Build(ctx, o.root, dir)
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(dir))
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/crash/rig"
 	"github.com/scope-registry/scope-registry/internal/crash/writes"
+	"github.com/scope-registry/scope-registry/internal/load"
 	"github.com/scope-registry/scope-registry/internal/overlay"
 )
 
@@ -36,7 +37,7 @@ const (
 var root = filepath.Join("..", "..", "..")
 
 // programs builds what all tests run, once, into a directory that TestMain removes.
-var programs = sync.OnceValues(func() (rig.Programs, error) { return rig.Build(context.Background(), root, bin) })
+var programs = sync.OnceValues(func() (load.Programs, error) { return load.Build(context.Background(), root, bin) })
 
 var bin string
 
@@ -55,7 +56,7 @@ func TestMain(m *testing.M) {
 }
 
 // built are the programs as they are.
-func built(t *testing.T) rig.Programs {
+func built(t *testing.T) load.Programs {
 	t.Helper()
 	p, err := programs()
 	if err != nil {
@@ -189,7 +190,7 @@ func TestReport(t *testing.T) {
 		return r
 	}
 	fresh := func(said *bytes.Buffer) *session {
-		s := newSession(said, options{seed: 7}, "", rig.Programs{})
+		s := newSession(said, options{seed: 7}, "", load.Programs{})
 		s.results["done/cli"] = []rig.Result{result("done", "", "done", time.Second)}
 		s.results["start/source"] = []rig.Result{result("aborted", "session", "copying", 3*time.Second), result("done", "", "quiescing", time.Second),
 			result("done", "", "copying", 2*time.Second)}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/crash/rig"
 	"github.com/scope-registry/scope-registry/internal/crash/writes"
+	"github.com/scope-registry/scope-registry/internal/load"
 )
 
 const (
@@ -39,7 +40,7 @@ type session struct {
 	out      io.Writer
 	o        options
 	dir      string
-	programs rig.Programs
+	programs load.Programs
 	began    time.Time
 	pause    time.Duration // of writers
 	// maxFailures ends everything.
@@ -58,7 +59,7 @@ type session struct {
 	resyncs  int
 }
 
-func newSession(out io.Writer, o options, dir string, programs rig.Programs) *session {
+func newSession(out io.Writer, o options, dir string, programs load.Programs) *session {
 	return &session{out: out, o: o, dir: dir, programs: programs, began: time.Now(), results: map[string][]rig.Result{}, pause: writerPause, maxFailures: maxFailures}
 }
 

@@ -43,7 +43,7 @@ const (
 
 // Config is what a rig is made of.
 type Config struct {
-	Programs Programs
+	Programs load.Programs
 	Dir      string // of data and logs; Close leaves it
 	Seed     uint64
 	Bulk     int // MiB that each scope holds from the beginning

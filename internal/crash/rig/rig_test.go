@@ -2,7 +2,6 @@ package rig
 
 import (
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,26 +13,10 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/crash/writes"
-	"github.com/scope-registry/scope-registry/internal/overlay"
+	"github.com/scope-registry/scope-registry/internal/load"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// TestFasterTimesAreSafe: the overlay still finds its places, what it makes is
-// built, and the tests of the times hold for it.
-func TestFasterTimesAreSafe(t *testing.T) {
-	root := filepath.Join("..", "..", "..")
-	list, err := overlay.Write(root, t.TempDir(), Faster)
-	if err != nil {
-		t.Fatal(err)
-	}
-	test := exec.Command("go", "test", "-count=1", "-v", "-overlay", list, "-run", "TestDefaultLeases", "./internal/api")
-	test.Dir = root
-	said, err := test.CombinedOutput()
-	if err != nil || !strings.Contains(string(said), "a lease of 1.6s") {
-		t.Errorf("%v\n%s", err, said)
-	}
-}
 
 func put(cause string, c api.Change) api.Change {
 	c.Cause, c.Op = cause, "put"
@@ -117,7 +100,7 @@ func TestMoveThatDoesNotEnd(t *testing.T) {
 }
 
 func TestCommandMustTellTheSame(t *testing.T) {
-	r := &Rig{Config: Config{Dir: t.TempDir(), Programs: Programs{Registry: "/bin/false"}}, Tracker: NewTracker(func(Tenure) {})}
+	r := &Rig{Config: Config{Dir: t.TempDir(), Programs: load.Programs{Registry: "/bin/false"}}, Tracker: NewTracker(func(Tenure) {})}
 	for _, phase := range []string{"done", "aborted"} {
 		cli := r.program("x")
 		if err := cli.Start(); err != nil {

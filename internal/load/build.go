@@ -1,4 +1,4 @@
-package rig
+package load
 
 import (
 	"context"
@@ -25,7 +25,7 @@ var Faster = []overlay.Edit{
 	},
 }
 
-// Programs are the paths of what a rig runs.
+// Programs are the paths of what runs are made of.
 type Programs struct{ Registry, Store string }
 
 // Build builds both from the repository at root into dir: the registry with the
