@@ -30,10 +30,11 @@ const (
 
 // options are the flags.
 type options struct {
-	compose, project, out, recheck string
-	seed                           uint64
-	duration, search               time.Duration
-	keep                           bool
+	compose, project, out, recheck, root, timing string
+	seed                                         uint64
+	nodes                                        int
+	duration, search                             time.Duration
+	keep, local                                  bool
 }
 
 func main() { os.Exit(start(os.Args[1:])) }
@@ -66,6 +67,10 @@ func parse(args []string) (options, error) {
 	var o options
 	f := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	f.StringVar(&o.compose, "compose", "docker-compose.yml", "compose file of the servers")
+	f.BoolVar(&o.local, "local", false, "processes on this machine instead of containers")
+	f.IntVar(&o.nodes, "nodes", 4, "data nodes, whose scopes are written to and moved; 0, or 2 to 5")
+	f.StringVar(&o.timing, "timing", "fast", "Raft timing of a local run")
+	f.StringVar(&o.root, "root", ".", "the repository, which a local run builds its programs from")
 	f.StringVar(&o.project, "project", "scope-registry-chaos", "compose project; what an earlier run left of it is removed")
 	f.Uint64Var(&o.seed, "seed", 0, "seed of the clients' choices; 0 takes one by chance")
 	f.DurationVar(&o.duration, "duration", 150*time.Second, "how long clients work; faults and the calm between them are shares of it")
@@ -81,6 +86,8 @@ func parse(args []string) (options, error) {
 		return o, fmt.Errorf("%q is not understood; see -help", f.Args())
 	case o.duration < minDuration || o.duration > maxDuration:
 		return o, fmt.Errorf("-duration %v is not between %v and %v", o.duration, minDuration, maxDuration)
+	case o.nodes < 0 || o.nodes == 1 || o.nodes > 5:
+		return o, fmt.Errorf("-nodes %d is not 0, or 2 to 5", o.nodes)
 	case o.search <= 0:
 		return o, fmt.Errorf("-search %v is not above 0", o.search)
 	}

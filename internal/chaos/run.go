@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/chaos/check"
@@ -15,6 +16,7 @@ import (
 	"github.com/scope-registry/scope-registry/internal/chaos/target"
 	"github.com/scope-registry/scope-registry/internal/chaos/workload"
 	"github.com/scope-registry/scope-registry/internal/direct"
+	"github.com/scope-registry/scope-registry/internal/load"
 )
 
 const (
@@ -34,16 +36,16 @@ var (
 
 // run does a whole run, and takes the servers down however it ends.
 func run(ctx context.Context, o options) error {
-	cluster, err := target.NewDocker(ctx, o.compose, o.project)
-	if err != nil {
-		return err
-	}
 	dir, err := outDir(o.out)
 	if err != nil {
 		return err
 	}
+	cluster, err := made(ctx, o, dir)
+	if err != nil {
+		return err
+	}
 	log, err := history.Create(filepath.Join(dir, "history.jsonl"),
-		history.Setup{Seed: o.seed, Duration: o.duration, Servers: cluster.Servers(), Target: cluster.String()})
+		history.Setup{Seed: o.seed, Duration: o.duration, Servers: cluster.Servers(), Nodes: cluster.Nodes(), Target: cluster.String()})
 	if err != nil {
 		return err
 	}
@@ -68,6 +70,22 @@ func run(ctx context.Context, o options) error {
 	}
 	say("check what was answered")
 	return conclude(seen, o, dir, ended)
+}
+
+// made is what the run is made against. Nothing runs yet.
+func made(ctx context.Context, o options, dir string) (target.Target, error) {
+	if !o.local {
+		return target.NewDocker(ctx, o.compose, o.project)
+	}
+	work := filepath.Join(dir, "work") // data and logs
+	if err := os.MkdirAll(work, 0o700); err != nil {
+		return nil, err
+	}
+	programs, err := load.Build(ctx, o.root, work)
+	if err != nil {
+		return nil, err
+	}
+	return target.NewLocal(work, programs, o.nodes, o.timing), nil
 }
 
 // outDir is the directory of the result.
@@ -105,6 +123,11 @@ func drive(ctx context.Context, o options, cluster target.Target, log *history.L
 		return err
 	}
 	defer work.Close()
+	data, err := onNodes(ctx, o, cluster, log)
+	if err != nil {
+		return err
+	}
+	defer data.close()
 	begun := log.Now()
 	say("clients work on all servers")
 	broken := faults(ctx, o, &env, log)
@@ -112,11 +135,49 @@ func drive(ctx context.Context, o options, cluster target.Target, log *history.L
 		broken = pause(ctx, max(time.Duration(calm*float64(o.duration)), o.duration-(log.Now()-begun)))
 	}
 	work.Stop()
+	data.stop()
 	if broken != nil {
 		return broken
 	}
 	say("clients have ended; end what they left unfinished, and wait until all states are equal")
-	return work.Finish(ctx)
+	return errors.Join(data.finish(ctx), work.Finish(ctx))
+}
+
+// onData is the work on the data nodes; nil where there are none.
+type onData struct{ *workload.Data }
+
+func onNodes(ctx context.Context, o options, cluster target.Target, log *history.Log) (onData, error) {
+	cfg := workload.DataConfig{Nodes: cluster.Nodes(), Addrs: map[string]string{}, Log: log, Seed: o.seed}
+	if len(cfg.Nodes) == 0 {
+		return onData{}, nil
+	}
+	for _, id := range cfg.Nodes {
+		cfg.Addrs[id] = strings.TrimPrefix(cluster.URL(id), "http://")
+	}
+	for _, id := range cluster.Servers() {
+		cfg.Servers = append(cfg.Servers, cluster.URL(id))
+	}
+	data, err := workload.BeginData(ctx, cfg)
+	return onData{data}, err
+}
+
+func (d onData) stop() {
+	if d.Data != nil {
+		d.Stop()
+	}
+}
+
+func (d onData) finish(ctx context.Context) error {
+	if d.Data == nil {
+		return nil
+	}
+	return d.Finish(ctx)
+}
+
+func (d onData) close() {
+	if d.Data != nil {
+		d.Close()
+	}
 }
 
 // faults does all faults, with calm before each.

@@ -112,9 +112,13 @@ func (r *Registry) reportHere(report api.Report) error {
 	return err
 }
 
-// Leading returns what the leader counts. From any server; it may be a moment old. The error is NO_LEADER, TIMEOUT, or
-// UNAVAILABLE when this server stops.
+// Leading returns what the leader counts. From any server; it may be a moment old. Where no leader is known none is waited
+// for: it only adds to what a local read shows, which a server that is cut off answers at once. The error is NO_LEADER,
+// TIMEOUT, or UNAVAILABLE when this server stops.
 func (r *Registry) Leading(ctx context.Context) (out api.Leading, err error) {
+	if _, known := r.leaderNow(); !known {
+		return out, &api.Error{Code: api.NoLeader, Detail: fmt.Sprintf("server %q knows no leader, which alone counts that; wait for an election", r.cfg.ID)}
+	}
 	err = r.askOffice(ctx, "asking what the leader counts", func(ctx context.Context, l leader) error {
 		out = api.Leading{Leader: l.id}
 		for after, more := "", true; more; {

@@ -414,3 +414,20 @@ func TestLeadingOfManySessions(t *testing.T) {
 		}
 	})
 }
+
+// A server that is cut off knows no leader, and does not wait for one to say what a local read can do without.
+func TestLeadingWithoutALeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, nil)
+		n.ready()
+		l := n.leader("")
+		n.isolate(l.id)
+		n.until("the old leader to know none", func() bool { _, known := l.reg.leaderNow(); return !known })
+		began := time.Now()
+		_, err := l.reg.Leading(t.Context())
+		wantCode(t, err, api.NoLeader)
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it took %v to say that nobody leads", took)
+		}
+	})
+}

@@ -77,12 +77,12 @@ var arrows = map[string]arrow{
 	// Chaos runs: what happened is recorded in history, which the checkers judge
 	// without knowing how it came about.
 	"internal/chaos": {may: []string{"client", "internal/api", "internal/chaos/check", "internal/chaos/fault", "internal/chaos/history",
-		"internal/chaos/report", "internal/direct", "internal/chaos/target", "internal/chaos/workload"}},
-	"internal/chaos/history": {may: []string{"internal/api"}},
-	"internal/chaos/check": {may: []string{"internal/api", "internal/chaos/history"},
+		"internal/chaos/report", "internal/direct", "internal/chaos/target", "internal/chaos/workload", "internal/load"}},
+	"internal/chaos/history": {may: []string{"internal/api", "internal/crash/writes"}},
+	"internal/chaos/check": {may: []string{"internal/api", "internal/chaos/history", "internal/crash/writes"},
 		tests: []string{"fsm", "internal/view"}},
-	"internal/chaos/target":   {may: []string{"internal/chaos/history", "internal/link", "internal/overlay", "internal/process"}},
-	"internal/chaos/workload": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/direct"}},
+	"internal/chaos/target":   {may: []string{"internal/chaos/history", "internal/link", "internal/load", "internal/process"}},
+	"internal/chaos/workload": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/crash/writes", "internal/direct", "internal/load", "scope"}},
 	"internal/chaos/fault": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/direct",
 		"internal/chaos/target"}},
 	"internal/chaos/report": {may: []string{"internal/api", "internal/chaos/check", "internal/chaos/fault", "internal/chaos/history"}},

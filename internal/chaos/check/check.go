@@ -51,6 +51,8 @@ func All(run *history.Run, limit time.Duration) []Result {
 		func() Result { return Watches(run, told) },
 		func() Result { return Acknowledged(run, told) },
 		func() Result { return Views(run, told) },
+		func() Result { return Set(run, told) },
+		func() Result { return Overlap(run, told) },
 		func() Result { return Hashes(run) },
 		func() Result { return Effect(run) },
 		func() Result { return Counts(run) },

@@ -26,6 +26,8 @@ type fake struct {
 	fail     string   // command that fails
 }
 
+func (f *fake) Nodes() []string { return nil }
+
 func (f *fake) Servers() []string                        { return []string{"s1", "s2", "s3"} }
 func (f *fake) URL(s string) string                      { return f.urls[s] }
 func (f *fake) Up(context.Context) error                 { return nil }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/crash/writes"
 )
 
 // Kind is what an operation asks for.
@@ -144,14 +145,29 @@ type Sample struct {
 	Cluster api.Cluster   `json:"cluster"`
 }
 
+// Dump is what a node had of a scope at the end, when nobody wrote any more.
+type Dump struct {
+	Node    string          `json:"node"`
+	Prefix  string          `json:"prefix"`
+	Owner   bool            `json:"owner,omitempty"` // it owned the scope then
+	Spare   bool            `json:"spare,omitempty"` // else it may have a copy: it is the fallback, or the writer that was taken over
+	Epoch   uint64          `json:"epoch"`           // the scope's
+	Records []writes.Record `json:"records,omitempty"`
+}
+
 // Setup is how the run was begun.
 type Setup struct {
+	Scenario string        `json:"scenario,omitempty"`
+	Nodes    []string      `json:"nodes,omitempty"` // data nodes, whose stores are written to
 	Seed     uint64        `json:"seed"`
 	Duration time.Duration `json:"duration_ns"`
 	Servers  []string      `json:"servers"`
 	Target   string        `json:"target"` // what was tested, for people
 	Started  time.Time     `json:"started"`
 }
+
+// Wall is the run's clock at a wall clock in nanoseconds since 1970, of the same machine.
+func (s Setup) Wall(ns int64) time.Duration { return time.Duration(ns - s.Started.UnixNano()) }
 
 // Run is a whole history. Each list is in the order of recording: operations in
 // that of their returns.
@@ -161,4 +177,6 @@ type Run struct {
 	Seen    []Seen
 	Faults  []Fault
 	Samples []Sample
+	Writes  []writes.Op // attempts of clients at the data nodes; their times are wall clock, see [Setup.Wall]
+	Dumps   []Dump
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/scope-registry/scope-registry/internal/crash/writes"
 )
 
 // maxLine bounds one line that [Decode] takes, in bytes: a snapshot line of a watch is the longest.
@@ -17,11 +19,13 @@ const maxLine = 16 << 20
 
 // line is one line of the file. One field is set.
 type line struct {
-	Setup  *Setup  `json:"setup,omitempty"`
-	Op     *Op     `json:"op,omitempty"`
-	Seen   *Seen   `json:"seen,omitempty"`
-	Fault  *Fault  `json:"fault,omitempty"`
-	Sample *Sample `json:"sample,omitempty"`
+	Setup  *Setup     `json:"setup,omitempty"`
+	Op     *Op        `json:"op,omitempty"`
+	Seen   *Seen      `json:"seen,omitempty"`
+	Fault  *Fault     `json:"fault,omitempty"`
+	Sample *Sample    `json:"sample,omitempty"`
+	Write  *writes.Op `json:"write,omitempty"`
+	Dump   *Dump      `json:"dump,omitempty"`
 }
 
 // Log records a history, in memory and as JSON lines. It is safe for use by
@@ -66,6 +70,12 @@ func (l *Log) Fault(f Fault) { l.add(line{Fault: &f}) }
 // Sample records how a server described the cluster.
 func (l *Log) Sample(s Sample) { l.add(line{Sample: &s}) }
 
+// Write records an attempt to write to a data node.
+func (l *Log) Write(op writes.Op) { l.add(line{Write: &op}) }
+
+// Dump records what a node has at the end.
+func (l *Log) Dump(d Dump) { l.add(line{Dump: &d}) }
+
 func (l *Log) add(ln line) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -94,6 +104,10 @@ func (r *Run) take(ln line) {
 		r.Faults = append(r.Faults, *ln.Fault)
 	case ln.Sample != nil:
 		r.Samples = append(r.Samples, *ln.Sample)
+	case ln.Write != nil:
+		r.Writes = append(r.Writes, *ln.Write)
+	case ln.Dump != nil:
+		r.Dumps = append(r.Dumps, *ln.Dump)
 	}
 }
 
@@ -102,7 +116,7 @@ func (l *Log) Run() *Run {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return &Run{Setup: l.run.Setup, Ops: slices.Clone(l.run.Ops), Seen: slices.Clone(l.run.Seen),
-		Faults: slices.Clone(l.run.Faults), Samples: slices.Clone(l.run.Samples)}
+		Faults: slices.Clone(l.run.Faults), Samples: slices.Clone(l.run.Samples), Writes: slices.Clone(l.run.Writes), Dumps: slices.Clone(l.run.Dumps)}
 }
 
 // Close writes out what is buffered. It returns the first error of writing.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/crash/writes"
 )
 
 // TestDecodeReadsWhatWasLogged writes a history with everything in it and reads
@@ -34,6 +35,8 @@ func TestDecodeReadsWhatWasLogged(t *testing.T) {
 	}
 	l.Watch(Seen{Server: "s1", Item: api.WatchItem{Type: "change", Index: 3, Changes: []api.Change{{Cause: "declare", Op: "put"}}}})
 	l.Fault(Fault{Name: Kill, Servers: []string{"s1"}, Before: map[string]Machine{"s1": {State: "running", PID: 4, Peer: "10.0.0.1"}}})
+	l.Write(writes.Op{Scope: "d:", Key: "d:1", Outcome: writes.Unknown})
+	l.Dump(Dump{Node: "d1", Prefix: "d:", Owner: true, Records: []writes.Record{{Key: "d:1", Value: "v", Epoch: 3}}})
 	l.Sample(Sample{Server: "s2", Final: true, Cluster: api.Cluster{Index: 3}})
 	if err := l.Close(); err != nil {
 		t.Fatal(err)

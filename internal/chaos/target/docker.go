@@ -158,6 +158,9 @@ func (d *Docker) String() string {
 // Servers are the ids of the servers, in order.
 func (d *Docker) Servers() []string { return slices.Clone(d.ids) }
 
+// Nodes are none yet.
+func (d *Docker) Nodes() []string { return nil }
+
 // URL is where clients reach a server.
 func (d *Docker) URL(server string) string { return d.urls[server] }
 

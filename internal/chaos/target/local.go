@@ -12,14 +12,12 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
 	"github.com/scope-registry/scope-registry/internal/link"
+	"github.com/scope-registry/scope-registry/internal/load"
 	"github.com/scope-registry/scope-registry/internal/process"
 )
 
 // grace is for how long a node keeps its old copy of a scope: moves go on all the time, and a scope does not come back before.
 const grace = "200ms"
-
-// Programs are the paths of what a local run is made of.
-type Programs struct{ Registry, Store string }
 
 // machine is one process with what it is reached at.
 type machine struct {
@@ -34,7 +32,7 @@ type machine struct {
 // process lays, so that each direction of each link can be cut or slowed down. It is safe for use by many goroutines.
 type Local struct {
 	dir      string // of data and logs
-	programs Programs
+	programs load.Programs
 	timing   string
 	net      *link.Net
 	servers  []string
@@ -47,7 +45,7 @@ type Local struct {
 }
 
 // NewLocal returns three servers and so many nodes. Data and logs are in dir. It starts nothing.
-func NewLocal(dir string, programs Programs, nodes int, timing string) *Local {
+func NewLocal(dir string, programs load.Programs, nodes int, timing string) *Local {
 	l := &Local{dir: dir, programs: programs, timing: timing, net: link.New(), machines: map[string]*machine{}, cut: map[string]bool{}}
 	for i := range size {
 		l.servers = append(l.servers, fmt.Sprintf("s%d", i+1))
@@ -210,34 +208,36 @@ func (l *Local) Remove(id string) error {
 	return errors.Join(m.Program.Close(), m.cable.Close())
 }
 
-// Down ends all processes. Data and logs are left.
+// Down ends all processes, nodes first, which say goodbye to the servers. Data and logs are left.
 func (l *Local) Down(context.Context) error {
 	l.net.Heal()
 	l.mu.Lock()
 	machines, cables := l.machines, l.cables
+	servers, nodes := l.servers, l.nodes
 	l.machines, l.cables = map[string]*machine{}, nil
 	l.mu.Unlock()
-	var all sync.WaitGroup
-	var mu sync.Mutex // guards errs
-	var errs []error
-	for _, m := range machines {
-		all.Go(func() {
-			var err error
-			if m.Program != nil {
-				err = m.Program.Close()
-			}
-			if m.cable != nil {
-				err = errors.Join(err, m.cable.Close())
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			errs = append(errs, err)
-		})
-	}
-	all.Wait()
+	errs := []error{end(machines, nodes), end(machines, servers)}
 	for _, c := range cables {
 		errs = append(errs, c.Close())
 	}
+	for _, m := range machines {
+		if m.cable != nil {
+			errs = append(errs, m.cable.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// end ends some machines, all at once.
+func end(machines map[string]*machine, ids []string) error {
+	errs := make([]error, len(ids))
+	var all sync.WaitGroup
+	for i, id := range ids {
+		if m := machines[id]; m != nil && m.Program != nil {
+			all.Go(func() { errs[i] = m.Close() })
+		}
+	}
+	all.Wait()
 	return errors.Join(errs...)
 }
 

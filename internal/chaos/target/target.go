@@ -14,8 +14,11 @@ import (
 type Target interface {
 	// Servers are the ids of the servers, in order.
 	Servers() []string
-	// URL is where clients reach a server, whatever happens to it.
-	URL(server string) string
+	// Nodes are the ids of the data nodes, in order; there may be none. Kill to
+	// Inspect are for them too.
+	Nodes() []string
+	// URL is where clients reach a server or a node, whatever happens to it.
+	URL(id string) string
 	// Up starts all servers with empty data.
 	Up(ctx context.Context) error
 	// Down ends all servers and removes their data. It undoes a part of Up too.

@@ -1,0 +1,236 @@
+package workload
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/chaos/history"
+	"github.com/scope-registry/scope-registry/internal/load"
+
+	library "github.com/scope-registry/scope-registry/client"
+	"github.com/scope-registry/scope-registry/scope"
+)
+
+const (
+	// dataScopes are the scopes that the nodes own, every flapEvery-th of them with a fallback.
+	dataScopes, flapEvery = 10, 5
+	// dataMovers is how many of them move at once, at most.
+	dataMovers = 5
+	// dataWriters is how many clients write to each, with a pause of dataPause between two writes of one.
+	dataWriters, dataPause = 2, 40 * time.Millisecond
+	// dataWindow bounds what a move may take without writes, and dataBudget the whole move.
+	dataWindow, dataBudget = 3 * time.Second, 15 * time.Second
+	// moveWait is how long one question for the end of a move waits.
+	moveWait = 2 * time.Second
+	// openTime bounds the start of the nodes, and the first writes.
+	openTime = time.Minute
+	// settleTime bounds what may last after the end: a deadline of a session, of a move, the deletion of old copies.
+	settleTime = 30 * time.Second
+)
+
+// DataConfig is what the work on the data nodes needs.
+type DataConfig struct {
+	Nodes   []string          // ids, at least two
+	Addrs   map[string]string // host:port by id
+	Servers []string          // base URLs of the registry
+	Log     *history.Log
+	Seed    uint64
+}
+
+// Data is clients that write to stores, while operators move the stores' scopes from node to node.
+type Data struct {
+	cfg    DataConfig
+	nodes  *load.Nodes
+	client *library.Client
+	scopes []string
+	stop   chan struct{} // closed when no move shall be started any more
+	movers sync.WaitGroup
+	load   *load.Load
+}
+
+// BeginData waits for the nodes, declares their scopes, and starts clients and operators.
+func BeginData(ctx context.Context, cfg DataConfig) (*Data, error) {
+	d := &Data{cfg: cfg, nodes: load.NewNodes(cfg.Addrs), client: library.New(cfg.Servers, library.WithActor("chaos")), stop: make(chan struct{})}
+	for i := range dataScopes {
+		d.scopes = append(d.scopes, fmt.Sprintf("data:%02d:", i))
+	}
+	if err := d.open(ctx); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("the nodes did not begin to serve: %w", err)
+	}
+	d.load = load.Begin(load.Config{Nodes: d.nodes, Owners: cfg.Nodes, Scopes: d.scopes, Writers: dataWriters, Pause: dataPause, Seed: cfg.Seed, Seen: cfg.Log.Write})
+	for i := range dataMovers {
+		rng := rand.New(rand.NewPCG(cfg.Seed, uint64(2000+i)))
+		d.movers.Go(func() { d.move(ctx, i, rng) })
+	}
+	return d, nil
+}
+
+func (d *Data) open(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	if err := d.ready(ctx); err != nil {
+		return err
+	}
+	for i, prefix := range d.scopes {
+		decl := api.Declare{Writer: d.cfg.Nodes[i%len(d.cfg.Nodes)]}
+		if i%flapEvery == 0 {
+			decl.Fallback = d.cfg.Nodes[(i+1)%len(d.cfg.Nodes)]
+		}
+		if _, err := d.client.Declare(ctx, scope.Prefix(prefix), decl, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ready waits until each node says that its session is open.
+func (d *Data) ready(ctx context.Context) error {
+	for _, node := range d.cfg.Nodes {
+		for {
+			err := d.nodes.Ready(ctx, node)
+			if err == nil {
+				break
+			}
+			if !pause(ctx, nil, restPoll) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// move moves one scope after the other, of those that are this operator's, and gives some moves up.
+func (d *Data) move(ctx context.Context, operator int, rng *rand.Rand) {
+	for n := 1; pause(ctx, d.stop, time.Duration(rng.Int64N(int64(100*time.Millisecond)))); n++ {
+		prefix := d.scopes[operator+dataMovers*rng.IntN(dataScopes/dataMovers)]
+		sc, err := d.client.Scope(ctx, scope.Prefix(prefix))
+		if err != nil || sc.Move != "" {
+			continue
+		}
+		to := d.cfg.Nodes[rng.IntN(len(d.cfg.Nodes))]
+		if to == sc.Owner {
+			continue
+		}
+		m, err := d.client.StartMove(ctx, api.StartMove{ID: fmt.Sprintf("ship-%d-%d", operator, n), Prefix: prefix, From: sc.Owner, To: to, Mode: "agent",
+			PreCopy: rng.IntN(2) == 0, WindowMS: uint64(dataWindow.Milliseconds()), TimeoutMS: uint64(dataBudget.Milliseconds())})
+		if err != nil {
+			continue // the history has what the log has
+		}
+		if rng.IntN(12) == 0 {
+			pause(ctx, d.stop, time.Duration(rng.Int64N(int64(30*time.Millisecond))))
+			_, _ = d.client.Abort(ctx, m.ID, "chaos run") // it may have ended
+		}
+		d.await(ctx, m.ID)
+	}
+}
+
+// await waits until a move has ended, for as long as moves are started.
+func (d *Data) await(ctx context.Context, id string) {
+	for pause(ctx, d.stop, 0) {
+		m, err := d.client.Move(ctx, id, moveWait)
+		if err == nil && (m.Phase == "done" || m.Phase == "aborted") {
+			return
+		}
+		if err != nil && !pause(ctx, d.stop, retryPause) {
+			return
+		}
+	}
+}
+
+// Scope is a scope of the data nodes as a linearizable read has it: a fault strikes its owner.
+func (d *Data) Scope(ctx context.Context, i int) (api.Scope, error) {
+	return d.client.Scope(ctx, scope.Prefix(d.scopes[i%len(d.scopes)]))
+}
+
+// Stop ends the moves; writes go on.
+func (d *Data) Stop() {
+	close(d.stop)
+	d.movers.Wait()
+}
+
+// Finish waits until nothing is under way any more, and each scope takes writes, ends the writers, and records what each
+// node has. All faults are over, and Stop was called.
+func (d *Data) Finish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	var calm error
+	if err := d.ready(ctx); err != nil {
+		calm = fmt.Errorf("a node is not ready %v after all faults were over: %w", settleTime, err)
+	}
+	for calm == nil {
+		err := d.calm(ctx)
+		if err == nil {
+			break
+		}
+		if !pause(ctx, nil, restPoll) {
+			calm = fmt.Errorf("%v after all faults were over: %w", settleTime, err)
+		}
+	}
+	d.load.Drain()
+	d.load = nil
+	if calm != nil {
+		return calm
+	}
+	return d.dumps(ctx)
+}
+
+func (d *Data) calm(ctx context.Context) error {
+	for _, prefix := range d.scopes {
+		sc, err := d.client.Scope(ctx, scope.Prefix(prefix))
+		switch {
+		case err != nil:
+			return err
+		case sc.Move != "":
+			return fmt.Errorf("move %s of %q has not ended", sc.Move, prefix)
+		case len(sc.Cleanups) > 0:
+			return fmt.Errorf("%s has not deleted its copy of %q", sc.Cleanups[0].Node, prefix)
+		}
+	}
+	for _, node := range d.cfg.Nodes {
+		staged, err := d.nodes.Staged(ctx, node)
+		if err == nil && len(staged) > 0 {
+			err = fmt.Errorf("%s has slices of the moves %s", node, strings.Join(staged, ", "))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dumps records what every node has of every scope.
+func (d *Data) dumps(ctx context.Context) error {
+	for _, prefix := range d.scopes {
+		sc, err := d.client.Scope(ctx, scope.Prefix(prefix))
+		if err != nil {
+			return err
+		}
+		for _, node := range d.cfg.Nodes {
+			records, err := d.nodes.Dump(ctx, node, prefix)
+			if err != nil {
+				return err
+			}
+			owner := node == sc.Owner
+			if !owner && len(records) == 0 {
+				continue
+			}
+			d.cfg.Log.Dump(history.Dump{Node: node, Prefix: prefix, Owner: owner, Spare: node == sc.Fallback || node == sc.Writer, Epoch: sc.Epoch, Records: records})
+		}
+	}
+	return nil
+}
+
+// Close ends everything. Finish may not have been called.
+func (d *Data) Close() {
+	if d.load != nil {
+		d.load.Stop()
+	}
+	d.client.Close()
+	d.nodes.Close()
+}
