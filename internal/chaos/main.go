@@ -15,6 +15,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/scope-registry/scope-registry/internal/chaos/fault"
 )
 
 const (
@@ -30,11 +32,11 @@ const (
 
 // options are the flags.
 type options struct {
-	compose, project, out, recheck, root, timing string
-	seed                                         uint64
-	nodes                                        int
-	duration, search                             time.Duration
-	keep, local                                  bool
+	compose, project, out, recheck, root, timing, scenario string
+	seed                                                   uint64
+	nodes                                                  int
+	duration, search, hold                                 time.Duration
+	keep, local                                            bool
 }
 
 func main() { os.Exit(start(os.Args[1:])) }
@@ -67,13 +69,15 @@ func parse(args []string) (options, error) {
 	var o options
 	f := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	f.StringVar(&o.compose, "compose", "docker-compose.yml", "compose file of the servers")
+	f.StringVar(&o.scenario, "scenario", fault.Every, "faults: "+fault.Servers+", "+fault.Every+", "+fault.Mix+", or the name of one fault")
+	f.DurationVar(&o.hold, "hold", 6*time.Second, "how long each fault is in force, more or less; the calm between two is two thirds of it")
 	f.BoolVar(&o.local, "local", false, "processes on this machine instead of containers")
 	f.IntVar(&o.nodes, "nodes", 4, "data nodes, whose scopes are written to and moved; 0, or 2 to 5")
 	f.StringVar(&o.timing, "timing", "fast", "Raft timing of a local run")
 	f.StringVar(&o.root, "root", ".", "the repository, which a local run builds its programs from")
 	f.StringVar(&o.project, "project", "scope-registry-chaos", "compose project; what an earlier run left of it is removed")
 	f.Uint64Var(&o.seed, "seed", 0, "seed of the clients' choices; 0 takes one by chance")
-	f.DurationVar(&o.duration, "duration", 150*time.Second, "how long clients work; faults and the calm between them are shares of it")
+	f.DurationVar(&o.duration, "duration", 150*time.Second, "how long clients work; longer if the faults of the scenario take longer")
 	f.DurationVar(&o.search, "search", 2*time.Minute, "how long a linearization is searched for")
 	f.StringVar(&o.out, "out", "", "directory for the result, which must not have one; by default a new one in the temporary directory")
 	f.BoolVar(&o.keep, "keep", false, "leave the servers running")
@@ -86,6 +90,8 @@ func parse(args []string) (options, error) {
 		return o, fmt.Errorf("%q is not understood; see -help", f.Args())
 	case o.duration < minDuration || o.duration > maxDuration:
 		return o, fmt.Errorf("-duration %v is not between %v and %v", o.duration, minDuration, maxDuration)
+	case o.hold < time.Second || o.hold > time.Minute:
+		return o, fmt.Errorf("-hold %v is not between 1s and 1m", o.hold)
 	case o.nodes < 0 || o.nodes == 1 || o.nodes > 5:
 		return o, fmt.Errorf("-nodes %d is not 0, or 2 to 5", o.nodes)
 	case o.search <= 0:

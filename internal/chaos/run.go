@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/chaos/check"
@@ -20,10 +21,6 @@ import (
 )
 
 const (
-	// calm and hold are the shares of the duration between faults and for which
-	// one is in force; what elections and restarts take comes on top.
-	calm = 0.08
-	hold = 0.08
 	// downTime bounds taking the servers down, which an interrupt must not keep from happening.
 	downTime = 2 * time.Minute
 )
@@ -44,8 +41,12 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	plan, err := fault.Plan(o.scenario, cluster, o.seed)
+	if err != nil {
+		return err
+	}
 	log, err := history.Create(filepath.Join(dir, "history.jsonl"),
-		history.Setup{Seed: o.seed, Duration: o.duration, Servers: cluster.Servers(), Nodes: cluster.Nodes(), Target: cluster.String()})
+		history.Setup{Scenario: o.scenario, Seed: o.seed, Duration: o.duration, Servers: cluster.Servers(), Nodes: cluster.Nodes(), Target: cluster.String()})
 	if err != nil {
 		return err
 	}
@@ -53,7 +54,8 @@ func run(ctx context.Context, o options) error {
 		fmt.Printf("%7.1fs  %s\n", log.Now().Seconds(), fmt.Sprintf(format, args...))
 	}
 	say("%v, seed %d, result in %s", cluster, o.seed, dir)
-	ended := drive(ctx, o, cluster, log, say)
+	say("%v", plan)
+	ended := drive(ctx, o, cluster, plan, log, say)
 	if ctx.Err() != nil {
 		ended = errInterrupted
 	}
@@ -97,14 +99,14 @@ func outDir(name string) (string, error) {
 }
 
 // drive starts the servers and does the faults while clients work.
-func drive(ctx context.Context, o options, cluster target.Target, log *history.Log, say func(string, ...any)) error {
+func drive(ctx context.Context, o options, cluster target.Target, plan *fault.Scenario, log *history.Log, say func(string, ...any)) error {
 	say("start the servers")
 	if err := cluster.Up(ctx); err != nil {
 		return err
 	}
 	var servers []*direct.Server
 	env := fault.Env{Target: cluster, Servers: map[string]*direct.Server{}, Now: log.Now, Say: say,
-		Hold: time.Duration(hold * float64(o.duration))}
+		Hold: o.hold, Seed: o.seed}
 	for _, id := range cluster.Servers() {
 		s := direct.New(id, cluster.URL(id))
 		servers = append(servers, s)
@@ -128,12 +130,11 @@ func drive(ctx context.Context, o options, cluster target.Target, log *history.L
 		return err
 	}
 	defer data.close()
-	begun := log.Now()
-	say("clients work on all servers")
-	broken := faults(ctx, o, &env, log)
-	if broken == nil {
-		broken = pause(ctx, max(time.Duration(calm*float64(o.duration)), o.duration-(log.Now()-begun)))
+	if data.Data != nil {
+		env.Owner = data.Owner
 	}
+	say("clients work on all servers")
+	broken := faults(ctx, o, &env, plan, log)
 	work.Stop()
 	data.stop()
 	if broken != nil {
@@ -180,20 +181,37 @@ func (d onData) close() {
 	}
 }
 
-// faults does all faults, with calm before each.
-func faults(ctx context.Context, o options, env *fault.Env, log *history.Log) error {
-	for _, f := range fault.All() {
-		if err := pause(ctx, time.Duration(calm*float64(o.duration))); err != nil {
+// faults does the faults of the plan, each round after some calm, until the time is over and each was done once.
+func faults(ctx context.Context, o options, env *fault.Env, plan *fault.Scenario, log *history.Log) error {
+	calm := o.hold * 2 / 3
+	begun := log.Now()
+	for n := 0; n < plan.Len() || log.Now()-begun < o.duration-o.hold-2*calm; n++ {
+		if err := pause(ctx, calm); err != nil {
 			return err
 		}
-		rec := env.Run(ctx, f)
-		log.Fault(rec)
-		if rec.Error != "" {
-			return fmt.Errorf("fault %s: %s", f.Name, rec.Error)
+		if err := round(ctx, env, plan.Next(), log); err != nil {
+			return err
 		}
 		env.Say("all servers are ready")
 	}
-	return nil
+	return pause(ctx, max(calm, o.duration-(log.Now()-begun)))
+}
+
+// round does some faults at once.
+func round(ctx context.Context, env *fault.Env, all []fault.Fault, log *history.Log) error {
+	errs := make([]error, len(all))
+	var doing sync.WaitGroup
+	for i, f := range all {
+		doing.Go(func() {
+			rec := env.Run(ctx, f, len(all) > 1)
+			log.Fault(rec)
+			if rec.Error != "" {
+				errs[i] = fmt.Errorf("fault %s: %s", f.Name, rec.Error)
+			}
+		})
+	}
+	doing.Wait()
+	return errors.Join(errs...)
 }
 
 // takeDown keeps the logs and removes the servers, also after an interrupt.

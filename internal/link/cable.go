@@ -147,7 +147,7 @@ func (c *Cable) copy(w Way, to, from net.Conn, first []byte) {
 		if whole = whole && c.net.pass(w, s.at, c.gone); !whole {
 			continue // so that the reader ends
 		}
-		c.net.delivered(w, len(s.data)) // before somebody can have it
+		c.net.delivered(w, len(s.data), s.at) // before somebody can have it
 		if _, err := to.Write(s.data); err != nil {
 			whole = false
 			_ = from.Close()

@@ -29,15 +29,21 @@ type Net struct {
 	states  map[Way]State
 	changed chan struct{} // closed at the next change
 	carried map[Way]int64
+	slowest map[Way]time.Duration
 }
 
 // New is a network that is whole.
 func New() *Net {
-	return &Net{states: map[Way]State{}, changed: make(chan struct{}), carried: map[Way]int64{}}
+	return &Net{states: map[Way]State{}, changed: make(chan struct{}), carried: map[Way]int64{}, slowest: map[Way]time.Duration{}}
 }
 
 // Set changes a direction, for connections that are open too.
-func (n *Net) Set(w Way, s State) { n.change(func() { n.states[w] = s }) }
+func (n *Net) Set(w Way, s State) {
+	n.change(func() {
+		n.states[w] = s
+		delete(n.slowest, w)
+	})
+}
 
 // Heal makes every direction whole.
 func (n *Net) Heal() { n.change(func() { clear(n.states) }) }
@@ -57,11 +63,19 @@ func (n *Net) Carried(w Way) int64 {
 	return n.carried[w]
 }
 
-// delivered counts what is about to be delivered.
-func (n *Net) delivered(w Way, bytes int) {
+// Slowest is the longest time that anything took in a direction since it was last set.
+func (n *Net) Slowest(w Way) time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.slowest[w]
+}
+
+// delivered counts what is about to be delivered, and was sent at a time.
+func (n *Net) delivered(w Way, bytes int, sent time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.carried[w] += int64(bytes)
+	n.slowest[w] = max(n.slowest[w], time.Since(sent))
 }
 
 // at is a direction's state, and what is closed when it may be another one.

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -22,6 +21,11 @@ type Impact struct {
 	// Unavailable is the longest time between two acknowledged changes, from the
 	// last one before the fault on.
 	Unavailable time.Duration `json:"unavailable_ns"`
+	// Of struck data nodes: writes that they accepted, and that were tried there, while it was in force; and the longest
+	// time in which no write of a scope was acknowledged, at any node.
+	Written int           `json:"written_at_struck,omitempty"`
+	Tried   int           `json:"tried_at_struck,omitempty"`
+	Silent  time.Duration `json:"scope_unavailable_ns,omitempty"`
 }
 
 // ImpactOf works out what clients noticed of a fault.
@@ -46,6 +50,8 @@ func ImpactOf(run *history.Run, f history.Fault) Impact {
 			im.Acknowledged[op.Server]++
 		}
 	}
+	im.Written, im.Tried = written(run, f)
+	im.Silent = silentWrites(run, f)
 	return im
 }
 
@@ -69,10 +75,6 @@ func unavailable(run *history.Run, f history.Fault) time.Duration {
 // not known here shows nothing.
 func Effect(run *history.Run) Result {
 	r := Result{Name: "effect", Unit: "faults"}
-	proofs := map[string]func(*Result, history.Fault, Impact){
-		history.Kill: (*Result).killed, history.Pause: (*Result).paused,
-		history.Partition: (*Result).partitioned, history.Readdress: (*Result).readdressed,
-	}
 	for _, f := range run.Faults {
 		r.Checked++
 		prove, ok := proofs[f.Name]
@@ -84,64 +86,15 @@ func Effect(run *history.Run) Result {
 		case f.Active < f.Begin || f.Heal <= f.Active || f.End < f.Heal || len(f.Servers) == 0:
 			r.void("fault %s: it was not in force for any time (%v to %v) on any server (%v)", f.Name, f.Active, f.Heal, f.Servers)
 		default:
-			prove(&r, f, ImpactOf(run, f))
+			for _, p := range prove {
+				p(&r, f, ImpactOf(run, f))
+			}
 		}
 	}
 	if len(run.Faults) == 0 {
 		r.void("there was no fault")
 	}
 	return r
-}
-
-// holds voids the run unless what must be true of a fault is.
-func (r *Result) holds(f history.Fault, ok bool, want string, args ...any) {
-	if !ok {
-		r.void("fault %s of %v had no effect: %s", f.Name, f.Servers, fmt.Sprintf(want, args...))
-	}
-}
-
-// leaderLost is what the faults have in common that strike the leader.
-func (r *Result) leaderLost(f history.Fault, im Impact) {
-	s := f.Servers[0]
-	r.holds(f, f.Leader == s, "the leader was %q", f.Leader)
-	r.holds(f, f.Elected != "" && f.Elected != s && f.ElectedAt >= f.Begin && f.ElectedAt <= f.Heal,
-		"the others did not elect one of them while it lasted (leader %q at %v)", f.Elected, f.ElectedAt)
-	r.holds(f, im.Answered == 0, "%s answered %d changes and linearizable reads that were asked while it was in force", s, im.Answered)
-	others := 0
-	for server, n := range im.Acknowledged {
-		if server != s {
-			others += n
-		}
-	}
-	r.holds(f, others > 0, "the other servers acknowledged nothing, so nothing was asked of the majority")
-}
-
-func (r *Result) killed(f history.Fault, im Impact) {
-	s := f.Servers[0]
-	r.leaderLost(f, im)
-	r.holds(f, f.During[s].State == "exited", "%s was %q", s, f.During[s].State)
-	r.holds(f, f.After[s].State == "running" && f.After[s].PID != f.Before[s].PID && f.After[s].PID != 0,
-		"%s is process %d afterwards, and was %d", s, f.After[s].PID, f.Before[s].PID)
-}
-
-func (r *Result) paused(f history.Fault, im Impact) {
-	s := f.Servers[0]
-	r.leaderLost(f, im)
-	r.holds(f, f.During[s].State == "paused", "%s was %q", s, f.During[s].State)
-	r.holds(f, f.After[s].State == "running" && f.After[s].PID == f.Before[s].PID, "%s is %q afterwards, process %d after %d",
-		s, f.After[s].State, f.After[s].PID, f.Before[s].PID)
-	r.holds(f, f.Silent && im.LocalReads == 0, "%s answered (a probe: %v, local reads: %d)", s, !f.Silent, im.LocalReads)
-}
-
-func (r *Result) partitioned(f history.Fault, im Impact) {
-	s := f.Servers[0]
-	r.leaderLost(f, im)
-	r.holds(f, f.Before[s].Peer != "" && f.During[s].Peer == "" && f.After[s].Peer != "",
-		"the address of %s among the servers was %q, %q, %q before, during and after", s, f.Before[s].Peer, f.During[s].Peer, f.After[s].Peer)
-	r.holds(f, f.During[s].State == "running" && f.During[s].PID == f.Before[s].PID, "%s was %q, process %d after %d",
-		s, f.During[s].State, f.During[s].PID, f.Before[s].PID)
-	r.holds(f, im.LocalReads > 0, "no client read at %s while it was cut off", s)
-	r.holds(f, im.Turned > 0, "no client asked %s for a change or a linearizable read while it was cut off", s)
 }
 
 func (r *Result) readdressed(f history.Fault, im Impact) {

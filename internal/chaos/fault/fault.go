@@ -6,8 +6,10 @@ package fault
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
@@ -33,54 +35,193 @@ type Env struct {
 	Now     func() time.Duration      // clock of the run
 	Say     func(format string, args ...any)
 	Hold    time.Duration // how long a fault is in force, at least
+	Seed    uint64
+	// Owner is who owns one of the scopes of the data nodes, and where that moves
+	// to, "" if it does not; nil without nodes.
+	Owner func(ctx context.Context, i int) (owner, to string, err error)
+
+	mu     sync.Mutex // guards the rest
+	struck map[string]bool
+	done   int // faults that were begun
+}
+
+// strike is one fault that is being done.
+type strike struct {
+	*Env
+	rec *history.Fault
+	rng *rand.Rand
 }
 
 // Fault is one kind of harm.
 type Fault struct {
 	Name string
+	// possible says whether it can be done to a target; nil is to all.
+	possible func(target.Target) bool
 	// do strikes and undoes, and records when and what it saw between. It leaves
 	// the cluster whole unless it returns an error.
-	do func(ctx context.Context, e *Env, rec *history.Fault) error
+	do func(ctx context.Context, s *strike) error
 }
+
+// Possible says whether the fault can be done to a target.
+func (f Fault) Possible(t target.Target) bool { return f.possible == nil || f.possible(t) }
 
 // All are the faults, in the order of a run.
 func All() []Fault {
-	return []Fault{
-		{history.Kill, func(ctx context.Context, e *Env, rec *history.Fault) error {
-			return e.onLeader(ctx, rec, e.Target.Kill, e.Target.Start)
-		}},
-		{history.Pause, func(ctx context.Context, e *Env, rec *history.Fault) error {
-			return e.onLeader(ctx, rec, e.Target.Pause, e.Target.Resume)
-		}},
-		{history.Partition, func(ctx context.Context, e *Env, rec *history.Fault) error {
-			return e.onLeader(ctx, rec, e.Target.Cut, e.Target.Mend)
-		}},
-		{history.Readdress, readdress},
+	return slices.Concat(onServers(), onLinks(), onDisks(), onMembers(), onNodes())
+}
+
+// Named returns a fault.
+func Named(name string) (Fault, error) {
+	all := All()
+	at := slices.IndexFunc(all, func(f Fault) bool { return f.Name == name })
+	if at < 0 {
+		var names []string
+		for _, f := range all {
+			names = append(names, f.Name)
+		}
+		return Fault{}, fmt.Errorf("no fault is called %q; there are %s", name, strings.Join(names, ", "))
 	}
+	return all[at], nil
 }
 
 // Run does a fault and returns when all servers are ready again. What went
-// wrong is in the record's Error.
-func (e *Env) Run(ctx context.Context, f Fault) history.Fault {
-	rec := history.Fault{Name: f.Name, Before: map[string]history.Machine{}, During: map[string]history.Machine{}, After: map[string]history.Machine{}}
-	err := e.inspect(ctx, rec.Before, e.Target.Servers()...)
+// wrong is in the record's Error. together says that others are done meanwhile.
+func (e *Env) Run(ctx context.Context, f Fault, together bool) history.Fault {
+	rec := history.Fault{Name: f.Name, Together: together,
+		Before: map[string]history.Machine{}, During: map[string]history.Machine{}, After: map[string]history.Machine{}}
+	e.mu.Lock()
+	e.done++
+	s := &strike{Env: e, rec: &rec, rng: rand.New(rand.NewPCG(e.Seed, uint64(e.done)))}
+	e.mu.Unlock()
+	machines := slices.Concat(e.Target.Servers(), e.Target.Nodes())
+	err := e.inspect(ctx, rec.Before, machines...)
 	if err == nil {
-		rec.Leader, err = e.leader(ctx, e.Target.Servers())
+		rec.Leader, err = s.leads(ctx)
 	}
 	if err == nil {
-		err = f.do(ctx, e, &rec)
+		err = f.do(ctx, s)
 	}
+	e.free(rec.Servers)
 	if err == nil {
 		err = e.WaitReady(ctx)
 	}
 	rec.End = e.Now()
 	if err == nil {
-		err = e.inspect(ctx, rec.After, e.Target.Servers()...)
+		err = e.inspect(ctx, rec.After, machines...)
 	}
 	if err != nil {
 		rec.Error = err.Error()
 	}
 	return rec
+}
+
+// leads is the leader. While other faults last any server's word does, or none.
+func (s *strike) leads(ctx context.Context) (string, error) {
+	if !s.rec.Together {
+		return s.leader(ctx, s.Target.Servers())
+	}
+	for _, id := range s.Target.Servers() {
+		once, cancel := context.WithTimeout(ctx, probeTime)
+		leader, err := s.Servers[id].Leader(once)
+		cancel()
+		if err == nil && leader != "" {
+			return leader, nil
+		}
+	}
+	return "", ctx.Err()
+}
+
+// claim takes the first of these machines that no other fault has struck, and
+// notes that this one has.
+func (s *strike) claim(among ...string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.struck == nil {
+		s.struck = map[string]bool{}
+	}
+	for _, id := range among {
+		if id != "" && !s.struck[id] {
+			s.struck[id] = true
+			s.rec.Servers = append(s.rec.Servers, id)
+			return id, nil
+		}
+	}
+	return "", fmt.Errorf("every one of %v is struck by another fault", among)
+}
+
+func (e *Env) free(ids []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, id := range ids {
+		delete(e.struck, id)
+	}
+}
+
+// theLeader claims the leader, or any server if it is struck already or none is known.
+func (s *strike) theLeader() (string, error) {
+	return s.claim(append([]string{s.rec.Leader}, s.shuffled(s.Target.Servers())...)...)
+}
+
+// aFollower claims a server that does not lead.
+func (s *strike) aFollower() (string, error) {
+	return s.claim(s.shuffled(without(s.Target.Servers(), s.rec.Leader))...)
+}
+
+func (s *strike) shuffled(all []string) []string {
+	s.rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
+}
+
+func without(all []string, id string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(other string) bool { return other == id })
+}
+
+// begins notes that the first command is about to be given.
+func (s *strike) begins(format string, args ...any) {
+	s.rec.Begin = s.Now()
+	s.Say("%s: %s", s.rec.Name, fmt.Sprintf(format, args...))
+}
+
+// active notes that the fault is in force, and what its machines are like.
+func (s *strike) active(ctx context.Context) error {
+	if err := s.inspect(ctx, s.rec.During, s.rec.Servers...); err != nil {
+		return err
+	}
+	s.rec.Active = s.Now()
+	return nil
+}
+
+// lasts waits until the fault was in force for its time, more or less.
+func (s *strike) lasts(ctx context.Context) error {
+	spread := time.Duration(s.rng.Int64N(int64(s.Hold)))
+	if s.rec.Together {
+		spread -= s.Hold / 2
+	} else {
+		spread /= 2
+	}
+	return pause(ctx, s.Hold+spread-(s.Now()-s.rec.Active))
+}
+
+// heals notes that the fault is about to be undone.
+func (s *strike) heals() {
+	s.rec.Heal = s.Now()
+	s.Say("%s: ends", s.rec.Name)
+}
+
+// succeeded waits until those servers that were not struck have another leader.
+// While other faults last there may be none.
+func (s *strike) succeeded(ctx context.Context) error {
+	if s.rec.Together {
+		return nil
+	}
+	old := s.rec.Leader
+	elected, err := s.leader(ctx, slices.DeleteFunc(s.Target.Servers(), func(id string) bool { return slices.Contains(s.rec.Servers, id) || id == old }))
+	if err != nil {
+		return err
+	}
+	s.rec.Elected, s.rec.ElectedAt = elected, s.Now()
+	s.Say("%s: %s leads, seen %.1f s after", s.rec.Name, elected, (s.rec.ElectedAt - s.rec.Begin).Seconds())
+	return nil
 }
 
 func (e *Env) inspect(ctx context.Context, into map[string]history.Machine, servers ...string) error {
@@ -94,79 +235,11 @@ func (e *Env) inspect(ctx context.Context, into map[string]history.Machine, serv
 	return nil
 }
 
-// onLeader strikes the leader, and undoes it once the others have a leader of
-// their own and the time is over.
-func (e *Env) onLeader(ctx context.Context, rec *history.Fault, strike, undo func(context.Context, string) error) error {
-	s := rec.Leader
-	rec.Servers = []string{s}
-	rec.Begin = e.Now()
-	e.Say("%s of %s, the leader", rec.Name, s)
-	if err := strike(ctx, s); err != nil {
-		return err
-	}
-	if err := e.inspect(ctx, rec.During, s); err != nil {
-		return err
-	}
-	rec.Active = e.Now()
-	rec.Silent = !e.answers(ctx, s)
-	others := slices.DeleteFunc(e.Target.Servers(), func(id string) bool { return id == s })
-	elected, err := e.leader(ctx, others)
-	if err == nil {
-		rec.Elected, rec.ElectedAt = elected, e.Now()
-		e.Say("%s leads, seen %.1f s after the %s", elected, (rec.ElectedAt - rec.Begin).Seconds(), rec.Name)
-		err = pause(ctx, e.Hold-(e.Now()-rec.Active))
-	}
-	rec.Heal = e.Now()
-	e.Say("end of the %s of %s", rec.Name, s)
-	if undone := undo(ctx, s); undone != nil {
-		return undone
-	}
-	return err
-}
-
 func (e *Env) answers(ctx context.Context, s string) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	_, err := e.Servers[s].Leader(ctx)
 	return err == nil
-}
-
-// readdress stops the leader and another server, and starts the one with the
-// higher address first: keepers of containers give out the lowest free address,
-// or one that was not used for longest, and either way both get another one.
-func readdress(ctx context.Context, e *Env, rec *history.Fault) error {
-	rec.Servers = []string{rec.Leader}
-	for _, s := range e.Target.Servers() {
-		if s != rec.Leader && len(rec.Servers) < 2 {
-			rec.Servers = append(rec.Servers, s)
-		}
-	}
-	rec.Begin = e.Now()
-	e.Say("stop of %s, to start both with other addresses", strings.Join(rec.Servers, " and "))
-	for _, s := range rec.Servers {
-		if err := e.Target.Stop(ctx, s); err != nil {
-			return err
-		}
-	}
-	slices.SortFunc(rec.Servers, func(a, b string) int { return compareAddresses(rec.Before[b].Peer, rec.Before[a].Peer) })
-	for _, s := range rec.Servers {
-		if err := e.Target.Start(ctx, s); err != nil {
-			return err
-		}
-	}
-	if err := e.inspect(ctx, rec.During, rec.Servers...); err != nil {
-		return err
-	}
-	if err := e.WaitReady(ctx); err != nil {
-		return err
-	}
-	for _, s := range rec.Servers {
-		e.Say("%s was at %s and is at %s", s, rec.Before[s].Peer, rec.During[s].Peer)
-	}
-	rec.Active = e.Now()
-	err := pause(ctx, e.Hold)
-	rec.Heal = e.Now()
-	return err
 }
 
 // leader waits until the given servers name the same one of them as leader.

@@ -123,7 +123,7 @@ func TestFaults(t *testing.T) {
 	for _, kind := range All() {
 		t.Run(kind.Name, func(t *testing.T) {
 			e, f := newEnv(t)
-			rec := e.Run(t.Context(), kind)
+			rec := e.Run(t.Context(), kind, false)
 			if rec.Error != "" || rec.Name != kind.Name || rec.Leader != "s1" || !slices.Contains(rec.Servers, "s1") {
 				t.Fatalf("recorded %+v", rec)
 			}
@@ -157,7 +157,7 @@ func TestFaultThatCannotBeDone(t *testing.T) {
 		e, f := newEnv(t)
 		f.fail = fail
 		at := slices.IndexFunc(All(), func(k Fault) bool { return k.Name == kind })
-		if rec := e.Run(t.Context(), All()[at]); rec.Error != fail+" does not work" {
+		if rec := e.Run(t.Context(), All()[at], false); rec.Error != fail+" does not work" {
 			t.Errorf("%s: recorded %+v", kind, rec)
 		}
 	}

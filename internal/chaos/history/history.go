@@ -105,13 +105,47 @@ type Machine struct {
 	Peer  string `json:"peer"`  // its address among the servers; "" when it is cut off
 }
 
-// The names of the faults.
+// The names of the faults. What each is, and what shows it, is in docs/chaos.md.
 const (
-	Kill      = "kill"      // the leader ends without notice, and starts again
-	Pause     = "pause"     // the leader stands still
-	Partition = "partition" // the leader is cut off from the servers, not from its clients
-	Readdress = "readdress" // two servers restart under other addresses
+	Kill          = "kill"           // the leader ends without notice, and starts again
+	KillFollower  = "kill-follower"  // so does another server
+	KillMajority  = "kill-majority"  // so do the leader and another server, at once
+	KillAll       = "kill-all"       // so do all servers
+	Rolling       = "rolling"        // every server stops and starts again, one after the other
+	Pause         = "pause"          // the leader stands still
+	PauseFollower = "pause-follower" // another server does
+	Partition     = "partition"      // the leader is cut off from the servers, not from its clients
+	CutFollower   = "cut-follower"   // another server is
+	DeafLeader    = "deaf-leader"    // the leader hears nothing of the others, and they hear it
+	MuteLeader    = "mute-leader"    // the others hear nothing of the leader, and it hears them
+	SlowLeader    = "slow-leader"    // all that the leader sends and gets takes long
+	SlowAll       = "slow-all"       // all that servers send each other takes long
+	HalfOpen      = "half-open"      // the leader ends while it is cut off: nobody is told that connections are gone
+	Transfer      = "transfer"       // an operator makes another server the leader
+	Readdress     = "readdress"      // two servers restart under other addresses
+	Wipe          = "wipe"           // a server starts on an empty data directory, and later on its own again
+	FlipLog       = "flip-log"       // a byte of a server's log differs when it starts
+	FlipSnapshot  = "flip-snapshot"  // a byte of a server's newest snapshot does
+	Members       = "members"        // a fourth server joins, and leaves again
+	KillOwner     = "kill-owner"     // a data node that owns a scope ends without notice, and starts again
+	KillTarget    = "kill-target"    // a data node that a scope moves to does
+	KillNodes     = "kill-nodes"     // all data nodes do, at once
+	PauseOwner    = "pause-owner"    // a data node that owns a scope stands still
+	CutOwner      = "cut-owner"      // a data node that owns a scope is cut off from all servers, not from its clients
 )
+
+// Way is one direction between two machines while a fault changed it.
+type Way struct {
+	From    string `json:"from"`
+	To      string `json:"to"`
+	Cut     bool   `json:"cut,omitempty"`
+	DelayMS int64  `json:"delay_ms,omitempty"`
+	// How many bytes it had carried when the fault was in force, and when it was about to be undone.
+	Active int64 `json:"active_bytes"`
+	Heal   int64 `json:"heal_bytes"`
+	// SlowestMS is the longest time that a byte took on it.
+	SlowestMS int64 `json:"slowest_ms,omitempty"`
+}
 
 // Fault is one fault with what shows that it took effect. The facts are
 // gathered while it lasts; the checkers judge them.
@@ -134,7 +168,12 @@ type Fault struct {
 	// Silent says that a request sent to the struck server while the fault was
 	// in force got no answer.
 	Silent bool   `json:"silent,omitempty"`
-	Error  string `json:"error,omitempty"` // why it could not be carried out as planned
+	Ways   []Way  `json:"ways,omitempty"`   // that it changed
+	Said   string `json:"said,omitempty"`   // line that the struck server has logged, which shows it
+	Voters int    `json:"voters,omitempty"` // most that were seen while it lasted
+	// Together says that other faults were in force at the same time: whether clients were served shows nothing then.
+	Together bool   `json:"together,omitempty"`
+	Error    string `json:"error,omitempty"` // why it could not be carried out as planned
 }
 
 // Sample is how a server described the cluster, hashes included.

@@ -229,6 +229,9 @@ func (d *Docker) Resume(ctx context.Context, server string) error {
 	return d.to(ctx, server, "unpause")
 }
 
+// Readdresses says that a container may come back with another address.
+func (d *Docker) Readdresses() bool { return true }
+
 func (d *Docker) network() string { return d.project + "_" + peers }
 
 // Cut takes a server out of the network that servers talk on.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
 	"github.com/scope-registry/scope-registry/internal/link"
@@ -19,6 +21,9 @@ import (
 // grace is for how long a node keeps its old copy of a scope: moves go on all the time, and a scope does not come back before.
 const grace = "200ms"
 
+// endTime bounds the end of a process that was seen to have ended.
+const endTime = 5 * time.Second
+
 // machine is one process with what it is reached at.
 type machine struct {
 	*process.Program
@@ -26,6 +31,7 @@ type machine struct {
 	peer  string // of a server: host:port that the others dial, which is a cable
 	data  string
 	cable *link.Cable
+	from  atomic.Int64 // where in its log the last start begins
 }
 
 // Local is a [Target] of processes on loopback. Servers reach each other, and nodes the servers, over cables that this
@@ -195,7 +201,7 @@ func (l *Local) Add(_ context.Context, id string) (peer string, err error) {
 	return m.cable.Addr(), l.serve(id, list)
 }
 
-// Remove forgets a server that has ended and does not come back.
+// Remove forgets a server that ends by itself and does not come back.
 func (l *Local) Remove(id string) error {
 	m, err := l.machine(id)
 	if err != nil {
@@ -205,7 +211,10 @@ func (l *Local) Remove(id string) error {
 	l.servers = slices.DeleteFunc(l.servers, func(s string) bool { return s == id })
 	delete(l.machines, id)
 	l.mu.Unlock()
-	return errors.Join(m.Program.Close(), m.cable.Close())
+	if err := l.waited(m); err != nil {
+		return errors.Join(err, m.Program.Close(), m.cable.Close())
+	}
+	return m.cable.Close()
 }
 
 // Down ends all processes, nodes first, which say goodbye to the servers. Data and logs are left.
@@ -256,7 +265,32 @@ func (l *Local) Kill(_ context.Context, id string) error { return l.do(id, (*pro
 func (l *Local) Stop(_ context.Context, id string) error { return l.do(id, (*process.Program).Stop) }
 
 // Start starts a machine that has ended.
-func (l *Local) Start(_ context.Context, id string) error { return l.do(id, (*process.Program).Start) }
+func (l *Local) Start(_ context.Context, id string) error {
+	m, err := l.machine(id)
+	if err != nil {
+		return err
+	}
+	if info, err := os.Stat(m.data + ".log"); err == nil {
+		m.from.Store(info.Size())
+	}
+	return m.Start()
+}
+
+// Ended lets a machine start again that has ended by itself.
+func (l *Local) Ended(id string) error {
+	m, err := l.machine(id)
+	if err != nil {
+		return err
+	}
+	return l.waited(m)
+}
+
+func (l *Local) waited(m *machine) error {
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	_, err := m.Wait(ctx)
+	return err
+}
 
 // Pause has a machine stand still.
 func (l *Local) Pause(_ context.Context, id string) error { return l.do(id, (*process.Program).Pause) }
@@ -330,6 +364,16 @@ func (l *Local) Inspect(_ context.Context, id string) (history.Machine, error) {
 		out.Peer = m.cable.Addr()
 	}
 	return out, nil
+}
+
+// Log is what a machine has logged since its last start.
+func (l *Local) Log(_ context.Context, id string) (string, error) {
+	m, err := l.machine(id)
+	if err != nil {
+		return "", err
+	}
+	all, err := os.ReadFile(m.data + ".log")
+	return string(all[min(int64(len(all)), m.from.Load()):]), err
 }
 
 // Logs copies what each machine has logged into dir.

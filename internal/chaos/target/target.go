@@ -7,6 +7,7 @@ import (
 	"context"
 
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
+	"github.com/scope-registry/scope-registry/internal/link"
 )
 
 // Target is a cluster that faults can be done to. Servers are named by their
@@ -40,3 +41,25 @@ type Target interface {
 	// String says what is tested, for people.
 	String() string
 }
+
+// What not every target can do; a fault that needs it is not done to others.
+type (
+	// Linked has links that are changed one direction at a time.
+	Linked interface{ Net() *link.Net }
+	// Disked gives the data directory of a server that does not run to be changed.
+	Disked interface {
+		Disk(ctx context.Context, server string, change func(dir string) error) error
+	}
+	// Logged tells what a server has logged since it was started last.
+	Logged interface {
+		Log(ctx context.Context, server string) (string, error)
+	}
+	// Growing starts further servers, which wait to be joined. Add returns the
+	// address that the others reach the server at; Remove forgets one that is gone.
+	Growing interface {
+		Add(ctx context.Context, server string) (peer string, err error)
+		Remove(server string) error
+	}
+	// Readdressed gives servers that are started in another order other addresses.
+	Readdressed interface{ Readdresses() bool }
+)

@@ -143,9 +143,10 @@ func (d *Data) await(ctx context.Context, id string) {
 	}
 }
 
-// Scope is a scope of the data nodes as a linearizable read has it: a fault strikes its owner.
-func (d *Data) Scope(ctx context.Context, i int) (api.Scope, error) {
-	return d.client.Scope(ctx, scope.Prefix(d.scopes[i%len(d.scopes)]))
+// Owner is who owns one of the scopes, by a linearizable read, and where it moves to, "" if it does not.
+func (d *Data) Owner(ctx context.Context, i int) (owner, to string, err error) {
+	sc, err := d.client.Scope(ctx, scope.Prefix(d.scopes[i%len(d.scopes)]))
+	return sc.Owner, sc.Target, err
 }
 
 // Stop ends the moves; writes go on.

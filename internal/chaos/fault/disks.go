@@ -1,0 +1,181 @@
+package fault
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/scope-registry/scope-registry/internal/chaos/history"
+	"github.com/scope-registry/scope-registry/internal/chaos/target"
+)
+
+// sayTime bounds what a server takes to say what is wrong with its data.
+const sayTime = 20 * time.Second
+
+// What a server says of its data directory when it starts, see docs/operations.md.
+const (
+	saysWiped   = "another data directory"
+	saysCorrupt = "is corrupt"
+	saysAside   = "is damaged and is set aside"
+)
+
+// onDisks are the faults of a server's data directory while it does not run.
+func onDisks() []Fault {
+	disked := func(t target.Target) bool {
+		_, disk := t.(target.Disked)
+		_, log := t.(target.Logged)
+		return disk && log
+	}
+	return []Fault{
+		{Name: history.Wipe, possible: disked, do: func(ctx context.Context, s *strike) error {
+			return s.damaged(ctx, saysWiped, func(dir string) (func() error, error) {
+				aside := dir + ".aside"
+				if err := errors.Join(os.RemoveAll(aside), os.Rename(dir, aside), os.MkdirAll(dir, 0o700)); err != nil {
+					return nil, err
+				}
+				return func() error { return errors.Join(os.RemoveAll(dir), os.Rename(aside, dir)) }, nil
+			})
+		}},
+		{Name: history.FlipLog, possible: disked, do: func(ctx context.Context, s *strike) error {
+			return s.damaged(ctx, saysCorrupt, s.flipLog)
+		}},
+		{Name: history.FlipSnapshot, possible: disked, do: func(ctx context.Context, s *strike) error {
+			return s.damaged(ctx, saysAside, s.flipSnapshot)
+		}},
+	}
+}
+
+// damaged stops a server, damages its data, starts it, waits until it says so, and
+// has it start again on the data as it was when it stopped.
+func (s *strike) damaged(ctx context.Context, says string, change func(dir string) (undo func() error, err error)) error {
+	id, err := s.aFollower()
+	if err != nil {
+		return err
+	}
+	s.begins("%s", id)
+	if err := s.Target.Stop(ctx, id); err != nil {
+		return err
+	}
+	disk, _ := s.Target.(target.Disked)
+	var undo func() error
+	if err := disk.Disk(ctx, id, func(dir string) (err error) {
+		undo, err = change(dir)
+		return err
+	}); err != nil {
+		return errors.Join(fmt.Errorf("the data of %s could not be damaged: %w", id, err), s.Target.Start(ctx, id))
+	}
+	err = s.Target.Start(ctx, id)
+	if err == nil {
+		err = s.hears(ctx, id, says)
+	}
+	if err == nil {
+		s.rec.Active = s.Now()
+		s.rec.Silent = s.readyNow(ctx, id) != nil
+		err = errors.Join(s.inspect(ctx, s.rec.During, id), s.lasts(ctx))
+	}
+	s.heals()
+	if m, looked := s.Target.Inspect(ctx, id); looked == nil && m.State == "running" {
+		err = errors.Join(err, s.Target.Kill(ctx, id))
+	} else if ended, ok := s.Target.(interface{ Ended(string) error }); ok && looked == nil {
+		err = errors.Join(err, ended.Ended(id))
+	}
+	return errors.Join(err, disk.Disk(ctx, id, func(string) error { return undo() }), s.Target.Start(ctx, id))
+}
+
+// hears waits until a server has logged a line with a text.
+func (s *strike) hears(ctx context.Context, id, text string) error {
+	logged, _ := s.Target.(target.Logged)
+	return s.wait(ctx, sayTime, func(ctx context.Context) error {
+		all, err := logged.Log(ctx, id)
+		if err != nil {
+			return err
+		}
+		lines := strings.Split(all, "\n")
+		for _, line := range slices.Backward(lines) {
+			if strings.Contains(line, text) {
+				s.rec.Said = fmt.Sprintf("%.300s", line)
+				return nil
+			}
+		}
+		return fmt.Errorf("%s has not said that its data %q; its last line is %.200q", id, text, lines[max(0, len(lines)-2)])
+	})
+}
+
+func (e *Env) readyNow(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	return e.Servers[id].Ready(ctx)
+}
+
+// flip changes one bit of a file at a place, and returns how to put it back.
+func flip(file string, at int) (undo func() error, err error) {
+	was, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if at >= len(was) {
+		return nil, fmt.Errorf("%s has %d bytes, none at %d", file, len(was), at)
+	}
+	is := bytes.Clone(was)
+	is[at] ^= 1
+	return func() error { return os.WriteFile(file, was, 0o600) }, os.WriteFile(file, is, 0o600)
+}
+
+// flipLog flips a bit of a log entry that the server has: the last place where the
+// prefix stands that the clients work on.
+func (s *strike) flipLog(dir string) (func() error, error) {
+	file := filepath.Join(dir, "raft.db")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	// Pages that are no longer in use keep what they held: the mark of the end says
+	// nothing about them. All places are changed, so that one is in use.
+	is, places := bytes.Clone(data), 0
+	for at := 0; ; {
+		next := bytes.Index(is[at:], []byte("chaos:"))
+		if next < 0 {
+			break
+		}
+		at += next
+		is[at+1] ^= 1
+		places++
+	}
+	if places == 0 {
+		return nil, fmt.Errorf("%s holds no entry of the clients", file)
+	}
+	s.Say("%s: a bit of %d places of raft.db", s.rec.Name, places)
+	return func() error { return os.WriteFile(file, data, 0o600) }, os.WriteFile(file, is, 0o600)
+}
+
+// flipSnapshot flips a bit in the middle of the newest snapshot.
+func (s *strike) flipSnapshot(dir string) (func() error, error) {
+	states, err := filepath.Glob(filepath.Join(dir, "snapshots", "*", "state.bin"))
+	if err != nil || len(states) == 0 {
+		return nil, errors.Join(errors.New("there is no snapshot yet"), err)
+	}
+	var newest string
+	var at time.Time
+	for _, name := range states {
+		info, err := os.Stat(name)
+		if err != nil {
+			return nil, err
+		}
+		if info.ModTime().After(at) {
+			newest, at = name, info.ModTime()
+		}
+	}
+	info, err := os.Stat(newest)
+	if err != nil {
+		return nil, err
+	}
+	// The server goes on from an older one, so that there is nothing to undo.
+	_, err = flip(newest, int(info.Size()/2))
+	return func() error { return nil }, err
+}
