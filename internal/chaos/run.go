@@ -83,7 +83,7 @@ func made(ctx context.Context, o options, dir string) (target.Target, error) {
 	if err := os.MkdirAll(work, 0o700); err != nil {
 		return nil, err
 	}
-	programs, err := load.Build(ctx, o.root, work)
+	programs, err := load.Build(ctx, o.root, work, load.FewEntries...)
 	if err != nil {
 		return nil, err
 	}

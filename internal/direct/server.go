@@ -1,6 +1,5 @@
 // Package direct is one server of the cluster as a client sees it that talks to
-// this server and to no other. Nothing is sent twice but what net/http repeats on a
-// pooled connection that turns out dead, which request ids make safe.
+// this server and to no other. No change is sent twice.
 package direct
 
 import (
@@ -14,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
@@ -131,7 +131,9 @@ func (s *Server) request(ctx context.Context, r Request) (*http.Request, error) 
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if r.RequestID != "" {
-		req.Header.Set(api.HeaderRequestID, r.RequestID)
+		// In lower case, or net/http sends the request again by itself when a pooled connection breaks: then one that was
+		// perhaps done would be told as one that never reached a server that is gone by now.
+		req.Header[strings.ToLower(api.HeaderRequestID)] = []string{r.RequestID}
 	}
 	if r.Epoch != 0 {
 		req.Header.Set("If-Match", strconv.FormatUint(r.Epoch, 10))

@@ -3,6 +3,7 @@ package direct
 import (
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 
 	"github.com/scope-registry/scope-registry/internal/api"
@@ -49,9 +50,44 @@ func TestDo(t *testing.T) {
 			t.Errorf("%s: sent the headers %v", name, h)
 		}
 		ts.Close()
+		s.Close() // else a connection of before breaks, and nobody knows whether the change was made
 		if _, err := s.Do(t.Context(), ask, nil); api.CodeOf(err) != api.Unavailable {
 			t.Errorf("a server that is not there: %v, want %s", err, api.Unavailable)
 		}
 		s.Close()
+	}
+}
+
+// A change whose server dies over it may have been made: the answer must not be
+// that of a second try, which found nobody there.
+func TestChangeIsNotSentAgain(t *testing.T) {
+	var came atomic.Int32
+	ts := httptest.NewUnstartedServer(nil)
+	ts.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if came.Add(1) == 1 { // leaves a connection in the pool
+			w.Header().Set(api.HeaderIndex, "9")
+			return
+		}
+		_ = ts.Listener.Close()
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = conn.Close()
+	})
+	ts.Start()
+	defer ts.Close()
+	s := New("s1", ts.URL)
+	defer s.Close()
+	if _, err := s.Do(t.Context(), Get("/healthz"), nil); err != nil {
+		t.Fatal(err)
+	}
+	ask := Request{Method: http.MethodPost, Path: "/v1/moves", RequestID: "id", Body: api.StartMove{}}
+	if _, err := s.Do(t.Context(), ask, nil); api.CodeOf(err) != api.OutcomeUnknown {
+		t.Errorf("%v, want %s", err, api.OutcomeUnknown)
+	}
+	if n := came.Load(); n != 2 {
+		t.Errorf("%d requests came", n)
 	}
 }

@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/scope-registry/scope-registry/internal/overlay"
 	"github.com/scope-registry/scope-registry/internal/process"
@@ -28,10 +29,18 @@ var Faster = []overlay.Edit{
 // Programs are the paths of what runs are made of.
 type Programs struct{ Registry, Store string }
 
+// FewEntries makes snapshots after few log entries, so that a run of a minute takes many, and servers that were away get
+// one instead of the log.
+var FewEntries = []overlay.Edit{{
+	File: "internal/registry/config.go",
+	From: "defaultSnapshotThreshold = 8192",
+	To:   "defaultSnapshotThreshold = 256",
+}}
+
 // Build builds both from the repository at root into dir: the registry with the
-// times of Faster, the store as it is.
-func Build(ctx context.Context, root, dir string) (p Programs, err error) {
-	if p.Registry, err = process.Build(ctx, root, dir, "./cmd/scope-registry", Faster...); err != nil {
+// times of Faster and other edits, the store as it is.
+func Build(ctx context.Context, root, dir string, edits ...overlay.Edit) (p Programs, err error) {
+	if p.Registry, err = process.Build(ctx, root, dir, "./cmd/scope-registry", slices.Concat(Faster, edits)...); err != nil {
 		return p, err
 	}
 	return p.WithStore(ctx, root, dir)
