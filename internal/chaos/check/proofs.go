@@ -159,7 +159,7 @@ func (r *Result) said(f history.Fault, _ Impact) {
 func (r *Result) grew(f history.Fault, _ Impact) {
 	before := 0
 	for _, m := range f.Before {
-		if m.Peer != "" {
+		if !m.Node {
 			before++
 		}
 	}
@@ -173,7 +173,7 @@ func (r *Result) everyNode(f history.Fault, _ Impact) { r.every(f, false) }
 
 func (r *Result) every(f history.Fault, servers bool) {
 	for id, m := range f.Before {
-		if (m.Peer != "") == servers {
+		if m.Node != servers {
 			r.holds(f, slices.Contains(f.Servers, id), "%s was left out", id)
 		}
 	}

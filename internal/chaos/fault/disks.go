@@ -74,6 +74,9 @@ func (s *strike) damaged(ctx context.Context, says string, change func(dir strin
 	if err == nil {
 		err = s.hears(ctx, id, says)
 	}
+	if err == nil && says == saysCorrupt {
+		err = s.ends(ctx, id)
+	}
 	if err == nil {
 		s.rec.Active = s.Now()
 		s.rec.Silent = s.readyNow(ctx, id) != nil
@@ -86,6 +89,17 @@ func (s *strike) damaged(ctx context.Context, says string, change func(dir strin
 		err = errors.Join(err, ended.Ended(id))
 	}
 	return errors.Join(err, disk.Disk(ctx, id, func(string) error { return undo() }), s.Target.Start(ctx, id))
+}
+
+// ends waits until a server has ended by itself.
+func (s *strike) ends(ctx context.Context, id string) error {
+	return s.wait(ctx, sayTime, func(ctx context.Context) error {
+		m, err := s.Target.Inspect(ctx, id)
+		if err == nil && m.State != "exited" {
+			err = fmt.Errorf("%s is %s", id, m.State)
+		}
+		return err
+	})
 }
 
 // hears waits until a server has logged a line with a text.

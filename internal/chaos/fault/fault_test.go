@@ -2,6 +2,7 @@ package fault
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -24,6 +25,7 @@ type fake struct {
 	asked    []string
 	free     []string // addresses, lowest first
 	fail     string   // command that fails
+	wanted   string   // whom an operator made the leader
 }
 
 func (f *fake) Nodes() []string { return nil }
@@ -81,6 +83,14 @@ func (f *fake) do(what, s string) error {
 	return nil
 }
 
+func (f *fake) lead(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wanted, f.asked = id, append(f.asked, "lead "+id)
+}
+
+func (f *fake) Readdresses() bool { return true }
+
 // answer is what a server answers to every question.
 func (f *fake) answer(s string, w http.ResponseWriter) {
 	f.mu.Lock()
@@ -92,7 +102,7 @@ func (f *fake) answer(s string, w http.ResponseWriter) {
 	if f.machines[s].Peer == "" {
 		return
 	}
-	for _, id := range f.Servers() {
+	for _, id := range append([]string{f.wanted}, f.Servers()...) {
 		if m := f.machines[id]; m.State == "running" && m.Peer != "" {
 			w.Header().Set(api.HeaderLeader, id)
 			return
@@ -108,7 +118,14 @@ func newEnv(t *testing.T) (*Env, *fake) {
 		Say: func(string, ...any) {}, Hold: 10 * time.Millisecond}
 	for i, s := range f.Servers() {
 		f.machines[s] = history.Machine{State: "running", PID: i + 1, Peer: []string{"10.0.0.9", "10.0.0.10", "10.0.0.11"}[i]}
-		ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { f.answer(s, w) }))
+		ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPost {
+				var to struct{ To string }
+				_ = json.NewDecoder(r.Body).Decode(&to)
+				f.lead(to.To)
+			}
+			f.answer(s, w)
+		}))
 		t.Cleanup(ts.Close)
 		f.urls[s] = ts.URL
 		e.Servers[s] = direct.New(s, ts.URL)
@@ -117,37 +134,118 @@ func newEnv(t *testing.T) (*Env, *fake) {
 	return e, f
 }
 
+// what each fault asks of a target that has servers, and nothing else. The order is the seed's.
+var asked = map[string]string{
+	history.Kill: "kill s1, start s1", history.Pause: "pause s1, resume s1", history.Partition: "cut s1, mend s1",
+	history.KillFollower: "kill s3, start s3", history.PauseFollower: "pause s3, resume s3", history.CutFollower: "cut s3, mend s3",
+	history.KillMajority: "kill s1, kill s2, start s1, start s2", history.KillAll: "kill s1, kill s2, kill s3, start s3, start s1, start s2",
+	history.Rolling: "stop s2, start s2, stop s3, start s3, stop s1, start s1", history.Transfer: "lead s3",
+	history.Readdress: "stop s1, stop s2, start s2, start s1", // the one with the higher address first
+}
+
 func TestFaults(t *testing.T) {
-	want := map[string]string{history.Kill: "kill s1, start s1", history.Pause: "pause s1, resume s1", history.Partition: "cut s1, mend s1",
-		history.Readdress: "stop s1, stop s2, start s2, start s1"} // the one with the higher address first
+	done := map[string]bool{}
 	for _, kind := range All() {
+		e, f := newEnv(t)
+		if !kind.Possible(f) {
+			continue
+		}
+		done[kind.Name] = true
 		t.Run(kind.Name, func(t *testing.T) {
-			e, f := newEnv(t)
 			rec := e.Run(t.Context(), kind, false)
-			if rec.Error != "" || rec.Name != kind.Name || rec.Leader != "s1" || !slices.Contains(rec.Servers, "s1") {
+			if rec.Error != "" || rec.Name != kind.Name || rec.Leader != "s1" || len(rec.Servers) == 0 {
 				t.Fatalf("recorded %+v", rec)
 			}
-			if got := strings.Join(f.asked, ", "); got != want[kind.Name] {
-				t.Errorf("did %s, want %s", got, want[kind.Name])
+			if got := strings.Join(f.asked, ", "); got != asked[kind.Name] {
+				t.Errorf("did %s, want %s", got, asked[kind.Name])
 			}
-			if rec.Active < rec.Begin || rec.Heal-rec.Active < e.Hold || rec.End < rec.Heal {
+			if rec.Active < rec.Begin || rec.Heal <= rec.Active || rec.End < rec.Heal || kind.Name != history.Rolling && rec.Heal-rec.Active < e.Hold {
 				t.Errorf("times %v, %v, %v, %v", rec.Begin, rec.Active, rec.Heal, rec.End)
 			}
-			if kind.Name == history.Readdress {
-				for _, s := range []string{"s1", "s2"} {
-					if rec.After[s].Peer == rec.Before[s].Peer {
-						t.Errorf("%s is still at %s", s, rec.After[s].Peer)
-					}
-				}
-				return
-			}
-			if rec.Elected != "s2" || rec.ElectedAt < rec.Active || rec.ElectedAt > rec.Heal {
-				t.Errorf("elected %q at %v", rec.Elected, rec.ElectedAt)
-			}
-			if rec.Silent != (kind.Name != history.Partition) || rec.During["s1"] == rec.Before["s1"] {
-				t.Errorf("silent %v, during %+v", rec.Silent, rec.During)
-			}
+			recorded(t, rec)
 		})
+	}
+	if len(done) != len(asked) {
+		t.Errorf("did %v", done)
+	}
+}
+
+// recorded looks at what a fault has recorded besides its times.
+func recorded(t *testing.T, rec history.Fault) {
+	t.Helper()
+	s := rec.Servers[0]
+	switch rec.Name {
+	case history.Readdress:
+		for _, s := range rec.Servers {
+			if rec.After[s].Peer == rec.Before[s].Peer {
+				t.Errorf("%s is still at %s", s, rec.After[s].Peer)
+			}
+		}
+	case history.Kill, history.Pause, history.Partition:
+		if rec.Elected != "s2" || rec.ElectedAt < rec.Active || rec.ElectedAt > rec.Heal {
+			t.Errorf("elected %q at %v", rec.Elected, rec.ElectedAt)
+		}
+		if rec.Silent != (rec.Name != history.Partition) || rec.During[s] == rec.Before[s] {
+			t.Errorf("silent %v, during %+v", rec.Silent, rec.During)
+		}
+	case history.Transfer:
+		if rec.Elected != s {
+			t.Errorf("%q leads", rec.Elected)
+		}
+	default:
+		if rec.During[s] == rec.Before[s] {
+			t.Errorf("during %+v", rec.During)
+		}
+	}
+}
+
+// TestTogether: no machine is struck twice at once, and a fault that finds none left says so.
+func TestTogether(t *testing.T) {
+	e, _ := newEnv(t)
+	kill, err := Named(history.Kill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.struck = map[string]bool{"s1": true, "s3": true}
+	if rec := e.Run(t.Context(), kill, true); rec.Error != "" || !slices.Equal(rec.Servers, []string{"s2"}) || e.struck["s2"] {
+		t.Errorf("recorded %+v", rec)
+	}
+	e.struck["s2"] = true
+	if rec := e.Run(t.Context(), kill, true); !strings.Contains(rec.Error, "struck by another") {
+		t.Errorf("recorded %+v", rec)
+	}
+}
+
+func TestPlan(t *testing.T) {
+	_, f := newEnv(t)
+	every, err := Plan(Every, f, 7)
+	if err != nil || every.Len() != len(asked) {
+		t.Fatalf("%v, %v", every, err)
+	}
+	seen := map[string]bool{}
+	for range every.Len() {
+		seen[every.Next()[0].Name] = true
+	}
+	if len(seen) != len(asked) {
+		t.Errorf("a round of all is %v", seen)
+	}
+	mix, err := Plan(Mix, f, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		if n := len(mix.Next()); n < 2 || n > 3 {
+			t.Errorf("%d at once", n)
+		}
+	}
+	again, err := Plan(Every, f, 7)
+	if err != nil || again.String() != every.String() {
+		t.Errorf("the same seed gives %v, and %v", again, every)
+	}
+	for _, name := range []string{"meteorite", history.KillOwner} {
+		if _, err := Plan(name, f, 7); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

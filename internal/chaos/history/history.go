@@ -100,9 +100,10 @@ type Seen struct {
 
 // Machine is the state of what a server runs in, as its keeper tells it.
 type Machine struct {
-	State string `json:"state"` // running, paused or exited
-	PID   int    `json:"pid"`   // 0 when it does not run
-	Peer  string `json:"peer"`  // its address among the servers; "" when it is cut off
+	State string `json:"state"`          // running, paused or exited
+	PID   int    `json:"pid"`            // 0 when it does not run
+	Peer  string `json:"peer"`           // its address among the servers, or that of a data node; "" when it is cut off
+	Node  bool   `json:"node,omitempty"` // it is a data node, and no server
 }
 
 // The names of the faults. What each is, and what shows it, is in docs/chaos.md.

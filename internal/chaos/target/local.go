@@ -360,7 +360,12 @@ func (l *Local) Inspect(_ context.Context, id string) (history.Machine, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if m.cable != nil && !l.cut[id] {
+	out.Node = m.cable == nil
+	switch {
+	case l.cut[id]:
+	case out.Node:
+		out.Peer = strings.TrimPrefix(m.url, "http://")
+	default:
 		out.Peer = m.cable.Addr()
 	}
 	return out, nil
