@@ -32,11 +32,12 @@ const (
 
 // options are the flags.
 type options struct {
-	compose, project, out, recheck, root, timing, scenario string
-	seed                                                   uint64
-	nodes                                                  int
-	duration, search, hold                                 time.Duration
-	keep, local                                            bool
+	compose, project, out, recheck, root, timing, scenario, only string
+	seed                                                         uint64
+	nodes                                                        int
+	duration, search, hold                                       time.Duration
+	keep, local, broken                                          bool
+	planted                                                      bug // into the programs of a local run
 }
 
 func main() { os.Exit(start(os.Args[1:])) }
@@ -53,10 +54,13 @@ func start(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if o.recheck != "" {
-		err = recheck(o)
-	} else {
-		err = run(ctx, o)
+	switch {
+	case o.recheck != "":
+		err = recheck(o, os.Stdout)
+	case o.broken:
+		err = breakAll(ctx, o, os.Stdout)
+	default:
+		_, err = run(ctx, o, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "chaos: %v\n", err)
@@ -71,6 +75,8 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.compose, "compose", "docker-compose.yml", "compose file of the servers")
 	f.StringVar(&o.scenario, "scenario", fault.Every, "faults: "+fault.Servers+", "+fault.Every+", "+fault.Mix+", or the name of one fault")
 	f.DurationVar(&o.hold, "hold", 6*time.Second, "how long each fault is in force, more or less; the calm between two is two thirds of it")
+	f.BoolVar(&o.broken, "broken", false, "plant one bug after the other, and see that a local run finds each")
+	f.StringVar(&o.only, "only", "", "with -broken: only bugs whose name holds this")
 	f.BoolVar(&o.local, "local", false, "processes on this machine instead of containers")
 	f.IntVar(&o.nodes, "nodes", 4, "data nodes, whose scopes are written to and moved; 0, or 2 to 5")
 	f.StringVar(&o.timing, "timing", "fast", "Raft timing of a local run")

@@ -3,13 +3,19 @@ package main
 import (
 	"errors"
 	"flag"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/scope-registry/scope-registry/internal/chaos/check"
+	"github.com/scope-registry/scope-registry/internal/chaos/fault"
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
 	"github.com/scope-registry/scope-registry/internal/chaos/report"
+	"github.com/scope-registry/scope-registry/internal/load"
+	"github.com/scope-registry/scope-registry/internal/overlay"
 )
 
 func TestParse(t *testing.T) {
@@ -38,10 +44,10 @@ func TestRecheck(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := recheck(options{recheck: name, search: time.Second}); !errors.Is(err, errFailed) {
+	if err := recheck(options{recheck: name, search: time.Second}, io.Discard); !errors.Is(err, errFailed) {
 		t.Errorf("recheck: %v, want %v", err, errFailed)
 	}
-	if err := recheck(options{recheck: name + "x"}); !errors.Is(err, os.ErrNotExist) {
+	if err := recheck(options{recheck: name + "x"}, io.Discard); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("recheck of nothing: %v", err)
 	}
 }
@@ -57,6 +63,43 @@ func TestKeep(t *testing.T) {
 	for _, name := range []string{"result.json", "summary.txt"} {
 		if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || len(data) == 0 {
 			t.Errorf("%s: %q, %v", name, data, err)
+		}
+	}
+}
+
+// TestBugsCanBePlanted: the texts that are changed are still there, and the names are known.
+func TestBugsCanBePlanted(t *testing.T) {
+	for _, b := range bugs {
+		for _, edits := range [][]overlay.Edit{slices.Concat(load.Faster, load.FewEntries, b.registry), b.store} {
+			if _, err := overlay.Write(filepath.Join("..", ".."), t.TempDir(), edits); err != nil {
+				t.Errorf("%s: %v", b.name, err)
+			}
+		}
+		if _, err := fault.Named(b.scenario); err != nil {
+			t.Errorf("%s: %v", b.name, err)
+		}
+		for _, name := range b.found {
+			if !slices.ContainsFunc(check.All(&history.Run{}, time.Second), func(r check.Result) bool { return r.Name == name }) {
+				t.Errorf("%s: no checker is called %q", b.name, name)
+			}
+		}
+	}
+}
+
+// TestSeen: only a violation counts that one of the bug's own checkers has found.
+func TestSeen(t *testing.T) {
+	b := bug{found: []string{"set"}}
+	for name, c := range map[string]struct {
+		checks []check.Result
+		want   string
+	}{
+		"its own":  {[]check.Result{{Name: "set", Violated: 1, Violations: []string{"lost"}}}, "set: lost"},
+		"another":  {[]check.Result{{Name: "watch", Violated: 1, Violations: []string{"gap"}}}, ""},
+		"void":     {[]check.Result{{Name: "set", Voids: []string{"little"}}}, ""},
+		"no check": {nil, ""},
+	} {
+		if got := b.seen(c.checks); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
 }

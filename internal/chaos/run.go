@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,26 +34,26 @@ var (
 )
 
 // run does a whole run, and takes the servers down however it ends.
-func run(ctx context.Context, o options) error {
+func run(ctx context.Context, o options, out io.Writer) ([]check.Result, error) {
 	dir, err := outDir(o.out)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	cluster, err := made(ctx, o, dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	plan, err := fault.Plan(o.scenario, cluster, o.seed)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	log, err := history.Create(filepath.Join(dir, "history.jsonl"),
 		history.Setup{Scenario: o.scenario, Seed: o.seed, Duration: o.duration, Servers: cluster.Servers(), Nodes: cluster.Nodes(), Target: cluster.String()})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	say := func(format string, args ...any) {
-		fmt.Printf("%7.1fs  %s\n", log.Now().Seconds(), fmt.Sprintf(format, args...))
+		fmt.Fprintf(out, "%7.1fs  %s\n", log.Now().Seconds(), fmt.Sprintf(format, args...))
 	}
 	say("%v, seed %d, result in %s", cluster, o.seed, dir)
 	say("%v", plan)
@@ -64,14 +66,14 @@ func run(ctx context.Context, o options) error {
 	}
 	down := takeDown(ctx, o, cluster, dir, say)
 	if err := errors.Join(down, log.Close()); err != nil {
-		return err
+		return nil, err
 	}
 	seen := log.Run()
 	if len(seen.Ops) == 0 {
-		return ended
+		return nil, ended
 	}
 	say("check what was answered")
-	return conclude(seen, o, dir, ended)
+	return conclude(seen, o, dir, ended, out)
 }
 
 // made is what the run is made against. Nothing runs yet.
@@ -83,7 +85,10 @@ func made(ctx context.Context, o options, dir string) (target.Target, error) {
 	if err := os.MkdirAll(work, 0o700); err != nil {
 		return nil, err
 	}
-	programs, err := load.Build(ctx, o.root, work, load.FewEntries...)
+	programs, err := load.Build(ctx, o.root, work, slices.Concat(load.FewEntries, o.planted.registry)...)
+	if err == nil && len(o.planted.store) > 0 {
+		programs, err = programs.WithStore(ctx, o.root, work, o.planted.store...)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -230,22 +235,23 @@ func takeDown(ctx context.Context, o options, cluster target.Target, dir string,
 }
 
 // conclude checks a history, and shows and keeps the report.
-func conclude(run *history.Run, o options, dir string, ended error) error {
-	r := report.Of(run, check.All(run, o.search), ended)
-	fmt.Println()
-	if err := r.Text(os.Stdout); err != nil {
-		return err
+func conclude(run *history.Run, o options, dir string, ended error, out io.Writer) ([]check.Result, error) {
+	checks := check.All(run, o.search)
+	r := report.Of(run, checks, ended)
+	fmt.Fprintln(out)
+	if err := r.Text(out); err != nil {
+		return checks, err
 	}
 	if dir != "" {
 		if err := keep(r, dir); err != nil {
-			return err
+			return checks, err
 		}
-		fmt.Printf("history, result and logs: %s\n", dir)
+		fmt.Fprintf(out, "history, result and logs: %s\n", dir)
 	}
 	if r.Verdict != report.Pass {
-		return fmt.Errorf("%w: %s", errFailed, r.Verdict)
+		return checks, fmt.Errorf("%w: %s", errFailed, r.Verdict)
 	}
-	return nil
+	return checks, nil
 }
 
 // keep writes the report beside the history.
@@ -266,7 +272,7 @@ func keep(r report.Report, dir string) error {
 }
 
 // recheck checks a history that an earlier run wrote.
-func recheck(o options) error {
+func recheck(o options, out io.Writer) error {
 	f, err := os.Open(o.recheck)
 	if err != nil {
 		return err
@@ -275,7 +281,8 @@ func recheck(o options) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return conclude(run, o, "", nil)
+	_, err = conclude(run, o, "", nil, out)
+	return err
 }
 
 // pause waits for d, or until ctx is done.

@@ -77,7 +77,7 @@ var arrows = map[string]arrow{
 	// Chaos runs: what happened is recorded in history, which the checkers judge
 	// without knowing how it came about.
 	"internal/chaos": {may: []string{"client", "internal/api", "internal/chaos/check", "internal/chaos/fault", "internal/chaos/history",
-		"internal/chaos/report", "internal/direct", "internal/chaos/target", "internal/chaos/workload", "internal/load"}},
+		"internal/chaos/report", "internal/direct", "internal/chaos/target", "internal/chaos/workload", "internal/load", "internal/overlay"}},
 	"internal/chaos/history": {may: []string{"internal/api", "internal/crash/writes"}},
 	"internal/chaos/check": {may: []string{"internal/api", "internal/chaos/history", "internal/crash/writes"},
 		tests: []string{"fsm", "internal/view"}},
