@@ -25,7 +25,7 @@ IMAGE  := scope-registry:dev
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-race test-peers sim sim-bugs crash demo image up down logs chaos lint fmt generate check-generated fuzz bench clean
+.PHONY: help build test test-race test-peers sim sim-bugs crash demo image image-store up down logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,8 +82,22 @@ down: ## stop the containers and delete their data
 logs: ## show the containers' logs, and follow them (Ctrl-C ends)
 	$(COMPOSE) logs --follow --tail 100
 
-chaos: image ## kill, pause and cut off containers under load, and check what they answered (about 3 minutes)
-	$(GO) run ./internal/chaos $(CHAOSFLAGS)
+image-store: ## build the container image scope-registry-store:dev of the example store
+	rm -rf bin/image-store && mkdir -p bin/image-store/data
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o bin/image-store/store ./examples/store
+	docker build --quiet --tag scope-registry-store:dev --file examples/store/Dockerfile bin/image-store
+
+# What a chaos run takes of the three that are asked for most.
+CHAOS = $(GO) run ./internal/chaos $(if $(SCENARIO),-scenario $(SCENARIO)) $(if $(SEED),-seed $(SEED)) $(if $(DURATION),-duration $(DURATION)) $(CHAOSFLAGS)
+
+chaos: image image-store ## do every fault to containers under load, and check what was answered (SCENARIO=… SEED=… DURATION=…)
+	$(CHAOS)
+
+chaos-local: ## the same against processes on this machine, and faults of single links and disks (SCENARIO=… SEED=… DURATION=…)
+	$(CHAOS) -local
+
+chaos-bugs: ## plant one bug after the other into servers and stores, and see that a chaos run finds each
+	$(GO) run ./internal/chaos -broken $(CHAOSFLAGS)
 
 lint: ## lint the Go code and the protobuf schema
 	$(TOOL) golangci-lint run --allow-parallel-runners ./...

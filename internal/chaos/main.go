@@ -32,12 +32,12 @@ const (
 
 // options are the flags.
 type options struct {
-	compose, project, out, recheck, root, timing, scenario, only string
-	seed                                                         uint64
-	nodes                                                        int
-	duration, search, hold                                       time.Duration
-	keep, local, broken                                          bool
-	planted                                                      bug // into the programs of a local run
+	compose, project, out, recheck, root, timing, scenario, only, stores string
+	seed                                                                 uint64
+	nodes                                                                int
+	duration, search, hold                                               time.Duration
+	keep, local, broken                                                  bool
+	planted                                                              bug // into the programs of a local run
 }
 
 func main() { os.Exit(start(os.Args[1:])) }
@@ -73,6 +73,7 @@ func parse(args []string) (options, error) {
 	var o options
 	f := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	f.StringVar(&o.compose, "compose", "docker-compose.yml", "compose file of the servers")
+	f.StringVar(&o.stores, "stores", "docker-compose.stores.yml", "compose file of the data nodes, beside that of the servers")
 	f.StringVar(&o.scenario, "scenario", fault.Every, "faults: "+fault.Servers+", "+fault.Every+", "+fault.Mix+", or the name of one fault")
 	f.DurationVar(&o.hold, "hold", 6*time.Second, "how long each fault is in force, more or less; the calm between two is two thirds of it")
 	f.BoolVar(&o.broken, "broken", false, "plant one bug after the other, and see that a local run finds each")

@@ -38,7 +38,7 @@ var proofs = map[string][]proof{
 	history.KillTarget:    {(*Result).exited, (*Result).wroteNothing},
 	history.KillNodes:     {(*Result).exited, (*Result).everyNode, (*Result).wroteNothing},
 	history.PauseOwner:    {(*Result).stoodStill, (*Result).wroteNothing},
-	history.CutOwner:      {(*Result).carriedNothing, (*Result).wroteOn},
+	history.CutOwner:      {(*Result).cutOff, (*Result).wroteOn},
 }
 
 // holds voids the run unless what must be true of a fault is.

@@ -24,9 +24,9 @@ func onNodes() []Fault {
 		{Name: history.PauseOwner, possible: noded, do: func(ctx context.Context, s *strike) error {
 			return s.node(ctx, (*strike).anOwner, s.Target.Pause, s.Target.Resume)
 		}},
-		{Name: history.CutOwner, do: func(ctx context.Context, s *strike) error {
+		{Name: history.CutOwner, possible: noded, do: func(ctx context.Context, s *strike) error {
 			return s.node(ctx, (*strike).anOwner, s.Target.Cut, s.Target.Mend)
-		}, possible: func(t target.Target) bool { return noded(t) && netOf(t) != nil }},
+		}},
 		{Name: history.KillNodes, possible: noded, do: killNodes},
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
@@ -26,6 +27,10 @@ const (
 	peers    = "peers"
 	httpPort = "SCOPE_REGISTRY_HTTP_%d=%s"
 	respPort = "SCOPE_REGISTRY_RESP_%d=%s"
+	// The service store-N is the data node dN; it reaches the servers on the network nodes.
+	storeService = "store-"
+	nodesNetwork = "nodes"
+	storePort    = "SCOPE_REGISTRY_STORE_%d=%s"
 )
 
 // commandTime bounds one docker command. Starting containers takes seconds on a
@@ -35,8 +40,8 @@ const commandTime = time.Minute
 // command runs a program and returns what it printed.
 type command func(ctx context.Context, env []string, name string, args ...string) ([]byte, error)
 
-// Docker is a [Target] of containers. Its methods may be called by one
-// goroutine at a time.
+// Docker is a [Target] of containers. Its methods may be called by many
+// goroutines, each about machines of its own.
 type Docker struct {
 	run     command
 	compose []string // the command, with project and file
@@ -44,20 +49,23 @@ type Docker struct {
 	version string
 	env     []string
 	ids     []string
+	nodes   []string
 	urls    map[string]string
+	mu      sync.Mutex // guards aliases
 	// aliases are the names a server that is cut off had among the others:
 	// connecting it again does not bring them back.
 	aliases map[string][]string
 }
 
-// NewDocker returns the cluster of a compose file as a project of its own, which
-// shares neither containers nor data nor ports with others of the same file. It
-// starts nothing. The error says what is missing when there is no docker.
-func NewDocker(ctx context.Context, file, project string) (*Docker, error) {
-	return newDocker(ctx, file, project, runCommand)
+// NewDocker returns the cluster of compose files as a project of its own, which
+// shares neither containers nor data nor ports with others of the same files, with
+// so many data nodes. It starts nothing. The error says what is missing when there
+// is no docker.
+func NewDocker(ctx context.Context, files []string, project string, nodes int) (*Docker, error) {
+	return newDocker(ctx, files, project, nodes, runCommand)
 }
 
-func newDocker(ctx context.Context, file, project string, run command) (*Docker, error) {
+func newDocker(ctx context.Context, files []string, project string, nodes int, run command) (*Docker, error) {
 	d := &Docker{run: run, project: project, urls: map[string]string{}, aliases: map[string][]string{}}
 	engine, err := d.command(ctx, "docker", "version", "--format", "{{.Server.Version}}")
 	if err != nil {
@@ -68,12 +76,15 @@ func newDocker(ctx context.Context, file, project string, run command) (*Docker,
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(file); err != nil {
-		return nil, fmt.Errorf("compose file: %w", err)
-	}
 	d.version = fmt.Sprintf("docker %s, %s", strings.TrimSpace(string(engine)), strings.Join(compose, " "))
-	d.compose = slices.Concat(compose, []string{"-p", project, "-f", file})
-	ports, err := freePorts(2 * size)
+	d.compose = slices.Concat(compose, []string{"-p", project})
+	for _, file := range files {
+		if _, err := os.Stat(file); err != nil {
+			return nil, fmt.Errorf("compose file: %w", err)
+		}
+		d.compose = append(d.compose, "-f", file)
+	}
+	ports, err := freePorts(2*size + nodes)
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +93,12 @@ func newDocker(ctx context.Context, file, project string, run command) (*Docker,
 		d.ids = append(d.ids, id)
 		d.urls[id] = "http://127.0.0.1:" + ports[2*i]
 		d.env = append(d.env, fmt.Sprintf(httpPort, i+1, ports[2*i]), fmt.Sprintf(respPort, i+1, ports[2*i+1]))
+	}
+	for i, port := range ports[2*size:] {
+		id := fmt.Sprintf("d%d", i+1)
+		d.nodes = append(d.nodes, id)
+		d.urls[id] = "http://127.0.0.1:" + port
+		d.env = append(d.env, fmt.Sprintf(storePort, i+1, port))
 	}
 	return d, nil
 }
@@ -158,8 +175,8 @@ func (d *Docker) String() string {
 // Servers are the ids of the servers, in order.
 func (d *Docker) Servers() []string { return slices.Clone(d.ids) }
 
-// Nodes are none yet.
-func (d *Docker) Nodes() []string { return nil }
+// Nodes are the ids of the data nodes, in order.
+func (d *Docker) Nodes() []string { return slices.Clone(d.nodes) }
 
 // URL is where clients reach a server.
 func (d *Docker) URL(server string) string { return d.urls[server] }
@@ -169,7 +186,11 @@ func (d *Docker) Up(ctx context.Context) error {
 	if err := d.Down(ctx); err != nil {
 		return err
 	}
-	if _, err := d.composed(ctx, "up", "-d", "--remove-orphans"); err != nil {
+	up := []string{"up", "-d", "--remove-orphans"}
+	for _, id := range slices.Concat(d.ids, d.nodes) {
+		up = append(up, serviceOf(id))
+	}
+	if _, err := d.composed(ctx, up...); err != nil {
 		return fmt.Errorf("%w (is the image there? make image builds it)", err)
 	}
 	return nil
@@ -185,7 +206,7 @@ func (d *Docker) Down(ctx context.Context) error {
 // than compose itself does.
 func (d *Docker) container(ctx context.Context, server string) (string, error) {
 	if _, ok := d.urls[server]; !ok {
-		return "", fmt.Errorf("server %q is none of %v", server, d.ids)
+		return "", fmt.Errorf("%q is none of the servers %v and nodes %v", server, d.ids, d.nodes)
 	}
 	out, err := d.command(ctx, "docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", "label=com.docker.compose.project="+d.project,
 		"--filter", "label=com.docker.compose.service="+serviceOf(server))
@@ -199,7 +220,12 @@ func (d *Docker) container(ctx context.Context, server string) (string, error) {
 	return ids[0], nil
 }
 
-func serviceOf(server string) string { return service + strings.TrimPrefix(server, "s") }
+func serviceOf(id string) string {
+	if n, ok := strings.CutPrefix(id, "d"); ok {
+		return storeService + n
+	}
+	return service + strings.TrimPrefix(id, "s")
+}
 
 // to gives docker a command about one server's container.
 func (d *Docker) to(ctx context.Context, server string, args ...string) error {
@@ -232,29 +258,40 @@ func (d *Docker) Resume(ctx context.Context, server string) error {
 // Readdresses says that a container may come back with another address.
 func (d *Docker) Readdresses() bool { return true }
 
-func (d *Docker) network() string { return d.project + "_" + peers }
+// network is where a server reaches the others, and a node the servers.
+func (d *Docker) network(id string) string {
+	if slices.Contains(d.nodes, id) {
+		return d.project + "_" + nodesNetwork
+	}
+	return d.project + "_" + peers
+}
 
-// Cut takes a server out of the network that servers talk on.
+// Cut takes a server out of the network that servers talk on, or a node out of that
+// on which it reaches them.
 func (d *Docker) Cut(ctx context.Context, server string) error {
 	c, err := d.look(ctx, server)
 	if err != nil {
 		return err
 	}
-	on, ok := c.NetworkSettings.Networks[d.network()]
+	on, ok := c.NetworkSettings.Networks[d.network(server)]
 	if !ok {
-		return fmt.Errorf("server %s is not in the network %s", server, d.network())
+		return fmt.Errorf("%s is not in the network %s", server, d.network(server))
 	}
+	d.mu.Lock()
 	d.aliases[server] = on.Aliases
-	return d.to(ctx, server, "network", "disconnect", d.network())
+	d.mu.Unlock()
+	return d.to(ctx, server, "network", "disconnect", d.network(server))
 }
 
-// Mend brings a server back into the network, under the names it had there.
+// Mend brings it back into the network, under the names it had there.
 func (d *Docker) Mend(ctx context.Context, server string) error {
 	args := []string{"network", "connect"}
+	d.mu.Lock()
 	for _, a := range d.aliases[server] {
 		args = append(args, "--alias", a)
 	}
-	return d.to(ctx, server, append(args, d.network())...)
+	d.mu.Unlock()
+	return d.to(ctx, server, append(args, d.network(server))...)
 }
 
 // inspected is what this package reads of `docker inspect`.
@@ -293,13 +330,14 @@ func (d *Docker) Inspect(ctx context.Context, server string) (history.Machine, e
 	if err != nil {
 		return history.Machine{}, err
 	}
-	return history.Machine{State: c.State.Status, PID: c.State.Pid, Peer: c.NetworkSettings.Networks[d.network()].IPAddress}, nil
+	return history.Machine{State: c.State.Status, PID: c.State.Pid, Peer: c.NetworkSettings.Networks[d.network(server)].IPAddress,
+		Node: slices.Contains(d.nodes, server)}, nil
 }
 
 // Logs writes the log of each container to sN.log in dir.
 func (d *Docker) Logs(ctx context.Context, dir string) error {
 	var errs []error
-	for _, server := range d.ids {
+	for _, server := range slices.Concat(d.ids, d.nodes) {
 		out, err := d.composed(ctx, "logs", "--no-color", "--no-log-prefix", serviceOf(server))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, server+".log"), out, 0o600)

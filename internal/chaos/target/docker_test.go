@@ -49,7 +49,7 @@ func opened(t *testing.T, answers map[string]string) (*Docker, *fake) {
 	if err := os.WriteFile(file, []byte("services: {}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d, err := newDocker(t.Context(), file, "test", f.run)
+	d, err := newDocker(t.Context(), []string{file}, "test", 2, f.run)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,16 +59,16 @@ func opened(t *testing.T, answers map[string]string) (*Docker, *fake) {
 
 func TestNoDocker(t *testing.T) {
 	f := &fake{answers: map[string]string{"docker version": "!Cannot connect to the Docker daemon"}}
-	_, err := newDocker(t.Context(), "compose.yml", "test", f.run)
+	_, err := newDocker(t.Context(), []string{"compose.yml"}, "test", 0, f.run)
 	if err == nil || !strings.Contains(err.Error(), "no docker engine answers: Cannot connect") || !strings.Contains(err.Error(), "apt-get") {
 		t.Errorf("without an engine: %v", err)
 	}
 	f.answers = map[string]string{"docker compose": "!no plugin", "docker-compose": "!not found"}
-	if _, err = newDocker(t.Context(), "compose.yml", "test", f.run); err == nil || !strings.Contains(err.Error(), "no plugin\nnot found") {
+	if _, err = newDocker(t.Context(), []string{"compose.yml"}, "test", 0, f.run); err == nil || !strings.Contains(err.Error(), "no plugin\nnot found") {
 		t.Errorf("without compose: %v", err)
 	}
 	f.answers = nil
-	if _, err = newDocker(t.Context(), filepath.Join(t.TempDir(), "none.yml"), "test", f.run); !errors.Is(err, os.ErrNotExist) {
+	if _, err = newDocker(t.Context(), []string{filepath.Join(t.TempDir(), "none.yml")}, "test", 0, f.run); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without a file: %v", err)
 	}
 }
@@ -85,8 +85,8 @@ func TestComposeIsFound(t *testing.T) {
 	}
 }
 
-// TestPortsAreItsOwn looks for six different ports in the environment, of which
-// three are where clients ask.
+// TestPortsAreItsOwn looks for different ports in the environment, of which those
+// of HTTP and of the nodes are where clients ask.
 func TestPortsAreItsOwn(t *testing.T) {
 	d, f := opened(t, nil)
 	if err := d.Up(t.Context()); err != nil {
@@ -97,7 +97,7 @@ func TestPortsAreItsOwn(t *testing.T) {
 		_, port, _ := strings.Cut(e, "=")
 		ports[port] = true
 	}
-	if len(ports) != 6 || len(f.env) != 6 {
+	if len(ports) != 8 || len(f.env) != 8 {
 		t.Errorf("the environment is %q", f.env)
 	}
 	for i, id := range d.Servers() {
