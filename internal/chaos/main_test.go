@@ -70,7 +70,7 @@ func TestKeep(t *testing.T) {
 // TestBugsCanBePlanted: the texts that are changed are still there, and the names are known.
 func TestBugsCanBePlanted(t *testing.T) {
 	for _, b := range bugs {
-		for _, edits := range [][]overlay.Edit{slices.Concat(load.Faster, load.FewEntries, b.registry), b.store} {
+		for _, edits := range [][]overlay.Edit{slices.Concat(load.Faster, load.FewEntries, load.FailPoints, b.registry), b.store} {
 			if _, err := overlay.Write(filepath.Join("..", ".."), t.TempDir(), edits); err != nil {
 				t.Errorf("%s: %v", b.name, err)
 			}

@@ -89,7 +89,7 @@ func made(ctx context.Context, o options, dir string) (target.Target, error) {
 	if err := os.MkdirAll(work, 0o700); err != nil {
 		return nil, err
 	}
-	programs, err := load.Build(ctx, o.root, work, slices.Concat(load.FewEntries, o.planted.registry)...)
+	programs, err := load.Build(ctx, o.root, work, slices.Concat(load.FewEntries, load.FailPoints, o.planted.registry)...)
 	if err == nil && len(o.planted.store) > 0 {
 		programs, err = programs.WithStore(ctx, o.root, work, o.planted.store...)
 	}

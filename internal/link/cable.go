@@ -115,10 +115,11 @@ func (c *Cable) carry(near net.Conn) {
 	c.drop(near, far)
 }
 
-// sent is what was read, and when.
+// sent is what was read, when, and by how much it comes late because it is lost on the way.
 type sent struct {
 	data []byte
 	at   time.Time
+	late time.Duration
 }
 
 // copy carries bytes one way. When one way ends the connection does, once that would be heard of at the other end: nobody
@@ -129,13 +130,13 @@ func (c *Cable) copy(w Way, to, from net.Conn, first []byte) {
 	reading.Go(func() {
 		defer close(under)
 		if len(first) > 0 {
-			under <- sent{first, time.Now()}
+			under <- sent{first, time.Now(), c.net.lost(w)}
 		}
 		for {
 			buf := make([]byte, chunk)
 			n, err := from.Read(buf)
 			if n > 0 {
-				under <- sent{buf[:n], time.Now()}
+				under <- sent{buf[:n], time.Now(), c.net.lost(w)}
 			}
 			if err != nil {
 				return
@@ -144,7 +145,7 @@ func (c *Cable) copy(w Way, to, from net.Conn, first []byte) {
 	})
 	whole := true
 	for s := range under {
-		if whole = whole && c.net.pass(w, s.at, c.gone); !whole {
+		if whole = whole && c.net.pass(w, s.at.Add(s.late), c.gone); !whole {
 			continue // so that the reader ends
 		}
 		c.net.delivered(w, len(s.data), s.at) // before somebody can have it

@@ -4,6 +4,7 @@
 package link
 
 import (
+	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -21,7 +22,13 @@ type State struct {
 	Cut bool
 	// Delay is what each byte takes on its way. Bytes do not overtake each other.
 	Delay time.Duration
+	// Loss is the part of what is sent, 0 to 1, that is lost and sent again: it comes late by [Resend], and by twice as much
+	// for each time that it is lost again, and all after it waits for it, as over TCP.
+	Loss float64
 }
+
+// Resend is how long it takes until what was lost is sent again.
+const Resend = 200 * time.Millisecond
 
 // Net is all directions. It is safe for use by many goroutines.
 type Net struct {
@@ -76,6 +83,15 @@ func (n *Net) delivered(w Way, bytes int, sent time.Time) {
 	defer n.mu.Unlock()
 	n.carried[w] += int64(bytes)
 	n.slowest[w] = max(n.slowest[w], time.Since(sent))
+}
+
+// lost is by how much something comes late that is sent now.
+func (n *Net) lost(w Way) (late time.Duration) {
+	state, _ := n.at(w)
+	for again := Resend; state.Loss > 0 && rand.Float64() < state.Loss && again < 16*Resend; again *= 2 {
+		late += again
+	}
+	return late
 }
 
 // at is a direction's state, and what is closed when it may be another one.

@@ -192,3 +192,22 @@ func TestServer(t *testing.T) {
 	n.Heal()
 	c.hears(t, strings.TrimSpace(hello[:17]+"one"))
 }
+
+// What is lost comes late, all of it in the end, and in order.
+func TestLoss(t *testing.T) {
+	n, w := New(), Way{"a", "b"}
+	n.Set(w, State{Loss: 1})
+	if late := n.lost(w); late != 15*Resend { // 1, 2, 4 and 8 of them
+		t.Errorf("late by %v", late)
+	}
+	n.Set(w, State{Loss: 0.5})
+	_, c := laid(t, n, Named("a"), echo(t))
+	for i := range 5 {
+		c.says(t, fmt.Sprint(i))
+		c.hears(t, fmt.Sprint(i))
+	}
+	n.Set(w, State{})
+	if late := n.lost(w); late != 0 {
+		t.Errorf("late by %v on a link that loses nothing", late)
+	}
+}

@@ -37,6 +37,37 @@ var FewEntries = []overlay.Edit{{
 	To:   "defaultSnapshotThreshold = 256",
 }}
 
+// FailPoints has a server look into files beside its log for what its disk is to do: see [Disk].
+var FailPoints = []overlay.Edit{
+	{
+		File: "internal/registry/store.go",
+		From: "	// Copies, because raft keeps the originals in its cache",
+		To:   "	if err := failpoint(s.path); err != nil {\n		return s.check(\"writing the log\", err)\n	}\n	// Copies, because raft keeps the originals in its cache",
+	},
+	{
+		File: "internal/registry/store.go",
+		From: "// DeleteRange removes the entries from min to max, both included.",
+		To: "func failpoint(path string) error {\n	what, err := os.ReadFile(path + \".slow\")\n	if d, bad := time.ParseDuration(string(what)); err == nil && bad == nil {\n		time.Sleep(d)\n	}\n" +
+			"	if _, err := os.Stat(path + \".fails\"); err == nil {\n		return errors.New(\"input/output error, as planted\")\n	}\n	return nil\n}\n\n" +
+			"// DeleteRange removes the entries from min to max, both included.",
+	},
+	{
+		File: "internal/registry/space_unix.go",
+		From: "	return st.Bavail * uint64(st.Bsize), nil\n",
+		To:   "	if unix.Access(path+\"/raft.db.full\", 0) == nil {\n		return 1 << 20, nil\n	}\n	return st.Bavail * uint64(st.Bsize), nil\n",
+	},
+}
+
+// Disk is what a server that was built with FailPoints finds of its disk: the name of a file beside its log.
+type Disk string
+
+// What a disk does. A slow one takes as long for each write as the file says; a full one has 1 MiB left.
+const (
+	Slow  Disk = "raft.db.slow"
+	Fails Disk = "raft.db.fails"
+	Full  Disk = "raft.db.full"
+)
+
 // Build builds both from the repository at root into dir: the registry with the
 // times of Faster and other edits, the store as it is.
 func Build(ctx context.Context, root, dir string, edits ...overlay.Edit) (p Programs, err error) {

@@ -84,7 +84,7 @@ var arrows = map[string]arrow{
 	"internal/chaos/target":   {may: []string{"internal/chaos/history", "internal/link", "internal/load", "internal/process"}},
 	"internal/chaos/workload": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/crash/writes", "internal/direct", "internal/load", "scope"}},
 	"internal/chaos/fault": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/direct",
-		"internal/chaos/target", "internal/link"}},
+		"internal/chaos/target", "internal/link", "internal/load"}},
 	"internal/chaos/report": {may: []string{"internal/api", "internal/chaos/check", "internal/chaos/fault", "internal/chaos/history"}},
 	"internal/demo":         {may: []string{"client", "internal/api", "internal/crash"}},
 	// Real server processes: started, killed, looked at.

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
 )
 
@@ -21,6 +22,11 @@ type Impact struct {
 	// Unavailable is the longest time between two acknowledged changes, from the
 	// last one before the fault on.
 	Unavailable time.Duration `json:"unavailable_ns"`
+	// SlowestMS is the longest time that a change took which was called and acknowledged while it was in force; Limited are the
+	// changes that were refused for want of space, Reads the linearizable reads that were answered, by any server.
+	SlowestMS int64 `json:"slowest_ms,omitempty"`
+	Limited   int   `json:"limited,omitempty"`
+	Reads     int   `json:"reads,omitempty"`
 	// Of struck data nodes: writes that they accepted, and that were tried there, while it was in force; and the longest
 	// time in which no write of a scope was acknowledged, at any node.
 	Written int           `json:"written_at_struck,omitempty"`
@@ -46,8 +52,14 @@ func ImpactOf(run *history.Run, f history.Fault) Impact {
 		case struck && f.Heal-op.Call >= patience:
 			im.Turned++
 		}
-		if answered && op.Kind.Mutates() && op.Outcome == history.OK {
+		switch {
+		case answered && op.Kind.Mutates() && op.Outcome == history.OK:
 			im.Acknowledged[op.Server]++
+			im.SlowestMS = max(im.SlowestMS, (op.Return - op.Call).Milliseconds())
+		case op.Code == api.Limit:
+			im.Limited++
+		case answered && op.Kind == history.Read && op.Outcome == history.OK:
+			im.Reads++
 		}
 	}
 	im.Written, im.Tried = written(run, f)

@@ -33,6 +33,10 @@ var proofs = map[string][]proof{
 	history.Wipe:          {(*Result).said, (*Result).silent, (*Result).servedOn},
 	history.FlipLog:       {(*Result).said, (*Result).stopped, (*Result).servedOn},
 	history.FlipSnapshot:  {(*Result).said, (*Result).servedOn},
+	history.LossyAll:      {(*Result).slow, (*Result).servedOn},
+	history.SlowDisk:      {(*Result).slowed},
+	history.FailingDisk:   {(*Result).exited, (*Result).leaderLost},
+	history.FullDisk:      {(*Result).limited},
 	history.Members:       {(*Result).grew, (*Result).servedOn},
 	history.KillOwner:     {(*Result).exited, (*Result).wroteNothing},
 	history.KillTarget:    {(*Result).exited, (*Result).wroteNothing},
@@ -145,6 +149,21 @@ func (r *Result) slow(f history.Fault, _ Impact) {
 		r.holds(f, w.DelayMS > 0 && w.SlowestMS >= w.DelayMS, "from %s to %s nothing took longer than %d ms, %d were to be waited", w.From, w.To, w.SlowestMS, w.DelayMS)
 		r.holds(f, w.Heal > w.Active, "nothing passed from %s to %s", w.From, w.To)
 	}
+}
+
+// slowed is that changes went on, and took their time.
+func (r *Result) slowed(f history.Fault, im Impact) {
+	r.servedOn(f, im)
+	r.holds(f, im.SlowestMS >= leastSlow, "no change took longer than %d ms", im.SlowestMS)
+}
+
+// leastSlow is what a change takes at least whose leader's disk is slow.
+const leastSlow = 50
+
+// limited is that changes were refused for want of space, and reads were not.
+func (r *Result) limited(f history.Fault, im Impact) {
+	r.holds(f, im.Limited > 0, "no change was refused with LIMIT")
+	r.holds(f, im.Reads > 0, "no linearizable read was answered")
 }
 
 func (r *Result) transferred(f history.Fault, _ Impact) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
 	"github.com/scope-registry/scope-registry/internal/chaos/target"
+	"github.com/scope-registry/scope-registry/internal/load"
 )
 
 // sayTime bounds what a server takes to say what is wrong with its data.
@@ -48,7 +49,52 @@ func onDisks() []Fault {
 		{Name: history.FlipSnapshot, possible: disked, do: func(ctx context.Context, s *strike) error {
 			return s.damaged(ctx, saysAside, s.flipSnapshot)
 		}},
+		{Name: history.SlowDisk, possible: failing, do: func(ctx context.Context, s *strike) error {
+			return s.badDisk(ctx, load.Slow, fmt.Sprintf("%dms", 50+s.rng.IntN(350)), false)
+		}},
+		{Name: history.FailingDisk, possible: failing, do: func(ctx context.Context, s *strike) error { return s.badDisk(ctx, load.Fails, "", true) }},
+		{Name: history.FullDisk, possible: failing, do: func(ctx context.Context, s *strike) error { return s.badDisk(ctx, load.Full, "", false) }},
 	}
+}
+
+func failing(t target.Target) bool {
+	_, ok := t.(target.Failing)
+	return ok
+}
+
+// badDisk has the leader's disk do something. If the leader ends by that, it starts again on a disk that works.
+func (s *strike) badDisk(ctx context.Context, what load.Disk, say string, fatal bool) error {
+	id, err := s.theLeader()
+	if err != nil {
+		return err
+	}
+	s.begins("%s %s", id, say)
+	disks, _ := s.Target.(target.Failing)
+	undo, err := disks.FailPoint(id, what, say)
+	if err != nil {
+		return err
+	}
+	if fatal {
+		err = s.ends(ctx, id)
+	}
+	if err == nil {
+		err = s.active(ctx)
+	}
+	if err == nil && fatal {
+		err = s.succeeded(ctx)
+	}
+	if err == nil {
+		err = s.lasts(ctx)
+	}
+	s.heals()
+	err = errors.Join(err, undo())
+	if !fatal {
+		return err
+	}
+	if ended, ok := s.Target.(interface{ Ended(string) error }); ok {
+		err = errors.Join(err, ended.Ended(id))
+	}
+	return errors.Join(err, s.Target.Start(ctx, id))
 }
 
 // damaged stops a server, damages its data, starts it, waits until it says so, and

@@ -10,6 +10,9 @@ import (
 	"github.com/scope-registry/scope-registry/internal/link"
 )
 
+// lossy is the part that is lost of what is sent over a lossy link.
+const lossy = 0.1
+
 // leastDelay and mostDelay bound what a slow link takes, one way.
 const leastDelay, mostDelay = 5 * time.Millisecond, 300 * time.Millisecond
 
@@ -31,13 +34,13 @@ func onLinks() []Fault {
 			return s.slow(ctx, between(id, without(s.Target.Servers(), id)))
 		}},
 		{Name: history.SlowAll, possible: linked, do: func(ctx context.Context, s *strike) error {
-			all := s.Target.Servers()
-			s.rec.Servers = all
-			var ways []link.Way
-			for i, id := range all {
-				ways = append(ways, between(id, all[i+1:])...)
-			}
-			return s.slow(ctx, ways)
+			s.rec.Servers = s.Target.Servers()
+			return s.slow(ctx, amongAll(s.rec.Servers))
+		}},
+		{Name: history.LossyAll, possible: linked, do: func(ctx context.Context, s *strike) error {
+			s.rec.Servers = s.Target.Servers()
+			s.begins("%v", s.rec.Servers)
+			return s.shaped(ctx, amongAll(s.rec.Servers), func() link.State { return link.State{Loss: lossy} })
 		}},
 		{Name: history.HalfOpen, possible: linked, do: halfOpen},
 	}
@@ -60,6 +63,14 @@ func between(id string, others []string) (out []link.Way) {
 	return out
 }
 
+// amongAll are all directions between some machines.
+func amongAll(all []string) (out []link.Way) {
+	for i, id := range all {
+		out = append(out, between(id, all[i+1:])...)
+	}
+	return out
+}
+
 // set changes directions, and notes that this fault did.
 func (s *strike) set(ways []link.Way, state func() link.State) {
 	n := netOf(s.Target)
@@ -67,6 +78,9 @@ func (s *strike) set(ways []link.Way, state func() link.State) {
 		st := state()
 		n.Set(w, st)
 		s.rec.Ways = append(s.rec.Ways, history.Way{From: w.From, To: w.To, Cut: st.Cut, DelayMS: st.Delay.Milliseconds()})
+		if st.Loss > 0 {
+			s.rec.Ways[len(s.rec.Ways)-1].DelayMS = link.Resend.Milliseconds()
+		}
 	}
 }
 
@@ -130,7 +144,12 @@ func (s *strike) oneWay(ctx context.Context, way func(leader, other string) link
 func (s *strike) slow(ctx context.Context, ways []link.Way) error {
 	most := leastDelay + time.Duration(s.rng.Int64N(int64(mostDelay-leastDelay)))
 	s.begins("%v, up to %v each way", s.rec.Servers, most.Round(time.Millisecond))
-	s.set(ways, func() link.State { return link.State{Delay: leastDelay + time.Duration(s.rng.Int64N(int64(most)))} })
+	return s.shaped(ctx, ways, func() link.State { return link.State{Delay: leastDelay + time.Duration(s.rng.Int64N(int64(most)))} })
+}
+
+// shaped changes some directions, each by a state of its own, for the fault's time.
+func (s *strike) shaped(ctx context.Context, ways []link.Way, state func() link.State) error {
+	s.set(ways, state)
 	defer s.mend()
 	err := s.active(ctx)
 	if err == nil {

@@ -127,6 +127,10 @@ const (
 	Wipe          = "wipe"           // a server starts on an empty data directory, and later on its own again
 	FlipLog       = "flip-log"       // a byte of a server's log differs when it starts
 	FlipSnapshot  = "flip-snapshot"  // a byte of a server's newest snapshot does
+	LossyAll      = "lossy-all"      // a tenth of all that servers send each other is lost, and sent again
+	SlowDisk      = "slow-disk"      // the leader's writes take long
+	FailingDisk   = "failing-disk"   // the leader's next write fails: it ends by itself, and starts again on a disk that works
+	FullDisk      = "full-disk"      // the leader's disk is nearly full
 	Members       = "members"        // a fourth server joins, and leaves again
 	KillOwner     = "kill-owner"     // a data node that owns a scope ends without notice, and starts again
 	KillTarget    = "kill-target"    // a data node that a scope moves to does
@@ -140,7 +144,7 @@ type Way struct {
 	From    string `json:"from"`
 	To      string `json:"to"`
 	Cut     bool   `json:"cut,omitempty"`
-	DelayMS int64  `json:"delay_ms,omitempty"`
+	DelayMS int64  `json:"delay_ms,omitempty"` // how much longer all takes, or what is lost
 	// How many bytes it had carried when the fault was in force, and when it was about to be undone.
 	Active int64 `json:"active_bytes"`
 	Heal   int64 `json:"heal_bytes"`

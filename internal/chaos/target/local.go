@@ -345,6 +345,16 @@ func (l *Local) Disk(_ context.Context, id string, change func(dir string) error
 	return change(m.data)
 }
 
+// FailPoint has a server's disk do something, until undo.
+func (l *Local) FailPoint(id string, what load.Disk, say string) (undo func() error, err error) {
+	m, err := l.machine(id)
+	if err != nil {
+		return nil, err
+	}
+	name := filepath.Join(m.data, string(what))
+	return func() error { return os.Remove(name) }, os.WriteFile(name, []byte(say), 0o600)
+}
+
 // Inspect tells what state a machine's process is in.
 func (l *Local) Inspect(_ context.Context, id string) (history.Machine, error) {
 	m, err := l.machine(id)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
 	"github.com/scope-registry/scope-registry/internal/link"
+	"github.com/scope-registry/scope-registry/internal/load"
 )
 
 // Target is a cluster that faults can be done to. Servers are named by their
@@ -59,6 +60,10 @@ type (
 	Growing interface {
 		Add(ctx context.Context, server string) (peer string, err error)
 		Remove(server string) error
+	}
+	// Failing has servers whose disks do as they are told.
+	Failing interface {
+		FailPoint(server string, what load.Disk, say string) (undo func() error, err error)
 	}
 	// Readdressed gives servers that are started in another order other addresses.
 	Readdressed interface{ Readdresses() bool }
