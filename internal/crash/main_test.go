@@ -50,7 +50,7 @@ func built(m *testing.M) (code int, err error) {
 // opened is a cluster that is ready. The test fails if it does not close.
 func opened(ctx context.Context, t *testing.T) *Cluster {
 	t.Helper()
-	c, err := Open(binary)
+	c, err := Open(Config{Bin: binary})
 	if err != nil {
 		t.Fatal(err)
 	}
