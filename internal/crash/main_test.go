@@ -96,32 +96,3 @@ func declare(ctx context.Context, c *Cluster, id, requestID, prefix, writer stri
 		RequestID: requestID, Body: api.Declare{Writer: writer}}, &out)
 	return out, err
 }
-
-// scopes is every scope the server id has in its own state.
-func scopes(ctx context.Context, c *Cluster, id string) (map[string]api.Scope, error) {
-	all := map[string]api.Scope{}
-	after := ""
-	for {
-		var page struct {
-			Scopes []api.Scope `json:"scopes"`
-			Next   string      `json:"next"`
-		}
-		pairs := []string{"consistency", "local", "limit", "10000"}
-		if after != "" {
-			pairs = append(pairs, "after", after)
-		}
-		if _, err := c.Get(ctx, id, "/v1/scopes", &page, pairs...); err != nil {
-			return nil, err
-		}
-		for _, sc := range page.Scopes {
-			all[sc.Prefix] = sc
-		}
-		if page.Next == "" {
-			return all, nil
-		}
-		if page.Next <= after {
-			return nil, fmt.Errorf("page after %q ends at %q", after, page.Next)
-		}
-		after = page.Next
-	}
-}

@@ -45,7 +45,9 @@ func (r result) print(out io.Writer) {
 		}
 		fmt.Fprintln(out, w)
 	}
-	row := func(what, format string, args ...any) { fmt.Fprintf(out, "| %s | %s |\n", what, fmt.Sprintf(format, args...)) }
+	row := func(what, format string, args ...any) {
+		fmt.Fprintf(out, "| %s | %s |\n", what, fmt.Sprintf(format, args...))
+	}
 	fmt.Fprintf(out, "\n| seed %d, %.0f s | |\n|---|---|\n", r.o.seed, r.took.Seconds())
 	row("kills", "%d", t.kills)
 	row("of one server, of two, of all three at once", "%d, %d, %d times", t.strikes[1], t.strikes[2], t.strikes[3])

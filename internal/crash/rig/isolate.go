@@ -57,10 +57,14 @@ func (r *Rig) cutOff(ctx context.Context, owner string, old, other *attempts) (c
 	if err := r.busy(ctx, old); err != nil {
 		return cut, broken(RuleSettle, "%v", err), nil
 	}
-	r.cables[owner].each((*cable).sever)
+	for _, c := range r.cables[owner] {
+		c.Sever()
+	}
 	cut = time.Now()
 	wrong = r.takenOver(ctx, owner, other)
-	r.cables[owner].each((*cable).mend)
+	for _, c := range r.cables[owner] {
+		c.Mend()
+	}
 	return cut, wrong, nil
 }
 

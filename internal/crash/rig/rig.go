@@ -19,6 +19,7 @@ import (
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/crash"
+	"github.com/scope-registry/scope-registry/internal/crash/cable"
 	"github.com/scope-registry/scope-registry/internal/process"
 )
 
@@ -55,7 +56,7 @@ type Rig struct {
 	nodes     []string // that scopes move between, and then the fallback
 	stores    *stores
 	running   map[string]*process.Program // nodes
-	cables    map[string]cables           // from a node to each server
+	cables    map[string][]*cable.Cable   // from a node to each server
 	book      *book
 	client    *client.Client
 	rnd       *rand.Rand
@@ -72,7 +73,7 @@ type Rig struct {
 func Open(ctx context.Context, cfg Config) (*Rig, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	r := &Rig{Config: cfg, nodes: []string{"n1", "n2", fallback}, running: map[string]*process.Program{}, cables: map[string]cables{}, rnd: rand.New(rand.NewPCG(cfg.Seed, 1))}
+	r := &Rig{Config: cfg, nodes: []string{"n1", "n2", fallback}, running: map[string]*process.Program{}, cables: map[string][]*cable.Cable{}, rnd: rand.New(rand.NewPCG(cfg.Seed, 1))}
 	if err := r.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting a rig in %s: %w", cfg.Dir, err), r.Close())
 	}
@@ -131,12 +132,12 @@ func (r *Rig) startNodes(ctx context.Context) error {
 		at[node] = addrs[i]
 		var endpoints []string
 		for _, id := range r.Servers.IDs() {
-			c, err := lay(r.Servers.HTTP(id))
+			c, err := cable.Lay(r.Servers.HTTP(id))
 			if err != nil {
 				return err
 			}
 			r.cables[node] = append(r.cables[node], c)
-			endpoints = append(endpoints, "http://"+c.addr())
+			endpoints = append(endpoints, "http://"+c.Addr())
 		}
 		data := filepath.Join(r.Dir, node)
 		r.running[node] = process.New("node "+node, data+".log", r.Programs.Store, "--node", node, "--listen", addrs[i], "--data", data,
@@ -226,7 +227,7 @@ func (r *Rig) Close() error {
 	errs = append(errs, slices.Clone(ended)...)
 	for _, node := range r.nodes {
 		for _, c := range r.cables[node] {
-			errs = append(errs, c.close())
+			errs = append(errs, c.Close())
 		}
 	}
 	if r.Servers != nil {
