@@ -89,9 +89,15 @@ var arrows = map[string]arrow{
 	// What clients were told, judged without knowing how it came about; the whole
 	// system as processes; and the program that kills them.
 	"internal/crash/writes": {external: []string{}},
-	"internal/crash/rig": {may: []string{"client", "internal/api", "internal/crash", "internal/crash/writes", "internal/overlay", "internal/process"},
+	"internal/crash/cable":  {external: []string{}},
+	"internal/crash/rig": {may: []string{"client", "internal/api", "internal/crash", "internal/crash/cable", "internal/crash/writes", "internal/overlay", "internal/process"},
 		external: []string{}},
 	"internal/crash/matrix": {may: []string{"internal/crash/rig", "internal/crash/writes", "internal/overlay"}, external: []string{}},
+	// Servers that are killed, and that are stopped and read from.
+	"internal/crash/kills": {may: []string{"internal/api", "internal/crash", "internal/crash/writes", "internal/overlay", "internal/process"},
+		external: []string{}},
+	"internal/crash/stale": {may: []string{"internal/api", "internal/crash", "internal/crash/cable", "internal/direct", "internal/overlay", "internal/process"},
+		external: []string{}},
 	// What the tests of several adapters share: a registry that answers from memory.
 	"internal/apitest":   {may: []string{"internal/api", "scope", "migration", "fsm"}},
 	"internal/tidy":      {external: []string{}},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
@@ -17,6 +18,9 @@ const equalTime = 60 * time.Second
 
 // unclean matches a line of a server's log that no start after a SIGKILL may give.
 var unclean = regexp.MustCompile(`(?i)corrupt|set aside|damaged|panic|fatal|contradict`)
+
+// installed is in a line of a server's log that tells of a snapshot that another server sent.
+const installed = "Installed remote snapshot"
 
 // check compares every server with what was acknowledged, when nothing is under way
 // and every server has become ready. It returns the status of three equal states.
@@ -53,8 +57,9 @@ func (s *starts) check(ctx context.Context) (api.Cluster, error) {
 	return status, nil
 }
 
-// logs looks for lines that tell of damage.
+// logs looks for lines that tell of damage, and counts snapshots from other servers.
 func (s *starts) logs() error {
+	s.tally.installed = 0
 	for _, id := range s.l.c.IDs() {
 		f, err := os.Open(s.l.c.Log(id))
 		if err != nil {
@@ -65,6 +70,9 @@ func (s *starts) logs() error {
 		for lines.Scan() {
 			if unclean.Match(lines.Bytes()) {
 				s.l.find(ruleClean, "%s logged: %.400s", id, lines.Text())
+			}
+			if strings.Contains(lines.Text(), installed) {
+				s.tally.installed++
 			}
 		}
 		if err := lines.Err(); err != nil {

@@ -115,11 +115,13 @@ func whole(ctx context.Context, out io.Writer, o options) error {
 		r.print(out)
 		err = r.verdict()
 	}
+	if err == nil {
+		fmt.Fprintln(out, "nothing lost, every start clean, all states equal")
+	}
 	if err != nil || o.keep {
 		fmt.Fprintf(out, "logs and data: %s\n", dir)
 		return err
 	}
-	fmt.Fprintln(out, "nothing lost, every start clean, all states equal")
 	return os.RemoveAll(dir)
 }
 
@@ -131,7 +133,9 @@ func run(ctx context.Context, o options, bin, dir string) (r result, err error) 
 		return r, err
 	}
 	defer func() { err = errors.Join(err, ctx.Err(), c.Close()) }()
-	if err := c.WaitReady(ctx); err != nil {
+	opening, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	if err := c.WaitReady(opening); err != nil {
 		return r, err
 	}
 	l, err := newLoad(ctx, c, o.seed)

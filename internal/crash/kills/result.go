@@ -57,6 +57,7 @@ func (r result) print(out io.Writer) {
 	if n := len(t.ready); n > 0 {
 		row("starts that nobody ended, until ready: median, longest", "%d: %.2f s, %.2f s", n, t.ready[n/2].Seconds(), t.ready[n-1].Seconds())
 	}
+	row("snapshots that a server got from another one", "%d", t.installed)
 	row("mutations acknowledged", "%d", c.acknowledged)
 	row("with unknown outcome to the end", "%d", c.unknown)
 	row("requests that were to be sent again, those of them whose fate was open", "%d, %d of %d", c.triedAgain, c.doubts, c.tries)

@@ -80,6 +80,7 @@ type tally struct {
 	kills, restarts       int
 	strikes               [crash.Size + 1]int // by how many servers died at once
 	starting, snapshotted int                 // kills of a server that was not ready yet; that left a half-written snapshot
+	installed             int                 // snapshots that a server got from another one
 	ready                 []time.Duration     // of the starts that nobody ended
 }
 
