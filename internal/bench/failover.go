@@ -102,11 +102,14 @@ func (m *mortal) death(ctx context.Context) error {
 	if err := process.Sleep(ctx, calm+rand.N(calm)); err != nil {
 		return err
 	}
-	at, err := m.lead(ctx)
-	if err != nil {
+	var leader *process.Program
+	if err := m.all.wait(ctx, "a leader", func(ctx context.Context) error {
+		at, err := m.lead(ctx)
+		leader = (*m.all)[at]
+		return err
+	}); err != nil {
 		return err
 	}
-	leader := (*m.all)[at]
 	began := time.Now()
 	if err := leader.Kill(); err != nil {
 		return err

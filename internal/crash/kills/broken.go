@@ -47,7 +47,7 @@ func (e *early) apply(data []byte, timeout time.Duration) raft.ApplyFuture {
 	}
 	future := e.raft.Apply(data, timeout)
 	next, results, _, err := e.ahead.ApplyEntry(e.ahead.LogIndex()+1, e.raft.CurrentTerm(), data)
-	if err != nil || e.raft.State() != raft.Leader {
+	if err != nil || e.office.Load() == nil {
 		return future
 	}
 	e.ahead = next
@@ -73,7 +73,7 @@ var behind = func() chan func() {
 }()
 
 // settle makes a store`},
-	}, []string{writes.RuleLost, writes.RuleBack, writes.RuleEpoch, ruleStale, ruleStates}},
+	}, []string{writes.RuleLost, writes.RuleBack, writes.RuleEpoch, ruleStale, ruleStates, ruleBackwards}},
 	{"ready before it has caught up", []overlay.Edit{
 		{File: "internal/registry/read.go", From: "if _, err := r.Confirm(r.ctx); err == nil {", To: "if r.ctx.Err() == nil {"},
 	}, []string{ruleBackwards}},
@@ -94,6 +94,9 @@ func breakAll(ctx context.Context, out io.Writer, o options) error {
 	}
 	var missed []error
 	for i, b := range bugs {
+		if ctx.Err() != nil {
+			break
+		}
 		its := filepath.Join(dir, fmt.Sprint(i))
 		if err := os.Mkdir(its, 0o700); err != nil {
 			return err

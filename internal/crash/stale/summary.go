@@ -107,6 +107,9 @@ func breakAll(ctx context.Context, out io.Writer, o options) error {
 	}
 	var missed []error
 	for i, b := range bugs {
+		if ctx.Err() != nil {
+			break
+		}
 		its := filepath.Join(dir, fmt.Sprint(i))
 		if err := os.Mkdir(its, 0o700); err != nil {
 			return err
