@@ -205,6 +205,9 @@ func (w *worker) mutate(ctx context.Context, ask crash.Ask) (applied api.Applied
 			w.note(func() { w.counts.triedAgain++; w.counts.doubts++ })
 		case code == api.Unavailable, code == api.NoLeader, code == api.Limit, code == api.Timeout:
 			w.note(func() { w.counts.triedAgain++ })
+		case code == api.NotFound: // what is asked about was acknowledged
+			w.find(writes.RuleLost, "%s %s of %v: %v", ask.Method, ask.Path, ask.Query, err)
+			return applied, false
 		default:
 			w.find(ruleRefused, "%s %s of %v: %v", ask.Method, ask.Path, ask.Query, err)
 			return applied, false
