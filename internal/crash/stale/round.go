@@ -82,15 +82,15 @@ func (s *system) close() error {
 	return errors.Join(errs...)
 }
 
-// links are the cables of a server: those by which it dials the others, and those by
-// which they dial it.
-func (s *system) links(id string) (all []*cable.Cable) {
+// slow has the links of a server take so long each way: those by which it dials the
+// others, and those by which they dial it.
+func (s *system) slow(id string, delay time.Duration) {
 	for _, other := range s.c.IDs() {
 		if other != id {
-			all = append(all, s.junctions[other].From(id), s.junctions[id].From(other))
+			s.junctions[other].From(id).Delay(delay)
+			s.junctions[id].From(other).Delay(delay)
 		}
 	}
-	return all
 }
 
 // round is one attempt.
@@ -108,10 +108,8 @@ func (s *system) round(ctx context.Context) (r round, err error) {
 	if err != nil {
 		return r, err
 	}
-	for _, c := range s.links(leader) {
-		c.Delay(s.o.delay)
-		defer c.Delay(0)
-	}
+	s.slow(leader, s.o.delay)
+	defer s.slow(leader, 0)
 	if _, err := s.change(ctx, s.c.IDs()...); err != nil {
 		return r, err
 	}
@@ -123,9 +121,7 @@ func (s *system) round(ctx context.Context) (r round, err error) {
 		return round{void: fmt.Sprintf("%s led no more, over slow links", leader)}, err
 	}
 	r, err = s.stop(ctx, leader)
-	for _, c := range s.links(leader) {
-		c.Delay(0)
-	}
+	s.slow(leader, 0)
 	if err != nil {
 		return r, err
 	}

@@ -22,7 +22,7 @@ var seed = flag.Uint64("stale.seed", 0, "seed of the sample; 0 takes one by chan
 const (
 	// sampled is how many rounds the sample has: some 10 s.
 	sampled = 4
-	// hunted is how many rounds the bug of the test may take. It shows in nearly every one.
+	// hunted is how many rounds the bug of the test may take. It shows in the first or the second.
 	hunted = 20
 	// sampleTime bounds each test. Most of it is for a machine that is busy with other tests.
 	sampleTime = 4 * time.Minute
