@@ -61,8 +61,8 @@ they are replaced.`, "  scope-registry cluster status", status, transfer, c.clus
 }
 
 func (c *cli) clusterTable(s api.Cluster, hash bool) error {
-	if err := c.printf("cluster %s, leader %s, index %d, %d scopes (%d without fallback), %d nodes, %d running moves, %d pending cleanups\n",
-		s.ID, dash(s.Leader), s.Index, s.Scopes, s.NoFallback, s.Nodes, s.Moves, s.Cleanups); err != nil {
+	if err := c.printf("cluster %s, incarnation %d, leader %s, index %d, %d scopes (%d without fallback), %d nodes, %d running moves, %d pending cleanups\n",
+		s.ID, s.Incarnation, dash(s.Leader), s.Index, s.Scopes, s.NoFallback, s.Nodes, s.Moves, s.Cleanups); err != nil {
 		return err
 	}
 	head := "ID ROLE INDEX BEHIND TERM READY PEER HTTP VERSION"

@@ -19,7 +19,33 @@ const runbook = "../../docs/operations.md"
 
 // elsewhere are the messages of the runbook that no script can bring about, since it takes a disk that fails, fills or
 // hangs, memory that fails, or a later release; and the test that does, with what it has instead.
-var elsewhere = map[string]struct{ folder, test string }{}
+var elsewhere = map[string]struct{ folder, test string }{
+	"the disk of … is nearly full":                              {"cmd/scope-registry", "TestClusterWarnings"},
+	"the disk of s1 is nearly full":                             {"cmd/scope-registry", "TestClusterWarnings"},
+	"the disk of … hangs":                                       {"cmd/scope-registry", "TestClusterWarnings"},
+	"have different states at index …":                          {"cmd/scope-registry", "TestClusterWarnings"},
+	"is joining since index …":                                  {"cmd/scope-registry", "TestClusterWarnings"},
+	"state of server …":                                         {"internal/registry", "TestStateThatDiffersStopsThatServerAlone"},
+	"its hash is A, and a majority of the servers has B":        {"internal/registry", "TestStateThatDiffersStopsThatServerAlone"},
+	"runs release …, which is older":                            {"cmd/scope-registry", "TestClusterWarnings"},
+	"runs release …, which does not know this command":          {"internal/registry", "TestOldReleasesAreUpgradedFirst"},
+	"is of another data directory than that of the server at …": {"internal/registry", "TestJoinsAndRemovalsThatAreRefused"},
+	"servers change one at a time":                              {"fsm", "TestScripts"},
+	"server s4 at … is joining since index 4711: it catches up: 120000 of 500000 entries": {"cmd/scope-registry", "TestClusterWarnings"},
+	"it does not answer":                                               {"internal/registry", "TestJoiningServerThatIsCutOffAndRestarted"},
+	"with its vote … voters would be up":                               {"internal/registry", "TestJoinNeedsAMajority"},
+	"snapshots in …: … this server stops":                              {"internal/registry", "TestSnapshotErrorsAreFatal"},
+	"raft store …: writing the log: … this server stops":               {"internal/registry", "TestStoreWriteErrorIsFatalAndCloseIsNot"},
+	"the states of the servers differ, and no majority of them agrees": {"internal/registry", "TestStatesThatDifferWithoutAMajority"},
+	"log entry N": {"fsm", "TestUndecodableEntryStopsForGood"},
+	"it was written by a newer release; upgrade this server":           {"fsm", "TestUnknownFieldsStopTheServer"},
+	"the disk of server … hangs: … has not returned for 4s":            {"internal/registry", "TestWatchdog"},
+	"the disk is full; make space":                                     {"internal/registry", "TestDirectoryThatCannotBeWritten"},
+	"cannot be written to: …; its file system is mounted read-only":    {"internal/registry", "TestDirectoryThatCannotBeWritten"},
+	"it has to be of the user that the server runs as, with mode 0700": {"internal/registry", "TestDirectoryThatCannotBeWritten"},
+	"starting raft of server …":                                        {"internal/registry", "TestRefusedSnapshotIsNotSkipped"},
+	"this release does not know; upgrade this server":                  {"fsm", "TestUnknownFieldsStopTheServer"},
+}
 
 // others are the programs, and the methods of HTTP, that the runbook names besides this one.
 var others = []string{"docker", "make", "go", "chown", "set", "sha256sum", "GET", "POST", "FROM", "SCOPE_REGISTRY_ID:"}
@@ -58,6 +84,7 @@ func TestRunbook(t *testing.T) {
 			t.Errorf("%s:%d: %s: %v", filepath.Base(runbook), s.line, s.text, problem)
 		}
 	}
+	linksLead(t)
 	for text := range elsewhere {
 		if !used[text] {
 			t.Errorf("the runbook does not say %q any more; take it off the list", text)
@@ -122,6 +149,24 @@ func inRunbook(t *testing.T) []said {
 	}
 	spans(prose, first, false)
 	return all
+}
+
+// linksLead wants a heading for each link inside of the runbook.
+func linksLead(t *testing.T) {
+	t.Helper()
+	data, err := os.ReadFile(runbook)
+	if err != nil {
+		t.Fatal(err)
+	}
+	headings := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(string(data), -1) {
+		headings[strings.ReplaceAll(strings.ReplaceAll(strings.ToLower(m[1]), ",", ""), " ", "-")] = true
+	}
+	for _, m := range regexp.MustCompile(`\(#([^)]*)\)`).FindAllStringSubmatch(string(data), -1) {
+		if !headings[m[1]] {
+			t.Errorf("%s: the link #%s leads nowhere", filepath.Base(runbook), m[1])
+		}
+	}
 }
 
 // scriptOutput is what the scripts of testdata have seen: what the program printed, and what they waited for in the output
@@ -226,9 +271,9 @@ func isFlag(root *cobra.Command, flag string) error {
 	return nil
 }
 
-// wasTested wants the test to be there, and the program to have the words.
+// wasTested wants the test to be there, and the words in what is beside it.
 func wasTested(text, folder, test string) error {
-	files, err := filepath.Glob(filepath.Join("../..", folder, "*.go"))
+	files, err := filepath.Glob(filepath.Join("..", "..", folder, "*.go"))
 	if err != nil {
 		return err
 	}
@@ -248,8 +293,8 @@ func wasTested(text, folder, test string) error {
 		return fmt.Errorf("%s has no %s", folder, test)
 	}
 	for _, part := range regexp.MustCompile(varies.String()+"|…").Split(text, -1) {
-		if part = strings.Trim(part, ` "`); !strings.Contains(program.String(), part) {
-			return fmt.Errorf("nothing in %s says %q", folder, part)
+		if part = strings.Trim(part, " \":;,"); !strings.Contains(program.String()+tests.String(), part) {
+			return fmt.Errorf("neither the program nor the tests in %s say %q", folder, part)
 		}
 	}
 	return nil
