@@ -1,12 +1,15 @@
 # scope-registry. `make` alone prints the targets.
 #
 # Variables: GO (the go command), TESTFLAGS (more flags for `go test`, e.g.
-# TESTFLAGS=-race), SEEDS (of the simulation), FUZZTIME (per fuzz target), BENCHTIME (per Go benchmark),
+# TESTFLAGS=-race), SEEDS (of the simulation), KILLS, ROUNDS, SEED (of kills and stale), FUZZTIME (per fuzz target), BENCHTIME (per Go benchmark),
 # PART, ETCD, BENCHFLAGS (see tools/bench.sh), COMPOSE (docker compose or docker-compose), CHAOSFLAGS (see docs/chaos.md).
 
 GO        ?= go
 TESTFLAGS ?=
 SEEDS     ?= 20000
+KILLS     ?= 1000
+ROUNDS    ?= 300
+SEED      ?= 0
 FUZZTIME  ?= 10s
 BENCHTIME ?= 1s
 PART      ?=
@@ -25,7 +28,7 @@ IMAGE  := scope-registry:dev
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-race test-peers sim sim-bugs crash demo image image-store up down logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench clean
+.PHONY: help build test test-race test-peers sim sim-bugs crash kills stale demo image image-store up down logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +57,12 @@ sim-bugs: ## plant one bug after the other and see that the simulation finds eac
 
 crash: ## kill source, target, leader and command line at every step of a move, and stop a writer (about 6 minutes)
 	$(GO) run ./internal/crash/matrix $(CRASHFLAGS)
+
+kills: ## kill servers KILLS times, also in starts and snapshots, under load (KILLSFLAGS=-broken plants bugs); a kill takes half a second
+	$(GO) run ./internal/crash/kills -kills $(KILLS) -seed $(SEED) $(KILLSFLAGS)
+
+stale: ## stop the leader ROUNDS times and read from it when it goes on (STALEFLAGS=-broken plants bugs); a round takes two seconds
+	$(GO) run ./internal/crash/stale -rounds $(ROUNDS) -seed $(SEED) $(STALEFLAGS)
 
 demo: build ## three servers: declare, move, kill the leader, lose nothing
 	$(GO) run ./internal/demo -bin $(BINARY)
@@ -119,7 +128,7 @@ fuzz: ## run each fuzz target for FUZZTIME
 	GO='$(GO)' tools/fuzz.sh $(FUZZTIME)
 
 # The server under test is the one that is released.
-bench: build ## measure (PART=micro, guard, move or mirrors; ETCD=programs; BENCHTIME, BENCHFLAGS), see docs/performance.md
+bench: build ## measure (PART=micro, guard, move, mirrors or failover; ETCD=programs; BENCHTIME, BENCHFLAGS), see docs/performance.md
 	GO='$(GO)' ETCD='$(ETCD)' BENCHFLAGS='$(BENCHFLAGS)' tools/bench.sh $(BENCHTIME) $(PART)
 
 clean: ## remove what the targets above built

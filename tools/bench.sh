@@ -6,10 +6,11 @@
 #   guard    the write guard and a reading of its clock, on one core and on two
 #   move     how long a move of an empty scope keeps it closed
 #   mirrors  one change at 1,000 mirrors, beside etcd
+#   failover how long nobody can write after the leader was killed, beside etcd
 #
 # ETCD names programs of etcd to compare with, comma-separated; without it the
 # one that internal/bench/go.mod names is built. BENCHFLAGS go to the program of
-# the parts move and mirrors (see go run -C internal/bench . -h).
+# the parts move, mirrors and failover (see go run -C internal/bench . -h).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +18,7 @@ go="${GO:-go}"
 time="${1:-1s}"
 shift || true
 parts=("$@")
-[ "${#parts[@]}" -gt 0 ] || parts=(micro guard move mirrors)
+[ "${#parts[@]}" -gt 0 ] || parts=(micro guard move mirrors failover)
 
 micro() {
 	local packages
@@ -33,23 +34,23 @@ guard() {
 build_etcd() {
 	if ! "$go" build -C internal/bench -buildvcs=false -o ../../bin/bench/etcd go.etcd.io/etcd/server/v3; then
 		echo "etcd cannot be built: it needs the modules of internal/bench/go.mod. Name an installed one instead," >&2
-		echo "as of Debian's package etcd-server: make bench PART=mirrors ETCD=/usr/bin/etcd" >&2
+		echo "as of Debian's package etcd-server: make bench PART=$part ETCD=/usr/bin/etcd" >&2
 		exit 1
 	fi
 }
 
-# The program is one for both parts, so that they stand beside the same floors.
+# The program is one for these parts, so that they stand beside the same floors.
 programs=()
 for part in "${parts[@]}"; do
 	case "$part" in
 	micro | guard) echo "== $part" && "$part" ;;
 	move) programs+=(move) ;;
-	mirrors)
-		programs+=(mirrors)
+	mirrors | failover)
+		programs+=("$part")
 		[ -n "${ETCD:-}" ] || build_etcd
 		;;
 	*)
-		echo "part '$part' is unknown: choose of micro, guard, move and mirrors" >&2
+		echo "part '$part' is unknown: choose of micro, guard, move, mirrors and failover" >&2
 		exit 2
 		;;
 	esac

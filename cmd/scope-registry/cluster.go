@@ -61,8 +61,8 @@ they are replaced.`, "  scope-registry cluster status", status, transfer, c.clus
 }
 
 func (c *cli) clusterTable(s api.Cluster, hash bool) error {
-	if err := c.printf("cluster %s, leader %s, index %d, %d scopes (%d without fallback), %d nodes, %d running moves, %d pending cleanups\n",
-		s.ID, dash(s.Leader), s.Index, s.Scopes, s.NoFallback, s.Nodes, s.Moves, s.Cleanups); err != nil {
+	if err := c.printf("cluster %s, incarnation %d, leader %s, index %d, %d scopes (%d without fallback), %d nodes, %d running moves, %d pending cleanups\n",
+		s.ID, s.Incarnation, dash(s.Leader), s.Index, s.Scopes, s.NoFallback, s.Nodes, s.Moves, s.Cleanups); err != nil {
 		return err
 	}
 	head := "ID ROLE INDEX BEHIND TERM READY PEER HTTP VERSION"
@@ -102,9 +102,9 @@ func clusterWarnings(s api.Cluster) []string {
 	if ch := s.Change; ch != nil {
 		out = append(out, changeLine(*ch))
 	}
-	newest, hashes := uint64(0), map[uint64]api.Member{}
+	newest, format, hashes := uint64(0), 0, map[uint64]api.Member{}
 	for _, m := range s.Members {
-		newest = max(newest, m.Index)
+		newest, format = max(newest, m.Index), max(format, m.LogFormat)
 	}
 	for _, m := range s.Members {
 		switch {
@@ -116,6 +116,9 @@ func clusterWarnings(s api.Cluster) []string {
 			out = append(out, fmt.Sprintf("%s is at index %d, %d behind: it answers local reads from the past", m.ID, m.Index, newest-m.Index))
 		case !m.Ready:
 			out = append(out, fmt.Sprintf("%s is not ready: it catches up, or knows no leader", m.ID))
+		}
+		if m.Error == "" && m.LogFormat < format {
+			out = append(out, fmt.Sprintf("%s runs release %s, which is older than that of others: until it is upgraded no server joins or leaves, nothing is restored, and states are not checked", m.ID, m.Version))
 		}
 		if m.DiskLow {
 			out = append(out, fmt.Sprintf("the disk of %s is nearly full (%d MiB free): make space; as the leader it takes no commands", m.ID, m.DiskFree>>20))

@@ -51,11 +51,10 @@ func (b *bench) session(ts *testscript.TestScript, args []string) {
 		ts.Fatalf("usage: session NODE")
 	}
 	cl, node := b.dial(ts), args[0]
-	_, err := cl.Nodes(b.nodes.ctx)
+	now, err := cl.Cluster(b.nodes.ctx, false)
 	ts.Check(err)
-	st := b.any().reg.State()
 	opened, err := cl.OpenSession(b.nodes.ctx, node, client.OpenSession{Identity: "disk-" + node, Session: sessionID(node), Token: strings.Repeat("t", 32),
-		Incarnation: st.Cluster().Incarnation, Tag: st.Cluster().Tag, View: cl.Index()})
+		Incarnation: now.Incarnation, Tag: now.Tag, View: cl.Index()})
 	ts.Check(err)
 	b.nodes.running.Go(func() {
 		t := time.NewTicker(time.Duration(opened.RenewMS) * time.Millisecond)

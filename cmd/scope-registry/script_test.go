@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -26,6 +25,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	proc "github.com/scope-registry/scope-registry/internal/process"
 	"github.com/scope-registry/scope-registry/internal/registry"
 )
 
@@ -47,9 +47,15 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/*.txtar. Besides testscript's own commands, a script has
 //
 //	server                  start one server, and ask it from now on
-//	cluster                 start three, s1 to s3; $PEERS is their list
+//	cluster [N]             start three, s1 to s3; $PEERS is their list; with a snapshot every N entries
 //	free                    set FREE to an address that is free
 //	down ID                 end one of these, and wait until the others have settled
+//	up ID                   start it again on its data directory
+//	changes N               make N changes, one log entry each
+//	copydir FROM TO         copy a data directory
+//	cut FILE PAGES          leave so many pages of memory of a file
+//	spoil DIR N             change a byte in each of the N newest snapshots of a data directory
+//	edit FILE OLD NEW       change all places where OLD stands in a file
 //	session NODE            open a session for a node and keep renewing it; $NODE is its id, as in $S_a
 //	say NODE VERB MOVE [KEYS BYTES [KEYS_LEFT BYTES_LEFT]]  a word of that session: report, shipped, ready, abort or cleaned
 //	expire NODE             end the session of a node as the leader does whose clock has passed its lease
@@ -71,7 +77,7 @@ func TestScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmds := map[string]func(*bench, *testscript.TestScript, []string){
-		"server": (*bench).startOne, "cluster": (*bench).startThree, "down": (*bench).down, "settle": (*bench).settle, "pretend": (*bench).pretend,
+		"server": (*bench).startOne, "cluster": (*bench).startThree, "down": (*bench).down, "up": (*bench).up, "changes": (*bench).changes, "copydir": (*bench).copydir, "edit": (*bench).edit, "cut": (*bench).cut, "spoil": (*bench).spoil, "settle": (*bench).settle, "pretend": (*bench).pretend,
 		"session": (*bench).session, "free": (*bench).free, "say": (*bench).say, "expire": (*bench).expire,
 		"exits": (*bench).exits, "start": (*bench).start, "until": (*bench).until, "interrupt": (*bench).interrupt,
 		"ended": (*bench).ended, "capture": (*bench).capture, "fields": (*bench).fields,
@@ -82,7 +88,7 @@ func TestScripts(t *testing.T) {
 			if env.Getenv("GORACE") == "" {
 				env.Setenv("GORACE", "atexit_sleep_ms=0") // else every process of a race build sleeps for a second at its end
 			}
-			b := &bench{dir: env.WorkDir, examples: dir, vars: env.Vars, servers: map[string]*server{}, procs: map[string]*process{}}
+			b := &bench{dir: env.WorkDir, examples: dir, vars: env.Vars, servers: map[string]*server{}, cfgs: map[string]serverConfig{}, procs: map[string]*process{}}
 			env.Values[benchKey{}] = b
 			env.Defer(b.close)
 			return nil
@@ -107,7 +113,8 @@ type bench struct {
 	examples   string
 	vars       []string // environment at the start
 	servers    map[string]*server
-	size       int // of the cluster
+	cfgs       map[string]serverConfig // of all that were started, by id
+	size       int                     // of the cluster
 	procs      map[string]*process
 	fakes      []*httptest.Server
 	nodes      nodes
@@ -138,11 +145,25 @@ func (b *bench) startOne(ts *testscript.TestScript, _ []string) {
 		Peers: []registry.Peer{{ID: "s1", Addr: "127.0.0.1:7482"}}, PeerListen: "127.0.0.1:0", Timing: "fast", Logger: hclog.NewNullLogger()}}})
 }
 
-func (b *bench) startThree(ts *testscript.TestScript, _ []string) {
+func (b *bench) startThree(ts *testscript.TestScript, args []string) {
+	every := 0
+	if len(args) > 0 {
+		var err error
+		every, err = strconv.Atoi(args[0])
+		ts.Check(err)
+	}
 	cfgs, err := devConfigs(filepath.Join(b.dir, ".data"), true, hclog.NewNullLogger())
 	ts.Check(err)
+	addrs, err := proc.FreeAddrs(len(cfgs)) // again and again after down and up, where a port of the kernel's choice may be taken
+	ts.Check(err)
+	peers := slices.Clone(cfgs[0].Peers)
+	for i, addr := range addrs {
+		peers[i].Addr = addr
+	}
 	for i := range cfgs {
+		cfgs[i].Peers = peers
 		cfgs[i].Timing = "default" // a machine that is busy with other tests must not look like a leader that is gone
+		cfgs[i].SnapshotThreshold = uint64(every)
 	}
 	b.run(ts, cfgs)
 }
@@ -155,7 +176,7 @@ func (b *bench) run(ts *testscript.TestScript, cfgs []serverConfig) {
 	b.size = len(started)
 	endpoints := make([]string, 0, b.size)
 	for i, s := range started {
-		b.servers[cfgs[i].ID] = s
+		b.servers[cfgs[i].ID], b.cfgs[cfgs[i].ID] = s, cfgs[i]
 		endpoints = append(endpoints, "http://"+s.http)
 		ts.Setenv(strings.ToUpper(cfgs[i].ID), "http://"+s.http)
 	}
@@ -169,10 +190,9 @@ func (b *bench) run(ts *testscript.TestScript, cfgs []serverConfig) {
 
 // free sets FREE to an address that nobody listened on a moment ago.
 func (b *bench) free(ts *testscript.TestScript, _ []string) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := proc.FreeAddrs(1)
 	ts.Check(err)
-	ts.Setenv("FREE", ln.Addr().String())
-	ts.Check(ln.Close())
+	ts.Setenv("FREE", addrs[0])
 }
 
 func (b *bench) down(ts *testscript.TestScript, args []string) {
@@ -213,6 +233,10 @@ func (b *bench) settle(ts *testscript.TestScript, _ []string) {
 		}
 		select {
 		case <-late:
+			for id, s := range b.servers {
+				leader, _, known := s.reg.Leader()
+				ts.Logf("%s: leader %q, known %v, ready: %v", id, leader, known, s.reg.Ready())
+			}
 			ts.Fatalf("the servers have not settled within %v", patience)
 		case <-t.C:
 		}
@@ -375,6 +399,10 @@ var varying = []struct {
 	{regexp.MustCompile(`\bmv-[0-9a-f]{16}\b`), "mv-ID"},
 	{regexp.MustCompile(`\b[0-9]+-[0-9a-f]{32}\b`), "REQUEST"},
 	{regexp.MustCompile(`\b([0-9a-f]{32}|[0-9a-f]{64})\b`), "HASH"},
+	{regexp.MustCompile(`(CRC32C stored )[0-9a-f]{8}(, computed )[0-9a-f]{8}`), "${1}N${2}N"},
+	{regexp.MustCompile(`\b[0-9a-f]{16}( (?:meta|state)\.)`), "SUM$1"},
+	{regexp.MustCompile(`snapshots/[0-9]+-[0-9]+-[0-9]{13}`), "snapshots/ID"},
+	{regexp.MustCompile(`(that is found ends at |at page |has entries |the log ends at )[0-9]+(?:( to )[0-9]+)?`), "${1}N${2}"},
 	{regexp.MustCompile(`\bgo1\.[0-9.]+`), "GO"},
 	{regexp.MustCompile(`(?m)(^bytes +)[0-9]+`), "${1}N"}, // of a backup, as in the next
 	{regexp.MustCompile(`("disk_free_bytes": ?)[0-9]+`), "${1}N"},

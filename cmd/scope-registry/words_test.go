@@ -153,9 +153,12 @@ func TestClusterWarnings(t *testing.T) {
 		"server s4 at h:1 is joining since index 9: it catches up": func(c *api.Cluster) {
 			c.Change = &api.ServerChange{ID: "s4", Addr: "h:1", Phase: "joining", Since: 9, Waits: "it catches up"}
 		},
-		"s1 and s2 have different":       func(c *api.Cluster) { c.Members[1].StateHash = "y" },
-		"the cluster holds since":        func(c *api.Cluster) { c.Hold = "the cluster holds since the restore" },
-		"2 of 3 scopes have no fallback": func(c *api.Cluster) { c.Scopes, c.NoFallback = 3, 2 },
+		"s2 runs release v1, which is older than that of others": func(c *api.Cluster) { c.Members[0].LogFormat, c.Members[1].Version = 1, "v1" },
+		"the disk of s2 is nearly full (3 MiB free)":             func(c *api.Cluster) { c.Members[1].DiskLow, c.Members[1].DiskFree = true, 3<<20 },
+		"the disk of s2 hangs":                                   func(c *api.Cluster) { c.Members[1].DiskStalledMS = 4000 },
+		"s1 and s2 have different":                               func(c *api.Cluster) { c.Members[1].StateHash = "y" },
+		"the cluster holds since":                                func(c *api.Cluster) { c.Hold = "the cluster holds since the restore" },
+		"2 of 3 scopes have no fallback":                         func(c *api.Cluster) { c.Scopes, c.NoFallback = 3, 2 },
 	} {
 		s := well()
 		change(&s)

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/scope-registry/scope-registry/internal/process"
 )
 
 // etcdKey is what the watchers of etcd follow.
@@ -23,9 +26,30 @@ type etcd struct {
 	leader  *clientv3.Client // connected to it
 }
 
+// startEtcds starts three members of each etcd that is named. It returns those that
+// run, also with an error.
+func startEtcds(ctx context.Context, o options, dir string) (all []*etcd, err error) {
+	for i, bin := range o.etcd {
+		version, err := etcdVersion(ctx, bin)
+		if err != nil {
+			return all, err
+		}
+		home := filepath.Join(dir, fmt.Sprintf("etcd-%d", i))
+		if err := os.Mkdir(home, 0o700); err != nil {
+			return all, err
+		}
+		e, err := startEtcd(ctx, home, bin, version)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
+
 // startEtcd starts three members below dir and waits until they have a leader.
 func startEtcd(ctx context.Context, dir, bin, version string) (*etcd, error) {
-	addrs, err := freeAddrs(2 * servers)
+	addrs, err := process.FreeAddrs(2 * servers)
 	if err != nil {
 		return nil, err
 	}
@@ -36,13 +60,12 @@ func startEtcd(ctx context.Context, dir, bin, version string) (*etcd, error) {
 	e := &etcd{version: version}
 	for i := range servers {
 		id, peer, url := fmt.Sprintf("m%d", i+1), "http://"+addrs[i], "http://"+addrs[servers+i]
-		p, err := startProcess(dir, "etcd-"+id, bin, "--name", id, "--data-dir", filepath.Join(dir, id),
+		err := e.group.start(dir, "etcd-"+id, bin, "--name", id, "--data-dir", filepath.Join(dir, id),
 			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--listen-client-urls", url, "--advertise-client-urls", url,
 			"--initial-cluster", strings.Join(all, ","), "--initial-cluster-state", "new", "--logger", "zap", "--log-level", "warn")
 		if err != nil {
 			return nil, errors.Join(err, e.stop())
 		}
-		e.group = append(e.group, p)
 		e.urls = append(e.urls, url)
 	}
 	if err := e.wait(ctx, "three members of etcd to have a leader", e.findLeader); err != nil {

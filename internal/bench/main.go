@@ -21,9 +21,12 @@ import (
 
 // The parts, in the order in which they run.
 const (
-	partMove    = "move"
-	partMirrors = "mirrors"
+	partMove     = "move"
+	partMirrors  = "mirrors"
+	partFailover = "failover"
 )
+
+var allParts = []string{partMove, partMirrors, partFailover}
 
 // options are the flags.
 type options struct {
@@ -34,6 +37,7 @@ type options struct {
 	mirrors int
 	rounds  int
 	events  int
+	deaths  int
 	limit   time.Duration
 }
 
@@ -58,31 +62,32 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.SetOutput(usage)
 	f.StringVar(&o.bin, "bin", "bin/scope-registry", "our server")
 	f.StringVar(&etcd, "etcd", "", "programs of etcd to measure beside it, comma-separated")
-	f.StringVar(&parts, "part", partMove+","+partMirrors, "what to measure, comma-separated")
+	f.StringVar(&parts, "part", strings.Join(allParts, ","), "what to measure, comma-separated")
 	f.IntVar(&o.moves, "moves", 100, "moves through each kind of server")
 	f.IntVar(&o.mirrors, "mirrors", 1000, "watchers of each system")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds, in which each system has a turn")
 	f.IntVar(&o.events, "events", 40, "changes in a round")
-	f.DurationVar(&o.limit, "limit", 15*time.Minute, "end with an error after this time")
+	f.IntVar(&o.deaths, "deaths", 20, "how often the leader of each system is killed")
+	f.DurationVar(&o.limit, "limit", 20*time.Minute, "end with an error after this time")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
 	o.parts, o.etcd = words(parts), words(etcd)
 	for _, p := range o.parts {
-		if p != partMove && p != partMirrors {
-			return o, fmt.Errorf("part %q is unknown; choose %s or %s", p, partMove, partMirrors)
+		if !slices.Contains(allParts, p) {
+			return o, fmt.Errorf("part %q is unknown; choose of %s", p, strings.Join(allParts, ", "))
 		}
 	}
-	for name, n := range map[string]int{"-moves": o.moves, "-mirrors": o.mirrors, "-rounds": o.rounds, "-events": o.events} {
+	for name, n := range map[string]int{"-moves": o.moves, "-mirrors": o.mirrors, "-rounds": o.rounds, "-events": o.events, "-deaths": o.deaths} {
 		if n < 1 {
 			return o, fmt.Errorf("%s is %d, it must be at least 1", name, n)
 		}
 	}
-	switch mirrors := slices.Contains(o.parts, partMirrors); {
-	case !mirrors:
+	switch compares := slices.Contains(o.parts, partMirrors) || slices.Contains(o.parts, partFailover); {
+	case !compares:
 		o.etcd = nil
 	case len(o.etcd) == 0:
-		return o, fmt.Errorf("part %s needs an etcd to compare with: -etcd path; make bench builds one, Debian has etcd-server", partMirrors)
+		return o, fmt.Errorf("parts %s and %s need an etcd to compare with: -etcd path; make bench builds one, Debian has etcd-server", partMirrors, partFailover)
 	}
 	return o, nil
 }
@@ -114,7 +119,7 @@ func measure(ctx context.Context, r *report, o options, dir string) error {
 	if err := floors(ctx, r, dir); err != nil {
 		return err
 	}
-	for _, part := range []string{partMove, partMirrors} {
+	for _, part := range allParts {
 		if slices.Contains(o.parts, part) {
 			if err := measurePart(ctx, r, part, o, filepath.Join(dir, part)); err != nil {
 				return fmt.Errorf("part %s: %w", part, err)
@@ -129,7 +134,10 @@ func measurePart(ctx context.Context, r *report, part string, o options, dir str
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	ours, err := startRegistry(ctx, dir, o.bin)
+	if part == partFailover {
+		return failovers(ctx, r, o, dir)
+	}
+	ours, err := startRegistry(ctx, dir, o.bin, defaultTiming)
 	if err != nil {
 		return err
 	}
@@ -154,20 +162,12 @@ func besideOthers(ctx context.Context, r *report, ours *registry, o options, dir
 			err = errors.Join(err, s.stop())
 		}
 	}()
-	for i, bin := range o.etcd {
-		version, err := etcdVersion(ctx, bin)
-		if err != nil {
-			return err
-		}
-		home := filepath.Join(dir, fmt.Sprintf("etcd-%d", i))
-		if err := os.Mkdir(home, 0o700); err != nil {
-			return err
-		}
-		e, err := startEtcd(ctx, home, bin, version)
-		if err != nil {
-			return err
-		}
+	etcds, err := startEtcds(ctx, o, dir)
+	for _, e := range etcds {
 		all = append(all, e)
+	}
+	if err != nil {
+		return err
 	}
 	b, err := startBare()
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/scope-registry/scope-registry/internal/process"
 )
 
 const (
@@ -134,7 +136,7 @@ func (w *watched) round(ctx context.Context, n, changes int, weigh bool) (err er
 
 // one makes a change and returns how long it took to each watcher, and to its answer.
 func (w *watched) one(ctx context.Context, got *arrivals) (times sample, answer time.Duration, err error) {
-	if err := pause(ctx, between+rand.N(between)); err != nil {
+	if err := process.Sleep(ctx, between+rand.N(between)); err != nil {
 		return nil, 0, err
 	}
 	w.seq++

@@ -11,6 +11,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/process"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -106,7 +107,7 @@ func (s *side) stop() error {
 
 // quiet lets the cluster come to rest.
 func quiet(ctx context.Context) error {
-	return pause(ctx, between+rand.N(between))
+	return process.Sleep(ctx, between+rand.N(between))
 }
 
 // mutation changes an address and waits until the mirror has it.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/process"
 )
 
 // node is a data node in this process: a session, and the port that slices come to.
@@ -61,7 +62,7 @@ func (n *node) stop() error {
 // has waits until the node's view has reached an index.
 func (n *node) has(ctx context.Context, index uint64) error {
 	for n.session.View().Index() < index {
-		if err := pause(ctx, time.Millisecond); err != nil {
+		if err := process.Sleep(ctx, time.Millisecond); err != nil {
 			return err
 		}
 	}

@@ -8,21 +8,25 @@ import (
 	"strings"
 
 	"github.com/scope-registry/scope-registry/client"
+	"github.com/scope-registry/scope-registry/internal/process"
 )
 
 // servers is how many members each system has.
 const servers = 3
 
-// registry is three of our servers, with the timing they have by default.
+// registry is three of our servers.
 type registry struct {
 	group
 	urls   []string
 	leader int // of urls
 }
 
+// defaultTiming is the timing that servers have by default.
+const defaultTiming = "default"
+
 // startRegistry starts three servers below dir and waits until all are ready.
-func startRegistry(ctx context.Context, dir, bin string) (*registry, error) {
-	addrs, err := freeAddrs(2 * servers)
+func startRegistry(ctx context.Context, dir, bin, timing string) (*registry, error) {
+	addrs, err := process.FreeAddrs(2 * servers)
 	if err != nil {
 		return nil, err
 	}
@@ -33,12 +37,11 @@ func startRegistry(ctx context.Context, dir, bin string) (*registry, error) {
 	r := &registry{}
 	for i := range servers {
 		id, http := fmt.Sprintf("s%d", i+1), addrs[servers+i]
-		p, err := startProcess(dir, "server-"+id, bin, "serve", "--id", id, "--data-dir", filepath.Join(dir, id),
-			"--cluster", strings.Join(peers, ","), "--http", http, "--resp", "off", "--log-level", "warn")
+		err := r.group.start(dir, "server-"+id, bin, "serve", "--id", id, "--data-dir", filepath.Join(dir, id),
+			"--cluster", strings.Join(peers, ","), "--http", http, "--resp", "off", "--log-level", "warn", "--timing", timing)
 		if err != nil {
 			return nil, errors.Join(err, r.stop())
 		}
-		r.group = append(r.group, p)
 		r.urls = append(r.urls, "http://"+http)
 	}
 	if err := r.wait(ctx, "three servers to be ready", r.ready); err != nil {

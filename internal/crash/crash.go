@@ -4,6 +4,7 @@
 package crash
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -31,66 +32,86 @@ type server struct {
 	api *direct.Server
 	// host:port each
 	http, resp string
+	data       string // directory
 	index      uint64 // highest index a good reply carried
 }
+
+// log is the file with all that the server has printed.
+func (s *server) log() string { return s.data + ".log" }
 
 // Cluster is three server processes with fresh data directories. It is safe
 // for use by many goroutines.
 type Cluster struct {
-	dir     string // removed by Close, unless ""
+	removes string // directory that Close removes, unless ""
 	ids     []string
 	servers map[string]*server
 	mu      sync.Mutex // guards the index of all servers
 }
 
-// Open starts the servers s1, s2 and s3 of the binary bin and returns without
-// waiting until they are ready. Close ends them and removes their data.
-func Open(bin string) (*Cluster, error) {
-	dir, err := os.MkdirTemp("", "scope-registry-*")
-	if err != nil {
-		return nil, err
-	}
-	c, err := OpenIn(dir, bin)
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
-	}
-	c.dir = dir
-	return c, nil
+// Config is what a cluster is made of.
+type Config struct {
+	// Bin is the path of the server's binary.
+	Bin string
+	// Dir is where data and logs go, and stay; "" is a directory of their own that Close removes.
+	Dir string
+	// Timing is the servers' --timing; "" is fast.
+	Timing string
+	// Front may be nil. It returns what the other servers dial, host:port, to reach the server id, which listens at the
+	// address listen.
+	Front func(id, listen string) (string, error)
 }
 
-// OpenIn is Open with data and logs in the directory dir, which Close leaves.
-func OpenIn(dir, bin string) (*Cluster, error) {
-	path, err := filepath.Abs(bin)
+// Open starts the servers s1, s2 and s3 and returns without waiting until they are
+// ready. Close ends them.
+func Open(cfg Config) (*Cluster, error) {
+	path, err := filepath.Abs(cfg.Bin)
 	if err != nil {
-		return nil, fmt.Errorf("path of the server binary %q: %w", bin, err)
+		return nil, fmt.Errorf("path of the server binary %q: %w", cfg.Bin, err)
 	}
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("server binary: %w; build it with: make build", err)
 	}
-	addrs, err := process.FreeAddrs(3 * Size)
-	if err != nil {
-		return nil, err
-	}
 	c := &Cluster{servers: map[string]*server{}}
-	var peers []string
-	for i := range Size {
-		c.ids = append(c.ids, fmt.Sprintf("s%d", i+1))
-		peers = append(peers, c.ids[i]+"="+addrs[3*i])
-	}
-	for i, id := range c.ids {
-		data := filepath.Join(dir, id)
-		if err := os.MkdirAll(data, 0o700); err != nil {
+	if cfg.Bin = path; cfg.Dir == "" {
+		if cfg.Dir, err = os.MkdirTemp("", "scope-registry-*"); err != nil {
 			return nil, err
 		}
-		s := &server{api: direct.New(id, "http://"+addrs[3*i+1]), http: addrs[3*i+1], resp: addrs[3*i+2]}
-		s.Program = process.New("server "+id, data+".log", path, "serve", "--id", id, "--data-dir", data, "--cluster", strings.Join(peers, ","),
-			"--peer", addrs[3*i], "--http", s.http, "--resp", s.resp, "--timing", "fast")
-		c.servers[id] = s
+		c.removes = cfg.Dir
 	}
-	if err := c.StartAll(); err != nil {
+	if err := c.open(cfg); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
+}
+
+func (c *Cluster) open(cfg Config) error {
+	addrs, err := process.FreeAddrs(3 * Size)
+	if err != nil {
+		return err
+	}
+	var peers []string
+	for i := range Size {
+		c.ids = append(c.ids, fmt.Sprintf("s%d", i+1))
+		s := &server{http: addrs[3*i+1], resp: addrs[3*i+2], data: filepath.Join(cfg.Dir, c.ids[i])}
+		s.api = direct.New(c.ids[i], "http://"+s.http)
+		c.servers[c.ids[i]] = s
+		dialed := addrs[3*i]
+		if cfg.Front != nil {
+			if dialed, err = cfg.Front(c.ids[i], addrs[3*i]); err != nil {
+				return err
+			}
+		}
+		peers = append(peers, c.ids[i]+"="+dialed)
+	}
+	for i, id := range c.ids {
+		s := c.servers[id]
+		s.Program = process.New("server "+id, s.log(), cfg.Bin, "serve", "--id", id, "--data-dir", s.data, "--cluster", strings.Join(peers, ","),
+			"--peer", addrs[3*i], "--http", s.http, "--resp", s.resp, "--timing", cmp.Or(cfg.Timing, "fast"))
+		if err := os.MkdirAll(s.data, 0o700); err != nil {
+			return err
+		}
+	}
+	return c.StartAll()
 }
 
 // IDs returns the ids of the servers, in order.
@@ -107,6 +128,12 @@ func (c *Cluster) Endpoints() string {
 
 // HTTP is the HTTP address of a server as host:port.
 func (c *Cluster) HTTP(id string) string { return c.servers[id].http }
+
+// DataDir is the data directory of a server.
+func (c *Cluster) DataDir(id string) string { return c.servers[id].data }
+
+// Log is the file with all that a server has printed over all its runs.
+func (c *Cluster) Log(id string) string { return c.servers[id].log() }
 
 // RESP is the Redis-protocol address of a server as host:port.
 func (c *Cluster) RESP(id string) string { return c.servers[id].resp }
@@ -166,14 +193,16 @@ func (c *Cluster) Close() error {
 	errs := make([]error, len(c.ids))
 	var all sync.WaitGroup
 	for i, id := range c.ids {
-		all.Go(func() { errs[i] = c.servers[id].Close() })
+		if p := c.servers[id].Program; p != nil {
+			all.Go(func() { errs[i] = p.Close() })
+		}
 	}
 	all.Wait()
 	for _, s := range c.servers {
 		s.api.Close()
 	}
-	if c.dir != "" {
-		errs = append(errs, os.RemoveAll(c.dir))
+	if c.removes != "" {
+		errs = append(errs, os.RemoveAll(c.removes))
 	}
 	return errors.Join(errs...)
 }

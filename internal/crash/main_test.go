@@ -50,7 +50,7 @@ func built(m *testing.M) (code int, err error) {
 // opened is a cluster that is ready. The test fails if it does not close.
 func opened(ctx context.Context, t *testing.T) *Cluster {
 	t.Helper()
-	c, err := Open(binary)
+	c, err := Open(Config{Bin: binary})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,33 +95,4 @@ func declare(ctx context.Context, c *Cluster, id, requestID, prefix, writer stri
 	_, err := c.Do(ctx, id, Ask{Method: http.MethodPut, Path: "/v1/scope", Query: url.Values{"prefix": {prefix}},
 		RequestID: requestID, Body: api.Declare{Writer: writer}}, &out)
 	return out, err
-}
-
-// scopes is every scope the server id has in its own state.
-func scopes(ctx context.Context, c *Cluster, id string) (map[string]api.Scope, error) {
-	all := map[string]api.Scope{}
-	after := ""
-	for {
-		var page struct {
-			Scopes []api.Scope `json:"scopes"`
-			Next   string      `json:"next"`
-		}
-		pairs := []string{"consistency", "local", "limit", "10000"}
-		if after != "" {
-			pairs = append(pairs, "after", after)
-		}
-		if _, err := c.Get(ctx, id, "/v1/scopes", &page, pairs...); err != nil {
-			return nil, err
-		}
-		for _, sc := range page.Scopes {
-			all[sc.Prefix] = sc
-		}
-		if page.Next == "" {
-			return all, nil
-		}
-		if page.Next <= after {
-			return nil, fmt.Errorf("page after %q ends at %q", after, page.Next)
-		}
-		after = page.Next
-	}
 }

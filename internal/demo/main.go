@@ -38,7 +38,7 @@ func run(bin, file string) (err error) {
 	defer cancel()
 	t := &tale{start: time.Now(), bin: bin, file: file}
 	t.say("start three servers on loopback, with empty data directories")
-	c, err := crash.Open(bin)
+	c, err := crash.Open(crash.Config{Bin: bin})
 	if err != nil {
 		return err
 	}

@@ -79,6 +79,16 @@ func (p *Program) Running() bool {
 	return p.run != nil
 }
 
+// Pid is the id of the process, 0 if none runs.
+func (p *Program) Pid() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.run == nil {
+		return 0
+	}
+	return p.run.cmd.Process.Pid
+}
+
 // Kill ends the process with SIGKILL and returns when it is gone.
 func (p *Program) Kill() error { return p.end(os.Kill) }
 

@@ -6,7 +6,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/api"
 )
 
 // TestHungLeaderIsNotWaitedFor has a command in flight to a leader that takes it and then hangs, as a paused one does.
@@ -42,5 +45,40 @@ func TestHungLeaderIsNotWaitedFor(t *testing.T) {
 		n.hang("")
 		n.heal()
 		n.ready()
+	})
+}
+
+// A server that was told to take over, heard the old leader once more and cannot be elected knows no leader. Here the
+// heartbeat comes with the candidate's own term, which leaves raft in the state that the race of the two does.
+func TestCandidateKnowsNoLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, nil)
+		n.ready()
+		l := n.leader("")
+		s := n.others(l.id)[0]
+		for _, o := range n.others(s.id) {
+			n.isolate(o.id)
+		}
+		addr := raft.ServerAddress(l.id + ":1")
+		_, old := raft.NewInmemTransport(addr)
+		old.Connect(s.trans.LocalAddr(), s.trans)
+		defer func() { _ = old.Close() }()
+		head := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(l.id), Addr: []byte(addr)}
+		if err := old.TimeoutNow(raft.ServerID(s.id), s.trans.LocalAddr(), &raft.TimeoutNowRequest{RPCHeader: head}, new(raft.TimeoutNowResponse)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		beat := &raft.AppendEntriesRequest{RPCHeader: head, Term: s.reg.raft.CurrentTerm()}
+		if err := old.AppendEntries(raft.ServerID(s.id), s.trans.LocalAddr(), beat, new(raft.AppendEntriesResponse)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if _, id := s.reg.raft.LeaderWithID(); string(id) != l.id || s.reg.raft.State() != raft.Candidate {
+			t.Fatalf("raft says leader %q as %v, so that this tests nothing", id, s.reg.raft.State())
+		}
+		if id, _, known := s.reg.Leader(); known {
+			t.Errorf("it knows %q", id)
+		}
+		wantCode(t, s.reg.Ready(), api.NoLeader)
 	})
 }

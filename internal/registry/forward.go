@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/scope-registry/scope-registry/fsm"
@@ -44,8 +45,12 @@ type leader struct {
 
 var errNoLeader = errors.New("no leader is known")
 
-// leaderNow returns the leader as this server knows it.
+// leaderNow returns the leader as this server knows it. A candidate knows none, whatever raft says: a heartbeat that comes
+// beside the leader's word to take over sets the old leader again, and nothing takes that back until somebody is elected.
 func (r *Registry) leaderNow() (leader, bool) {
+	if r.raft.State() == raft.Candidate {
+		return leader{}, false
+	}
 	addr, id := r.raft.LeaderWithID()
 	self := string(id) == r.cfg.ID
 	if self && r.alarm.stopped(r.cfg.ID) != nil {

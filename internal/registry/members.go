@@ -89,6 +89,13 @@ func (r *Registry) whenRemoved(f func()) (end func()) {
 }
 
 func (r *Registry) askForMembers(ctx context.Context, doing string, q membersCall) (change api.ServerChange, err error) {
+	var c fsm.Command = &fsm.RemoveServer{}
+	if q.Addr != "" {
+		c = &fsm.JoinServer{}
+	}
+	if err := r.leaderUnderstands(ctx, c); err != nil {
+		return change, err
+	}
 	err = r.askOffice(ctx, doing, func(ctx context.Context, l leader) (err error) {
 		if !l.self {
 			return r.askJSON(ctx, l, peer.KindMembers, q, &change)

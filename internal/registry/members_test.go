@@ -311,6 +311,25 @@ func TestOldReleasesAreUpgradedFirst(t *testing.T) {
 		}
 		_, err = l.reg.Remove(t.Context(), n.others(l.id)[1].id, false)
 		wantCode(t, err, api.WrongPhase)
+		// An older leader would not even know the call, so that it is not asked.
+		n.mu.Lock()
+		n.old = l.id
+		n.mu.Unlock()
+		asked := n.others(l.id)[0].reg
+		for _, ask := range []func() error{
+			func() error { _, err := asked.Join(t.Context(), "s4", "s4:1"); return err },
+			func() error { _, err := asked.Remove(t.Context(), n.others(l.id)[1].id, false); return err },
+			func() error {
+				_, err := asked.Propose(t.Context(), fsm.Envelope{Command: &fsm.StageBackup{}})
+				return err
+			},
+		} {
+			err := ask()
+			wantCode(t, err, api.WrongPhase)
+			if !strings.Contains(err.Error(), l.id) {
+				t.Errorf("%v does not name %s", err, l.id)
+			}
+		}
 		if len(l.reg.State().Servers()) != 0 {
 			t.Error("something was put on record")
 		}

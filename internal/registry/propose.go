@@ -29,6 +29,9 @@ func (r *Registry) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, er
 	}
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
+	if err := r.leaderUnderstands(ctx, e.Command); err != nil {
+		return nil, err
+	}
 	result, err := r.send(ctx, r.stamp(e))
 	if e.RequestID == "" && err == nil && result.GetCode() == string(api.RequestExpired) {
 		// The id was ours and older than the ring, as this server lags. Nothing was ever applied under it.

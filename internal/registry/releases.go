@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,13 +43,34 @@ func (r *Registry) understood(ctx context.Context, c fsm.Command) error {
 	}
 	for _, m := range r.askReleases(ctx) {
 		if m.Error == "" && m.LogFormat < formatOf(c) {
-			return &api.Error{Code: api.WrongPhase, Detail: fmt.Sprintf("server %q runs release %q, which does not know this command (%T) and would stop at it; upgrade it first", m.ID, m.Version, c)}
+			return tooOld(m, c)
 		}
 	}
 	r.releases.mu.Lock()
 	defer r.releases.mu.Unlock()
 	r.releases.good = time.Now()
 	return nil
+}
+
+// leaderUnderstands refuses a command that the leader would not know: one of an older release says no more than that it
+// does not. Whoever leads when the command arrives looks again.
+func (r *Registry) leaderUnderstands(ctx context.Context, c fsm.Command) error {
+	l, ok := r.leaderNow()
+	if formatOf(c) == 0 || !ok || l.self {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	m, err := r.askMember(ctx, Peer{ID: l.id, Addr: l.addr}, false)
+	if err != nil || m.LogFormat >= formatOf(c) {
+		return nil //nolint:nilerr // one that does not answer will not answer the command either, and that error says more
+	}
+	return tooOld(m, c)
+}
+
+func tooOld(m api.Member, c fsm.Command) *api.Error {
+	return &api.Error{Code: api.WrongPhase, Detail: fmt.Sprintf("server %q runs release %q, which does not know this command (%s) and would stop at it; upgrade it first",
+		m.ID, m.Version, strings.TrimPrefix(fmt.Sprintf("%T", c), "*pb."))}
 }
 
 // allUnderstand is for what the leader writes by itself, which can wait: every server has said so, also one that is down now.

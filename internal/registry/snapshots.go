@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,7 +26,7 @@ const (
 	// snapshotDir is where raft's file store keeps its snapshots, below the data directory.
 	snapshotDir = "snapshots"
 
-	// halfSnapshot ends the name of a snapshot that was never completed.
+	// halfSnapshot ends the name of a snapshot that was never completed, or that is being removed.
 	halfSnapshot = ".tmp"
 
 	// metaName and stateName are the files of a snapshot, as raft's file store names them.
@@ -45,8 +46,10 @@ type snapshots struct {
 	log   hclog.Logger
 	fatal func(error)
 
-	newest atomic.Uint64 // size of the newest one, in bytes
+	newest atomic.Uint64           // size of the newest one, in bytes
+	remove func(path string) error // os.RemoveAll; in a test it stops half-way
 
+	thinning sync.Mutex      // held by who removes old ones
 	mu       sync.Mutex      // guards the rest
 	verified map[string]bool // by settle, and not opened since
 	starting bool            // raft has not started: it may load the newest one and no other
@@ -56,11 +59,12 @@ var _ raft.SnapshotStore = (*snapshots)(nil)
 
 // openSnapshots opens the snapshots below a data directory. fatal takes every failure of the disk after that.
 func openSnapshots(dir string, log hclog.Logger, fatal func(error)) (*snapshots, error) {
-	inner, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, log)
+	inner, err := raft.NewFileSnapshotStoreWithLogger(dir, math.MaxInt, log) // it removes none, see thin
 	if err != nil {
 		return nil, fmt.Errorf("opening snapshots in %s: %w; check the directory's owner", filepath.Join(dir, snapshotDir), err)
 	}
-	return &snapshots{inner: inner, dir: filepath.Join(dir, snapshotDir), log: log, fatal: fatal, verified: map[string]bool{}, starting: true}, nil
+	return &snapshots{inner: inner, dir: filepath.Join(dir, snapshotDir), log: log, fatal: fatal, remove: os.RemoveAll,
+		verified: map[string]bool{}, starting: true}, nil
 }
 
 // started lets raft see all snapshots. Before that it sees one: if the state machine refuses that one, raft would load
@@ -162,6 +166,36 @@ func (w *sealedSink) Close() error {
 		return w.store.failed("sealing snapshot "+w.ID(), err)
 	}
 	w.store.newest.Store(w.size)
+	if err := w.store.thin(snapshotsKept); err != nil {
+		return w.store.failed("removing old snapshots", err)
+	}
+	return nil
+}
+
+// thin removes all snapshots but the newest ones, so many. Raft's own store would remove files under the snapshot's name,
+// and one that a crash left without some of them would be taken for damaged. So it loses its name first, durably; sweep
+// removes what is left of it.
+func (s *snapshots) thin(keep int) error {
+	s.thinning.Lock()
+	defer s.thinning.Unlock()
+	names, err := s.names()
+	if err != nil || len(names) <= keep {
+		return err
+	}
+	for _, n := range names[keep:] {
+		if err := os.Rename(filepath.Join(s.dir, n.id), filepath.Join(s.dir, n.id+halfSnapshot)); err != nil {
+			return err
+		}
+	}
+	if err := syncDir(s.dir); err != nil {
+		return err
+	}
+	for _, n := range names[keep:] {
+		s.log.Info("removing an old snapshot", "name", n.id)
+		if err := s.remove(filepath.Join(s.dir, n.id+halfSnapshot)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -292,7 +326,7 @@ func oneLine(sums []byte) string {
 	return fmt.Sprintf("%.120q", bytes.Join(parts, []byte(" ")))
 }
 
-// sweep removes snapshots that a crash left half-written; raft itself never does.
+// sweep removes snapshots that a crash left half-written, or half-removed; raft itself never does.
 func (s *snapshots) sweep() error {
 	entries, err := s.entries()
 	if err != nil {
@@ -302,9 +336,9 @@ func (s *snapshots) sweep() error {
 		if filepath.Ext(e.Name()) != halfSnapshot {
 			continue
 		}
-		s.log.Warn("removing a half-written snapshot", "name", e.Name())
+		s.log.Warn("removing what a crash left of a snapshot", "name", e.Name())
 		if err := os.RemoveAll(filepath.Join(s.dir, e.Name())); err != nil {
-			return fmt.Errorf("removing the half-written snapshot %s: %w; remove it by hand", filepath.Join(s.dir, e.Name()), err)
+			return fmt.Errorf("removing what a crash left of snapshot %s: %w; remove it by hand", filepath.Join(s.dir, e.Name()), err)
 		}
 	}
 	return nil

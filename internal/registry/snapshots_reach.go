@@ -69,8 +69,17 @@ func (s *snapshots) settle(log reach) error {
 // snapshot went.
 func (s *snapshots) reaches(log reach, good snapshotName, bad []snapshotName, why []error) error {
 	broken := func(record, format string, args ...any) error {
-		return errors.Join(append([]error{&CorruptError{What: "data directory", File: filepath.Dir(s.dir), Record: record,
-			Detail: fmt.Sprintf(format, args...), Do: wayOut}}, why...)...)
+		all := []error{&CorruptError{What: "data directory", File: filepath.Dir(s.dir), Record: record, Detail: fmt.Sprintf(format, args...), Do: wayOut}}
+		for _, err := range why {
+			var one *CorruptError
+			if errors.As(err, &one) { // alone it would have the server started again
+				cause := *one
+				cause.Do = "see above"
+				err = &cause
+			}
+			all = append(all, err)
+		}
+		return errors.Join(all...)
 	}
 	have := "no snapshot can be read"
 	if good.id != "" {

@@ -148,6 +148,32 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// A crash in the middle of the removal of an old snapshot leaves nothing that is taken for a damaged one.
+func TestSnapshotThatIsHalfRemoved(t *testing.T) {
+	dir := t.TempDir()
+	populated(t, dir, 120, []uint64{20, 40, 60}, 0)
+	want := mustRebuild(t, dir)
+	f := new(fatals)
+	snaps, err := openSnapshots(dir, hclog.NewNullLogger(), f.note)
+	if err != nil {
+		t.Fatal(err)
+	}
+	crash := errors.New("crash")
+	snaps.remove = func(path string) error { return errors.Join(os.Remove(filepath.Join(path, stateName)), crash) }
+	if err := snaps.thin(2); !errors.Is(err, crash) {
+		t.Fatalf("a removal that stops half-way: %v", err)
+	}
+	if got := mustRebuild(t, dir); got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	if _, err := os.Stat(filepath.Join(dir, damagedDir)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("something was set aside: %v", err)
+	}
+	if got := len(snapshotDirs(t, dir)); got != 2 {
+		t.Errorf("%d snapshots are left, want 2", got)
+	}
+}
+
 // failingSink is a disk that fails in the middle of a snapshot.
 type failingSink struct {
 	raft.SnapshotSink

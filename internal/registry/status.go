@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -101,13 +102,15 @@ func (r *Registry) askMembers(ctx context.Context, servers []raft.Server, hash b
 		})
 	}
 	wg.Wait()
+	// A server of release 0.1 does not tell of its log.
+	last := func(m api.Member) uint64 { return cmp.Or(m.LogIndex, m.Index) }
 	longest := uint64(0)
 	for _, m := range members {
-		longest = max(longest, m.LogIndex)
+		longest = max(longest, last(m))
 	}
 	for i, m := range members {
 		if m.Error == "" {
-			members[i].Behind = longest - m.LogIndex
+			members[i].Behind = longest - last(m)
 		}
 	}
 	return members

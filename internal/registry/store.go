@@ -64,7 +64,7 @@ func (e *CorruptError) Error() string {
 
 // wayOut is what to do about a server whose data cannot be trusted.
 const wayOut = "stop this server, do not start it again on this data directory, and leave it off: an older copy forgets votes; " +
-	"the others run on: `scope-registry cluster remove ID` takes it out, and a new one joins (docs/operations.md, Disk damage)"
+	"the others run on: join a new server under another id, then `scope-registry cluster remove ID` (docs/operations.md, Replacing a server)"
 
 // store is raft's log and stable store: raft-boltdb with a CRC32C on every record. raft-boltdb has none of its
 // own, and bolt checks its meta pages only, so that without this a flipped byte on the disk is served as data.

@@ -96,6 +96,11 @@ var arrows = map[string]arrow{
 	"internal/crash/rig": {may: []string{"client", "internal/api", "internal/crash", "internal/crash/writes", "internal/link", "internal/load", "internal/overlay", "internal/process"},
 		external: []string{}},
 	"internal/crash/matrix": {may: []string{"internal/crash/rig", "internal/crash/writes", "internal/load", "internal/overlay"}, external: []string{}},
+	// Servers that are killed, and that are stopped and read from.
+	"internal/crash/kills": {may: []string{"internal/api", "internal/crash", "internal/crash/writes", "internal/overlay", "internal/process"},
+		external: []string{}},
+	"internal/crash/stale": {may: []string{"internal/api", "internal/crash", "internal/direct", "internal/link", "internal/overlay", "internal/process"},
+		external: []string{}},
 	// What the tests of several adapters share: a registry that answers from memory.
 	"internal/apitest":   {may: []string{"internal/api", "scope", "migration", "fsm"}},
 	"internal/tidy":      {external: []string{}},

@@ -90,7 +90,7 @@ func (r *Rig) open(ctx context.Context) (err error) {
 	if r.book, err = newBook(filepath.Join(r.Dir, "writes.jsonl")); err != nil {
 		return err
 	}
-	if r.Servers, err = crash.OpenIn(r.Dir, r.Programs.Registry); err != nil {
+	if r.Servers, err = crash.Open(crash.Config{Bin: r.Programs.Registry, Dir: r.Dir}); err != nil {
 		return err
 	}
 	r.endpoints = r.Servers.Endpoints()
