@@ -459,31 +459,3 @@ func TestTenthServer(t *testing.T) {
 		wantCode(t, err, api.Limit)
 	})
 }
-
-// Steps that raft takes late, after the change was over for the log: the leader that handed them over had lost its office, and
-// leads again. They are undone: a server that is gone has no vote, and a member has one.
-func TestStepsTakenLate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n, ended := memberNetwork(t, 3)
-		l := n.leader("")
-		gone := n.others(l.id)[0]
-		s4 := n.waiting("s4")
-		if _, err := l.reg.Join(t.Context(), "s4", "s4:1"); err != nil {
-			t.Fatal(err)
-		}
-		n.votes("s4")
-		if _, err := l.reg.Remove(t.Context(), gone.id, false); err != nil {
-			t.Fatal(err)
-		}
-		n.until("it to notice", func() bool { return ended.of(gone.id) != nil })
-		if err := l.reg.raft.AddNonvoter(raft.ServerID(gone.id), gone.trans.LocalAddr(), 0, 0).Error(); err != nil {
-			t.Fatal(err)
-		}
-		n.until("the server that is gone to be out again", func() bool { _, in := find(l.reg.servers(), gone.id); return !in })
-		if err := l.reg.raft.RemoveServer("s4", 0, 0).Error(); err != nil {
-			t.Fatal(err)
-		}
-		n.until("the member to vote again", func() bool { in, _ := find(l.reg.servers(), "s4"); return in.ID == "s4" && in.Suffrage == raft.Voter })
-		n.until("it to be ready", func() bool { return s4.now().Ready() == nil })
-	})
-}
