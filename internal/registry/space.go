@@ -124,10 +124,11 @@ func (r *Registry) askOthersLow(ctx context.Context) (low, voters int) {
 }
 
 // room refuses a command for which there is no space, on the leader. What ends something that is under way is taken: it is
-// little, bounded by what runs, and to refuse it would leave scopes closed.
+// little, bounded by what runs, and to refuse it would leave scopes closed, or a backup that does not get any further in each
+// snapshot.
 func (r *Registry) room(c fsm.Command) error {
 	switch c.(type) {
-	case *fsm.Shipped, *fsm.Ready, *fsm.Abort, *fsm.Cleaned, *fsm.CloseSession:
+	case *fsm.Shipped, *fsm.Ready, *fsm.Abort, *fsm.Cleaned, *fsm.CloseSession, *fsm.DropBackup:
 		return nil
 	}
 	s := &r.space

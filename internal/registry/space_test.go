@@ -68,6 +68,8 @@ func TestNoSpace(t *testing.T) {
 			}
 			_, err = s.reg.Propose(t.Context(), fsm.Envelope{Actor: "test", Command: &fsm.Abort{Move: "m"}})
 			wantCode(t, err, api.NotFound) // it came as far as the state
+			_, err = s.reg.Propose(t.Context(), fsm.Envelope{Actor: "test", Command: &fsm.DropBackup{Id: "u"}})
+			wantCode(t, err, api.WrongPhase) // and so did this
 		}
 		status, err := l.reg.Status(t.Context(), false)
 		if err != nil {
