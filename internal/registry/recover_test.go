@@ -207,7 +207,9 @@ func TestRecoverRefusals(t *testing.T) {
 func TestRecoverAServerWithoutAVote(t *testing.T) {
 	r := newRig(t)
 	r.start("s1", "s2", "s3")
-	r.until("s1 to lead", func() bool { return r.open["s1"].Transfer(t.Context(), "s1") == nil && r.open["s1"].raft.State() == raft.Leader })
+	r.until("s1 to lead", func() bool {
+		return r.open["s1"].Transfer(t.Context(), "s1") == nil && r.open["s1"].raft.State() == raft.Leader
+	})
 	if err := r.open["s1"].raft.DemoteVoter("s3", 0, 0).Error(); err != nil {
 		t.Fatal(err)
 	}
