@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -72,6 +73,21 @@ func TestRemovalIsGivenUp(t *testing.T) {
 		n.votes("s4")
 		if _, err := l.reg.Remove(t.Context(), lost.id, false); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// That all know one format says nothing of the next.
+func TestKnownReleasesAreByFormat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l knownReleases
+		l.allKnow(1)
+		if !l.recent(1) || l.recent(2) {
+			t.Errorf("format 1: %v, format 2: %v", l.recent(1), l.recent(2))
+		}
+		<-time.After(releasesFor)
+		if l.recent(1) {
+			t.Error("it holds for ever")
 		}
 	})
 }
