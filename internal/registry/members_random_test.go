@@ -80,6 +80,9 @@ func (c *crowd) same(l *node) bool {
 func (c *crowd) bury() {
 	for id, s := range c.servers {
 		if c.ended.of(id) != nil && s.door.Load() != nil {
+			if s.started != nil {
+				<-s.started
+			}
 			s.door.Store(nil)
 			if err := s.reg.Close(); err != nil {
 				c.t.Error(err)
