@@ -135,8 +135,25 @@ type aside struct {
 	sum  []byte
 }
 
+// copies is how many times a backup is written here before it is in place: aside, into the log, and into the next snapshot.
+const copies = 3
+
+// space refuses a backup that would fill the disk, on which the log stands too; size is 0 where it is not known, or some of
+// it is written already.
+func (s *server) space(size int64) error {
+	disk := s.reg.Storage()
+	if !disk.Low && (size <= 0 || disk.Limit == 0 || disk.Free >= disk.Limit+copies*uint64(size)) {
+		return nil
+	}
+	return &api.Error{Code: api.Limit, Detail: fmt.Sprintf("the disk of this server has %d MiB free, and a restore needs %d times the size of the backup (%d bytes) beyond %d MiB; make space, or ask another server",
+		disk.Free>>20, copies, max(size, 0), disk.Limit>>20)}
+}
+
 // putAside takes the body. Each piece has to come within bodyReadTimeout.
 func (s *server) putAside(r *http.Request) (*aside, error) {
+	if err := s.space(r.ContentLength); err != nil {
+		return nil, err
+	}
 	file, err := os.CreateTemp(s.spool, "restore-*.tmp")
 	if err != nil {
 		return nil, &api.Error{Code: api.Internal, Detail: fmt.Sprintf("the backup cannot be put aside: %v; see to the disk, or ask another server", err)}
@@ -161,6 +178,9 @@ func (s *server) receive(r *http.Request, to io.Writer, f *aside) error {
 		f.size += uint64(n)
 		if f.size > fsm.MaxBackup {
 			return &api.Error{Code: api.TooLarge, Detail: fmt.Sprintf("the backup has more than %d bytes, which is the limit", uint64(fsm.MaxBackup))}
+		}
+		if low := s.space(0); low != nil {
+			return low
 		}
 		if _, failed := to.Write(piece[:n]); failed != nil {
 			return &api.Error{Code: api.Internal, Detail: fmt.Sprintf("the backup cannot be put aside: %v; see to the disk, or ask another server", failed)}
