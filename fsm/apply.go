@@ -314,7 +314,8 @@ func (tx *txn) putScope(s scope.Scope, cause string) *api.Error {
 	if s.NeedsLease() && !s.Armed {
 		tx.unarmed = tx.unarmed.with(s.Owner, s.Changed, s.Prefix)
 	}
-	tx.emit(Event{Cause: cause, Scope: &s})
+	kept, _ := tx.scopes.Get(s.Prefix) // not a second copy, as watchers are kept many changes
+	tx.emit(Event{Cause: cause, Scope: kept})
 	return nil
 }
 

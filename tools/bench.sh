@@ -6,10 +6,11 @@
 #   guard    the write guard and a reading of its clock, on one core and on two
 #   move     how long a move of an empty scope keeps it closed
 #   mirrors  one change at 1,000 mirrors, beside etcd
+#   million  what a million scopes cost: memory, snapshots, starts, a restore
 #
 # ETCD names programs of etcd to compare with, comma-separated; without it the
 # one that internal/bench/go.mod names is built. BENCHFLAGS go to the program of
-# the parts move and mirrors (see go run -C internal/bench . -h).
+# the last three parts (see go run -C internal/bench . -h).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +18,7 @@ go="${GO:-go}"
 time="${1:-1s}"
 shift || true
 parts=("$@")
-[ "${#parts[@]}" -gt 0 ] || parts=(micro guard move mirrors)
+[ "${#parts[@]}" -gt 0 ] || parts=(micro guard move mirrors million)
 
 micro() {
 	local packages
@@ -38,18 +39,18 @@ build_etcd() {
 	fi
 }
 
-# The program is one for both parts, so that they stand beside the same floors.
+# The program is one for these parts, so that they stand beside the same floors.
 programs=()
 for part in "${parts[@]}"; do
 	case "$part" in
 	micro | guard) echo "== $part" && "$part" ;;
-	move) programs+=(move) ;;
+	move | million) programs+=("$part") ;;
 	mirrors)
 		programs+=(mirrors)
 		[ -n "${ETCD:-}" ] || build_etcd
 		;;
 	*)
-		echo "part '$part' is unknown: choose of micro, guard, move and mirrors" >&2
+		echo "part '$part' is unknown: choose of micro, guard, move, mirrors and million" >&2
 		exit 2
 		;;
 	esac

@@ -23,7 +23,11 @@ import (
 const (
 	partMove    = "move"
 	partMirrors = "mirrors"
+	partMillion = "million"
 )
+
+// allParts are these, in that order.
+var allParts = []string{partMove, partMirrors, partMillion}
 
 // options are the flags.
 type options struct {
@@ -34,6 +38,7 @@ type options struct {
 	mirrors int
 	rounds  int
 	events  int
+	scopes  int
 	limit   time.Duration
 }
 
@@ -58,22 +63,23 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.SetOutput(usage)
 	f.StringVar(&o.bin, "bin", "bin/scope-registry", "our server")
 	f.StringVar(&etcd, "etcd", "", "programs of etcd to measure beside it, comma-separated")
-	f.StringVar(&parts, "part", partMove+","+partMirrors, "what to measure, comma-separated")
+	f.StringVar(&parts, "part", strings.Join(allParts, ","), "what to measure, comma-separated")
 	f.IntVar(&o.moves, "moves", 100, "moves through each kind of server")
 	f.IntVar(&o.mirrors, "mirrors", 1000, "watchers of each system")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds, in which each system has a turn")
 	f.IntVar(&o.events, "events", 40, "changes in a round")
+	f.IntVar(&o.scopes, "scopes", 1_000_000, "scopes of part million")
 	f.DurationVar(&o.limit, "limit", 15*time.Minute, "end with an error after this time")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
 	o.parts, o.etcd = words(parts), words(etcd)
 	for _, p := range o.parts {
-		if p != partMove && p != partMirrors {
-			return o, fmt.Errorf("part %q is unknown; choose %s or %s", p, partMove, partMirrors)
+		if !slices.Contains(allParts, p) {
+			return o, fmt.Errorf("part %q is unknown; choose of %s", p, strings.Join(allParts, ", "))
 		}
 	}
-	for name, n := range map[string]int{"-moves": o.moves, "-mirrors": o.mirrors, "-rounds": o.rounds, "-events": o.events} {
+	for name, n := range map[string]int{"-moves": o.moves, "-mirrors": o.mirrors, "-rounds": o.rounds, "-events": o.events, "-scopes": o.scopes} {
 		if n < 1 {
 			return o, fmt.Errorf("%s is %d, it must be at least 1", name, n)
 		}
@@ -114,7 +120,7 @@ func measure(ctx context.Context, r *report, o options, dir string) error {
 	if err := floors(ctx, r, dir); err != nil {
 		return err
 	}
-	for _, part := range []string{partMove, partMirrors} {
+	for _, part := range allParts {
 		if slices.Contains(o.parts, part) {
 			if err := measurePart(ctx, r, part, o, filepath.Join(dir, part)); err != nil {
 				return fmt.Errorf("part %s: %w", part, err)
@@ -134,10 +140,13 @@ func measurePart(ctx context.Context, r *report, part string, o options, dir str
 		return err
 	}
 	defer func() { err = errors.Join(err, ours.stop()) }()
-	if part == partMove {
+	switch part {
+	case partMove:
 		err = moves(ctx, r, ours, o, dir)
-	} else {
+	case partMirrors:
 		err = besideOthers(ctx, r, ours, o, dir)
+	case partMillion:
+		return million(ctx, r, ours, o, dir) // it stops the leader too
 	}
 	return errors.Join(err, ours.sameLeader(ctx))
 }

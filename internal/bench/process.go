@@ -16,7 +16,7 @@ import (
 
 const (
 	// stopTime is what a process gets to end after SIGTERM.
-	stopTime = 15 * time.Second
+	stopTime = 60 * time.Second
 	// startTime bounds the start of three processes and their first election.
 	startTime = 60 * time.Second
 	// pollEvery is the pause between two looks at whether they are ready.
@@ -35,7 +35,7 @@ type process struct {
 // startProcess runs a program with its output in a file of dir.
 func startProcess(dir, name, program string, args ...string) (*process, error) {
 	path := filepath.Join(dir, name+".log")
-	out, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -89,15 +89,25 @@ func (p *process) tail() string {
 }
 
 // resident is the memory of the process in bytes.
-func (p *process) resident() (uint64, error) {
+func (p *process) resident() (uint64, error) { return p.memory("VmRSS") }
+
+// peak is the most memory that the process had since forgetPeak, in bytes.
+func (p *process) peak() (uint64, error) { return p.memory("VmHWM") }
+
+func (p *process) forgetPeak() error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.cmd.Process.Pid), []byte("5"), 0)
+}
+
+// memory is a field of the process's status, in bytes.
+func (p *process) memory(field string) (uint64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		return 0, fmt.Errorf("memory of %s: %w; only Linux tells it", p.name, err)
 	}
-	_, rest, _ := strings.Cut(string(data), "VmRSS:")
+	_, rest, _ := strings.Cut(string(data), field+":")
 	fields := strings.Fields(rest)
 	if len(fields) == 0 {
-		return 0, fmt.Errorf("memory of %s: no VmRSS in its status", p.name)
+		return 0, fmt.Errorf("memory of %s: no %s in its status", p.name, field)
 	}
 	kib, err := strconv.ParseUint(fields[0], 10, 64)
 	return kib << 10, err

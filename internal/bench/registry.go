@@ -17,7 +17,8 @@ const servers = 3
 type registry struct {
 	group
 	urls   []string
-	leader int // of urls
+	start  []func() (*process, error) // of each, also once it has been stopped
+	leader int                        // of urls
 }
 
 // startRegistry starts three servers below dir and waits until all are ready.
@@ -33,12 +34,15 @@ func startRegistry(ctx context.Context, dir, bin string) (*registry, error) {
 	r := &registry{}
 	for i := range servers {
 		id, http := fmt.Sprintf("s%d", i+1), addrs[servers+i]
-		p, err := startProcess(dir, "server-"+id, bin, "serve", "--id", id, "--data-dir", filepath.Join(dir, id),
-			"--cluster", strings.Join(peers, ","), "--http", http, "--resp", "off", "--log-level", "warn")
+		start := func() (*process, error) {
+			return startProcess(dir, "server-"+id, bin, "serve", "--id", id, "--data-dir", filepath.Join(dir, id),
+				"--cluster", strings.Join(peers, ","), "--http", http, "--resp", "off", "--log-level", "warn")
+		}
+		p, err := start()
 		if err != nil {
 			return nil, errors.Join(err, r.stop())
 		}
-		r.group = append(r.group, p)
+		r.group, r.start = append(r.group, p), append(r.start, start)
 		r.urls = append(r.urls, "http://"+http)
 	}
 	if err := r.wait(ctx, "three servers to be ready", r.ready); err != nil {
@@ -52,14 +56,17 @@ func startRegistry(ctx context.Context, dir, bin string) (*registry, error) {
 
 func (r *registry) ready(ctx context.Context) error {
 	for _, u := range r.urls {
-		c := client.New([]string{u})
-		err := c.Health(ctx)
-		c.Close()
-		if err != nil {
+		if err := healthy(ctx, u); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func healthy(ctx context.Context, url string) error {
+	c := client.New([]string{url})
+	defer c.Close()
+	return c.Health(ctx)
 }
 
 // findLeader is the place of the leader in urls.
