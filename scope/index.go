@@ -190,7 +190,7 @@ func (b *Builder[V]) Index() Index[V] {
 		return Index[V]{}
 	}
 	b.last.keys, b.last.vals = joined(b.last.keys, nil), joined(b.last.vals, nil) // without what it has to spare
-	level := append(b.full, b.last)
+	level := joined(b.full, []*page[V]{b.last})
 	for len(level) > 1 {
 		above := make([]*page[V], 0, len(level)/maxPage+1)
 		for len(level) > 0 {

@@ -285,7 +285,7 @@ func TestIndexShrinks(t *testing.T) {
 	for i := 0; i < 20_000; i += 16 {
 		x = x.Without(Prefix(fmt.Sprintf("%05d", i)))
 	}
-	if (x != Index[int]{}) {
+	if x.root != nil || x.Len() != 0 {
 		t.Errorf("emptied, it is %+v", x)
 	}
 }

@@ -180,8 +180,13 @@ func (n *page[V]) from(p Prefix, yield func(Prefix, V) bool) bool {
 // backward yields the entries in the reverse order; false once yield has returned
 // that.
 func (n *page[V]) backward(yield func(Prefix, V) bool) bool {
-	for i := len(n.keys) - 1; i >= 0; i-- {
-		if n.kids == nil && !yield(n.keys[i], n.vals[i]) || n.kids != nil && !n.kids[i].backward(yield) {
+	for i := len(n.kids) - 1; i >= 0; i-- {
+		if !n.kids[i].backward(yield) {
+			return false
+		}
+	}
+	for i := len(n.vals) - 1; i >= 0; i-- {
+		if !yield(n.keys[i], n.vals[i]) {
 			return false
 		}
 	}

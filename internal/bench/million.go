@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -193,7 +197,47 @@ func (m *crowd) restore(ctx context.Context) (err error) {
 	if err := m.memory("most memory of the servers during the restore", (*process).peak); err != nil {
 		return err
 	}
-	return m.memory("… after it", (*process).resident)
+	if err := m.memory("… after it", (*process).resident); err != nil {
+		return err
+	}
+	return m.pauses(ctx)
+}
+
+// longestPause is how the servers' metrics name the longest pause of a collection, in seconds.
+const longestPause = `go_gc_duration_seconds{quantile="1"} `
+
+// pauses prints for how long the collector stopped each server since its start, at most.
+func (m *crowd) pauses(ctx context.Context) error {
+	text := ""
+	for _, u := range m.urls {
+		metrics, err := get(ctx, u+"/metrics")
+		if err != nil {
+			return err
+		}
+		_, rest, found := strings.Cut(metrics, longestPause)
+		value, _, _ := strings.Cut(rest, "\n")
+		seconds, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return fmt.Errorf("the metrics of %s have no %s (%v): %w", u, longestPause, found, err)
+		}
+		text += in(time.Duration(seconds*float64(time.Second)), time.Millisecond) + " "
+	}
+	m.r.row("longest pause of a collection since the start", text+"ms")
+	return nil
+}
+
+// get is the body of an answer.
+func get(ctx context.Context, url string) (string, error) {
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	answer, err := http.DefaultClient.Do(q)
+	if err != nil {
+		return "", err
+	}
+	body, err := io.ReadAll(answer.Body)
+	return string(body), errors.Join(err, answer.Body.Close())
 }
 
 // term is that of the leader.
