@@ -106,7 +106,7 @@ func (b heirBuilder) add(s *scope.Scope) {
 }
 
 func (b heirBuilder) table() (t heirTable) {
-	for of, prefixes := range b { // in any order: they are put into an ordered table
+	for of, prefixes := range b { // order-free: they are put into an ordered index
 		t.byOwner = t.byOwner.With(pairKey(of.owner, of.fallback), prefixes.Index())
 		t.byFallback = t.byFallback.With(pairKey(of.fallback, of.owner), struct{}{})
 	}
