@@ -81,7 +81,7 @@ func (m *crowd) tables(s fsm.State) error {
 	for c := range loaded.Scopes() {
 		all = append(all, c)
 	}
-	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] }) //nolint:gosec // an order
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	before = heap()
 	var grown scope.Table
 	for _, c := range all {
