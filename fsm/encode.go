@@ -81,8 +81,8 @@ func (s State) encodings(put func(body []byte) error) (err error) {
 }
 
 // There can be a million scopes, and but for them a state is small: so their
-// records are encoded and decoded here, by hand. That takes a fifth of the time
-// and no memory besides the scope. What it writes are the same bytes as those of
+// records are encoded and decoded here, by hand, which
+// takes no memory besides the scope. What it writes are the same bytes as those of
 // protobuf, and what it does not expect is left to that.
 
 // Fields of pb.Record and pb.ScopeRecord.

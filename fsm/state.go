@@ -9,7 +9,7 @@ import (
 
 // Bounds of the tables.
 const (
-	MaxScopes = 4 << 20  // scopes and tombstones: 0.8 GiB of memory with short prefixes, 3 GiB with the longest
+	MaxScopes = 4 << 20  // scopes and tombstones: 0.7 GiB of heap with short prefixes, reckoned from a million
 	MaxNodes  = 16 << 10 // far beyond any fleet that one registry serves
 	MaxBatch  = 10_000   // items of one batch: applying it must not stall heartbeats
 	MaxReason = 1_024    // bytes of a reason or detail that an operator gives

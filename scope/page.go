@@ -10,8 +10,7 @@ const maxPage = 32
 // and never empty.
 //
 // This is a B+ tree and not a radix tree, as one has a node, with allocations of
-// its own, for every entry: five times the memory, and at a million entries half
-// the speed.
+// its own, for every entry.
 type page[V any] struct {
 	keys []Prefix   // of the entries; or the first key in each of kids
 	vals []V        // of a leaf
