@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -78,7 +77,7 @@ func (s *server) restored(r *http.Request) (api.Restored, error) {
 	if o.SHA256 != "" && o.SHA256 != hex.EncodeToString(f.sum) {
 		return api.Restored{}, &api.Error{Code: api.Corrupt, Detail: fmt.Sprintf("the backup arrived with SHA-256 %x and was sent with %s; send it again", f.sum, o.SHA256)}
 	}
-	back, err := f.check()
+	index, err := f.check()
 	if err != nil {
 		return api.Restored{}, err
 	}
@@ -88,7 +87,7 @@ func (s *server) restored(r *http.Request) (api.Restored, error) {
 	if err := s.commitRestore(r.Context(), actor, f, o); err != nil {
 		return api.Restored{}, err
 	}
-	return s.confirmRestored(r.Context(), back.Index(), o)
+	return s.confirmRestored(r.Context(), index, o)
 }
 
 // before says what the state can tell of a restore before the backup is read:
@@ -200,16 +199,17 @@ func (f *aside) drop() {
 	_ = os.Remove(f.file.Name())
 }
 
-// check loads the backup into a state of its own.
-func (f *aside) check() (fsm.State, error) {
+// check loads the backup into a state of its own and returns the index of that.
+// The state is not needed any more, and each server is about to hold two others.
+func (f *aside) check() (index uint64, err error) {
 	if _, err := f.file.Seek(0, io.SeekStart); err != nil {
-		return fsm.State{}, err
+		return 0, err
 	}
-	back, _, err := fsm.LoadBackup(bufio.NewReaderSize(f.file, fsm.StagePart))
+	back, _, err := fsm.LoadBackup(f.file)
 	if err != nil {
-		return fsm.State{}, &api.Error{Code: api.Corrupt, Detail: fmt.Sprintf("what was sent is no whole backup: %v; nothing was changed", err)}
+		return 0, &api.Error{Code: api.Corrupt, Detail: fmt.Sprintf("what was sent is no whole backup: %v; nothing was changed", err)}
 	}
-	return back, nil
+	return back.Index(), nil
 }
 
 // commitRestore brings the backup into the log and then in place. What it cannot
