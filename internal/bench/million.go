@@ -265,7 +265,7 @@ func (m *crowd) beside(ctx context.Context, what string, f func() error) error {
 			case ctx.Err() == nil:
 				failed++
 			}
-			_ = pause(ctx, changeEvery)
+			_ = process.Sleep(ctx, changeEvery)
 		}
 	})
 	err := f()
