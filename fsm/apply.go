@@ -3,7 +3,6 @@ package fsm
 import (
 	"fmt"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/scope-registry/scope-registry/internal/api"
@@ -213,11 +212,8 @@ func (tx *txn) warn(format string, args ...any) {
 func (tx *txn) configChanged() { tx.configIndex = tx.at.Index }
 
 func (tx *txn) putNode(n nodeRecord) {
-	if tx.nodes == nil {
-		tx.nodes = iradix.New[nodeRecord]()
-	}
-	tx.nodes, _, _ = tx.nodes.Insert([]byte(n.ID), n)
 	id := scope.Prefix(n.ID)
+	tx.nodes = tx.nodes.With(id, &n)
 	switch _, noted := tx.unmet.Get(id); {
 	case noted && tx.Met(n.Node):
 		tx.unmet = tx.unmet.Without(id)
@@ -295,6 +291,7 @@ func (tx *txn) recount(old, next *scope.Scope) {
 // putScope replaces a declared scope, or adds one that is known not to overlap,
 // and keeps the counts of its nodes and what is looked up by node.
 func (tx *txn) putScope(s scope.Scope, cause string) *api.Error {
+	s.Writer, s.Fallback, s.Owner = tx.sameID(s.Writer), tx.sameID(s.Fallback), tx.sameID(s.Owner)
 	old, ok := tx.scopes.Get(s.Prefix)
 	if ok {
 		tx.unindex(old)
@@ -317,8 +314,18 @@ func (tx *txn) putScope(s scope.Scope, cause string) *api.Error {
 	if s.NeedsLease() && !s.Armed {
 		tx.unarmed = tx.unarmed.with(s.Owner, s.Changed, s.Prefix)
 	}
-	tx.emit(Event{Cause: cause, Scope: &s})
+	kept, _ := tx.scopes.Get(s.Prefix) // not a second copy, as watchers are kept many changes
+	tx.emit(Event{Cause: cause, Scope: kept})
 	return nil
+}
+
+// sameID is the copy of the id that the node's own record has: each command
+// brings one, and a million scopes would keep as many.
+func (s State) sameID(id scope.NodeID) scope.NodeID {
+	if n, ok := s.nodes.Get(scope.Prefix(id)); ok {
+		return n.ID
+	}
+	return id
 }
 
 // unindex takes a scope out of what is looked up by node.

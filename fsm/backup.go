@@ -27,18 +27,31 @@ func LoadBackup(from io.Reader) (s State, timeMS int64, err error) {
 	}
 	loader := NewLoader()
 	for {
-		record, err := r.Next()
+		err := loader.next(r)
 		if errors.Is(err, io.EOF) {
 			s, err := loader.State()
 			return s, loader.written, err
-		}
-		if err == nil {
-			err = loader.Add(record)
 		}
 		if err != nil {
 			return State{}, 0, err
 		}
 	}
+}
+
+// next takes the next record; io.EOF is the good end.
+func (l *Loader) next(from *snapshot.Reader) error {
+	encoded, err := from.NextEncoded()
+	if err != nil {
+		return err
+	}
+	if taken, err := l.addScope(encoded); taken {
+		return err
+	}
+	record, err := from.Decoded()
+	if err != nil {
+		return err
+	}
+	return l.Add(record)
 }
 
 // part takes the next part of a backup that was on its way into the log.

@@ -9,23 +9,18 @@ import (
 // Check says which of the state's own invariants does not hold, or returns nil.
 // Tests call it after every step; a snapshot is refused that fails it.
 func (s State) Check() error {
-	counted := make(map[scope.NodeID]uses, s.NodesLen())
-	count := func(id scope.NodeID, change func(*uses)) {
-		u := counted[id]
-		change(&u)
-		counted[id] = u
-	}
-	if err := s.checkScopes(count); err != nil {
+	counted := make(counts, s.NodesLen())
+	if err := s.checkScopes(counted); err != nil {
 		return err
 	}
-	if err := s.checkMoves(count); err != nil {
+	if err := s.checkMoves(counted); err != nil {
 		return err
 	}
-	if err := s.checkTombstones(count); err != nil {
+	if err := s.checkTombstones(counted); err != nil {
 		return err
 	}
 	for c := range s.cleanups.all() {
-		count(c.Node, func(u *uses) { u.cleanups++ })
+		counted.of(c.Node).cleanups++
 		if sc, ok := s.scopes.Get(c.Prefix); ok && sc.Owner == c.Node {
 			return fmt.Errorf("node %q owes a cleanup of %q and owns it", c.Node, c.Prefix)
 		}
@@ -86,9 +81,9 @@ func (s State) checkHold() error {
 	return nil
 }
 
-func (s State) checkTombstones(count func(scope.NodeID, func(*uses))) error {
+func (s State) checkTombstones(counted counts) error {
 	for _, t := range s.tombstones.All() {
-		count(t.Owner, func(u *uses) { u.tombstones++ })
+		counted.of(t.Owner).tombstones++
 		if sc, ok := s.scopes.Get(t.Prefix); ok {
 			return fmt.Errorf("scope %q is declared (epoch %d) and retired (epoch %d)", t.Prefix, sc.Epoch, t.Epoch)
 		}
@@ -135,7 +130,7 @@ func (s State) checkSessions() error {
 	return nil
 }
 
-func (s State) checkUses(counted map[scope.NodeID]uses) error {
+func (s State) checkUses(counted counts) error {
 	known := 0
 	for n := range s.Nodes() {
 		r, _ := s.node(n.ID)
@@ -143,8 +138,11 @@ func (s State) checkUses(counted map[scope.NodeID]uses) error {
 		if used {
 			known++
 		}
-		if r.uses != u {
-			return fmt.Errorf("node %q counts uses %+v, its records say %+v", n.ID, r.uses, u)
+		if !used {
+			u = &uses{}
+		}
+		if r.uses != *u {
+			return fmt.Errorf("node %q counts uses %+v, its records say %+v", n.ID, r.uses, *u)
 		}
 	}
 	if known != len(counted) {
@@ -153,101 +151,10 @@ func (s State) checkUses(counted map[scope.NodeID]uses) error {
 	return nil
 }
 
-func (s State) checkScopes(count func(scope.NodeID, func(*uses))) error {
-	epochs, none := make(map[uint64]scope.Prefix, s.scopes.Len()), 0
-	for _, t := range s.tombstones.All() {
-		if other, twice := epochs[t.Epoch]; twice || t.Epoch >= max(1, s.cluster.NextEpoch) {
-			return fmt.Errorf("tombstone %q has epoch %d, as has %q; the next is %d", t.Prefix, t.Epoch, other, s.cluster.NextEpoch)
-		}
-		epochs[t.Epoch] = t.Prefix
-	}
-	var last *scope.Scope
-	for sc := range s.scopes.Scopes() {
-		if last != nil && last.Prefix.Overlaps(sc.Prefix) {
-			return fmt.Errorf("scopes %q and %q overlap", last.Prefix, sc.Prefix)
-		}
-		last = sc
-		if sc.Epoch == 0 || sc.Epoch >= max(1, s.cluster.NextEpoch) {
-			return fmt.Errorf("scope %q has epoch %d, the next is %d", sc.Prefix, sc.Epoch, s.cluster.NextEpoch)
-		}
-		if other, twice := epochs[sc.Epoch]; twice {
-			return fmt.Errorf("scopes %q and %q share epoch %d", other, sc.Prefix, sc.Epoch)
-		}
-		epochs[sc.Epoch] = sc.Prefix
-		if sc.Owner != sc.Writer && sc.Owner != sc.Fallback {
-			return fmt.Errorf("scope %q is owned by %q, neither its writer nor its fallback", sc.Prefix, sc.Owner)
-		}
-		if m, moving := s.moves.LookupMigrating(sc.Prefix); sc.Quiesced != "" && (!moving || !m.Quiesced() || m.To != sc.Quiesced) {
-			return fmt.Errorf("scope %q is closed for %q without such a move", sc.Prefix, sc.Quiesced)
-		}
-		if err := s.checkArmed(sc); err != nil {
-			return err
-		}
-		if sc.Fallback == "" {
-			none++
-		}
-		for _, id := range parties(sc) {
-			count(id, func(u *uses) { u.scopes++ })
-		}
-		count(sc.Owner, func(u *uses) { u.owned++ })
-	}
-	if err := s.checkHeirs(); err != nil {
-		return err
-	}
-	if none != s.scopes.NoFallbackLen() {
-		return fmt.Errorf("%d scopes have no fallback, counted are %d", none, s.scopes.NoFallbackLen())
-	}
-	return nil
-}
-
-// checkArmed makes sure that no scope is left to a dead owner which its fallback
-// should have, and that it is found when that may become so.
-func (s State) checkArmed(sc *scope.Scope) error {
-	_, waits := s.unarmed.at.Get(awaitKey(sc.Owner, sc.Changed, sc.Prefix))
-	switch {
-	case sc.Armed && !sc.NeedsLease():
-		return fmt.Errorf("scope %q is armed and needs no lease", sc.Prefix)
-	case waits != (sc.NeedsLease() && !sc.Armed):
-		return fmt.Errorf("scope %q waits to be armed: %v", sc.Prefix, waits)
-	case s.orphaned(sc):
-		return fmt.Errorf("scope %q is owned by %q, which is down, and its fallback %q is live", sc.Prefix, sc.Owner, sc.Fallback)
-	}
-	return nil
-}
-
-// checkHeirs counts what is looked up by node against the scopes.
-func (s State) checkHeirs() error {
-	want, found, pairs, unarmed := 0, 0, 0, 0
-	for sc := range s.scopes.Scopes() {
-		if sc.NeedsLease() && !sc.Armed {
-			unarmed++
-		}
-		if !heritable(sc) {
-			continue
-		}
-		want++
-		prefixes, _ := s.heirs.byOwner.Get(pairKey(sc.Owner, sc.Fallback))
-		_, known := prefixes.Get(sc.Prefix)
-		_, both := s.heirs.byFallback.Get(pairKey(sc.Fallback, sc.Owner))
-		if !known || !both {
-			return fmt.Errorf("scope %q is not found by its owner %q and fallback %q", sc.Prefix, sc.Owner, sc.Fallback)
-		}
-	}
-	for _, prefixes := range s.heirs.byOwner.All() {
-		found += prefixes.Len()
-		pairs++
-	}
-	if found != want || pairs != s.heirs.byFallback.Len() || unarmed != s.unarmed.at.Len() {
-		return fmt.Errorf("%d scopes have heirs, found are %d by %d pairs, of %d; %d are unarmed, waiting are %d",
-			want, found, pairs, s.heirs.byFallback.Len(), unarmed, s.unarmed.at.Len())
-	}
-	return nil
-}
-
-func (s State) checkMoves(count func(scope.NodeID, func(*uses))) error {
+func (s State) checkMoves(counted counts) error {
 	for m := range s.moves.Running() {
-		count(m.From, func(u *uses) { u.moves++ })
-		count(m.To, func(u *uses) { u.moves++ })
+		counted.of(m.From).moves++
+		counted.of(m.To).moves++
 		sc, ok := s.scopes.Get(m.Prefix)
 		switch {
 		case !ok || sc.Owner != m.From || sc.Epoch != m.Epoch:

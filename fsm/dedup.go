@@ -30,6 +30,7 @@ type remembered struct {
 type chunk struct {
 	number   uint64
 	maxIndex uint64 // largest log index of a command in it
+	maxFirst uint64 // largest index that a request id in it was made at
 	byID     scope.Index[remembered]
 }
 
@@ -69,8 +70,10 @@ func (r ring) find(id string, hash []byte) (*Result, *api.Error) {
 	first, indexed := firstIndex(id)
 	got, ok := r.cur.byID.Get(scope.Prefix(id))
 	for i := len(r.full) - 1; i >= 0 && !ok; i-- {
-		if indexed && r.full[i].maxIndex <= first {
-			break // all older commands were applied before this id was made
+		// Which commands are older than the id cannot be told by their own indexes: after a restore or a recovery the log may
+		// be shorter than the one that the id was made by.
+		if indexed && r.full[i].maxFirst < first {
+			continue
 		}
 		got, ok = r.full[i].byID.Get(scope.Prefix(id))
 	}
@@ -105,6 +108,8 @@ func (r ring) with(id string, hash []byte, result *Result) ring {
 func (r ring) load(id string, m remembered) ring {
 	r.cur.byID = r.cur.byID.With(scope.Prefix(id), m)
 	r.cur.maxIndex = max(r.cur.maxIndex, m.result.GetIndex())
+	first, _ := firstIndex(id)
+	r.cur.maxFirst = max(r.cur.maxFirst, first)
 	return r
 }
 

@@ -120,12 +120,25 @@ func TestRingRoundTrip(t *testing.T) {
 
 func compareRings(t *testing.T, n int, a, b ring) {
 	t.Helper()
-	if a.floor != b.floor || len(a.full) != len(b.full) || a.cur.number != b.cur.number || a.cur.maxIndex != b.cur.maxIndex || a.cur.byID.Len() != b.cur.byID.Len() {
+	if a.floor != b.floor || len(a.full) != len(b.full) || a.cur.number != b.cur.number || a.cur.maxIndex != b.cur.maxIndex || a.cur.maxFirst != b.cur.maxFirst || a.cur.byID.Len() != b.cur.byID.Len() {
 		t.Fatalf("after %d: floor %d and %d, chunks %d and %d, current %d and %d", n, a.floor, b.floor, len(a.full), len(b.full), a.cur.number, b.cur.number)
 	}
 	for i := range a.full {
-		if a.full[i].number != b.full[i].number || a.full[i].maxIndex != b.full[i].maxIndex || a.full[i].byID.Len() != b.full[i].byID.Len() {
+		if a.full[i].number != b.full[i].number || a.full[i].maxIndex != b.full[i].maxIndex || a.full[i].maxFirst != b.full[i].maxFirst || a.full[i].byID.Len() != b.full[i].byID.Len() {
 			t.Fatalf("after %d: chunk %d differs", n, i)
 		}
+	}
+}
+
+// After a recovery the log may be shorter than the one that a client made its id by. The retry of a command is found all the
+// same, however many others were applied in between.
+func TestRequestOfALostFuture(t *testing.T) {
+	early := requestID(1_000_000, 0)
+	r := ring{}.with(early, []byte{1}, &Result{Index: 5})
+	for i := range 3 * ringChunk {
+		r = r.with(requestID(uint64(i), i+1), []byte{1}, &Result{Index: uint64(i) + 6})
+	}
+	if got, err := r.find(early, []byte{1}); err != nil || got.GetIndex() != 5 {
+		t.Fatalf("got %v, %v: it would be applied twice", got, err)
 	}
 }

@@ -1,8 +1,10 @@
 package fsm
 
 import (
+	"cmp"
 	"encoding/binary"
 	"iter"
+	"slices"
 
 	"github.com/scope-registry/scope-registry/scope"
 )
@@ -87,6 +89,30 @@ func (t heirTable) without(s *scope.Scope) heirTable {
 	return t
 }
 
+// pair is an owner and a fallback.
+type pair struct{ owner, fallback scope.NodeID }
+
+// heirBuilder makes a heirTable of scopes in the order of their prefixes.
+type heirBuilder map[pair]*scope.Builder[struct{}]
+
+func (b heirBuilder) add(s *scope.Scope) {
+	of := pair{s.Owner, s.Fallback}
+	prefixes := b[of]
+	if prefixes == nil {
+		prefixes = &scope.Builder[struct{}]{}
+		b[of] = prefixes
+	}
+	prefixes.Add(s.Prefix, struct{}{})
+}
+
+func (b heirBuilder) table() (t heirTable) {
+	for of, prefixes := range b { // order-free: they are put into an ordered index
+		t.byOwner = t.byOwner.With(pairKey(of.owner, of.fallback), prefixes.Index())
+		t.byFallback = t.byFallback.With(pairKey(of.fallback, of.owner), struct{}{})
+	}
+	return t
+}
+
 // fallbacks yields the fallbacks of the scopes that owner owns.
 func (t heirTable) fallbacks(owner scope.NodeID) iter.Seq[scope.NodeID] {
 	return seconds(t.byOwner, owner)
@@ -141,6 +167,24 @@ func (a awaiting) with(node scope.NodeID, index uint64, p scope.Prefix) awaiting
 
 func (a awaiting) without(node scope.NodeID, index uint64, p scope.Prefix) awaiting {
 	return awaiting{a.at.Without(awaitKey(node, index, p))}
+}
+
+// awaitingBuilder makes an awaiting of records in any order.
+type awaitingBuilder []awaited
+
+type awaited struct{ key, prefix scope.Prefix }
+
+func (b *awaitingBuilder) add(node scope.NodeID, index uint64, p scope.Prefix) {
+	*b = append(*b, awaited{awaitKey(node, index, p), p})
+}
+
+func (b awaitingBuilder) awaiting() awaiting {
+	slices.SortFunc(b, func(x, y awaited) int { return cmp.Compare(x.key, y.key) })
+	var at scope.Builder[scope.Prefix]
+	for _, w := range b {
+		at.Add(w.key, w.prefix)
+	}
+	return awaiting{at.Index()}
 }
 
 // reached yields the prefixes that waited for the node's view to reach view or

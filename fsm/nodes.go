@@ -78,7 +78,7 @@ func (tx *txn) removeNode(c *RemoveNode) *api.Error {
 			return err
 		}
 	}
-	tx.nodes, _, _ = tx.nodes.Delete([]byte(n.ID))
+	tx.nodes = tx.nodes.Without(scope.Prefix(n.ID))
 	tx.unmet = tx.unmet.Without(scope.Prefix(n.ID))
 	tx.configChanged()
 	tx.emit(Event{Cause: "remove", Deleted: true, Node: &n.Node})

@@ -66,8 +66,9 @@ func (s State) serverAt(id string) (int, bool) {
 	return slices.BinarySearchFunc(s.servers, id, func(s Server, id string) int { return strings.Compare(s.ID, id) })
 }
 
-// joinServer notes who is to join. That raft can take it, and that the directory is
-// the one it says, the leader has looked at before.
+// joinServer notes who is to join: also one that is leaving, which ends that. That
+// raft can take it, and that the directory is the one it says, the leader has
+// looked at before.
 func (tx *txn) joinServer(c *JoinServer) *api.Error {
 	if err := checkServer(c.GetId()); err != nil {
 		return err
@@ -83,11 +84,11 @@ func (tx *txn) joinServer(c *JoinServer) *api.Error {
 	}
 	was, known := tx.Server(c.GetId())
 	switch {
-	case known && (was.Phase == ServerGone || was.Phase == ServerLeaving):
+	case known && was.Phase == ServerGone:
 		return refuse(api.Exists, "server id %q is of a server that was removed, at index %d, and an id is used once: start the new server under another id, with an empty data directory", was.ID, was.Since)
 	case known && was.Instance != "" && was.Instance != c.GetInstance():
 		return refuse(api.Exists, "server %q joined with another data directory, and without it may not come back under this id: start it under another id, with an empty data directory, join that one, then: scope-registry cluster remove %s", was.ID, was.ID)
-	case known && was.Addr == c.GetAddr():
+	case known && was.Phase != ServerLeaving && was.Addr == c.GetAddr():
 		return nil
 	}
 	for _, other := range tx.servers {
@@ -153,8 +154,12 @@ func (tx *txn) noOtherChange(id string) *api.Error {
 	if !ok || other.ID == id {
 		return nil
 	}
-	return refuse(api.MembersChanging, "server %q is %s since index %d, and servers change one at a time: wait until cluster status shows that it is over, or give it up with: scope-registry cluster remove %s",
-		other.ID, other.Phase, other.Since, other.ID)
+	giveUp := "cluster remove " + other.ID + ", which takes it out for good"
+	if other.Phase == ServerLeaving {
+		giveUp = "cluster join " + other.ID + "=" + other.Addr + ", by which it stays"
+	}
+	return refuse(api.MembersChanging, "server %q is %s since index %d, and servers change one at a time: wait until cluster status shows that it is over, or give it up with: scope-registry %s",
+		other.ID, other.Phase, other.Since, giveUp)
 }
 
 func checkServer(id string) *api.Error {

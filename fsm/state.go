@@ -3,15 +3,13 @@ package fsm
 import (
 	"iter"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
-
 	"github.com/scope-registry/scope-registry/migration"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
 // Bounds of the tables.
 const (
-	MaxScopes = 4 << 20  // scopes and tombstones: 2 GiB of memory, 4 GiB if all have fallbacks
+	MaxScopes = 4 << 20  // scopes and tombstones: 0.7 GiB of heap with short prefixes, reckoned from a million
 	MaxNodes  = 16 << 10 // far beyond any fleet that one registry serves
 	MaxBatch  = 10_000   // items of one batch: applying it must not stall heartbeats
 	MaxReason = 1_024    // bytes of a reason or detail that an operator gives
@@ -106,7 +104,7 @@ type State struct {
 	configIndex uint64
 	cluster     Cluster
 	scopes      scope.Table
-	nodes       *iradix.Tree[nodeRecord]
+	nodes       scope.Index[*nodeRecord] // by id
 	tombstones  scope.Index[Tombstone]
 	moves       migration.Table
 	cleanups    cleanupTable
@@ -162,10 +160,10 @@ func (s State) Node(id scope.NodeID) (Node, bool) {
 }
 
 func (s State) node(id scope.NodeID) (nodeRecord, bool) {
-	if s.nodes == nil {
-		return nodeRecord{}, false
+	if n, ok := s.nodes.Get(scope.Prefix(id)); ok {
+		return *n, true
 	}
-	return s.nodes.Get([]byte(id))
+	return nodeRecord{}, false
 }
 
 // Addr is the node's address, or its id if it is not declared.
@@ -179,11 +177,7 @@ func (s State) Addr(id scope.NodeID) string {
 // Nodes yields the declared nodes in the order of their ids.
 func (s State) Nodes() iter.Seq[Node] {
 	return func(yield func(Node) bool) {
-		if s.nodes == nil {
-			return
-		}
-		it := s.nodes.Root().Iterator()
-		for _, n, ok := it.Next(); ok; _, n, ok = it.Next() {
+		for _, n := range s.nodes.All() {
 			if !yield(n.Node) {
 				return
 			}
@@ -192,12 +186,7 @@ func (s State) Nodes() iter.Seq[Node] {
 }
 
 // NodesLen is the number of declared nodes.
-func (s State) NodesLen() int {
-	if s.nodes == nil {
-		return 0
-	}
-	return s.nodes.Len()
-}
+func (s State) NodesLen() int { return s.nodes.Len() }
 
 // TombstonesOver yields the tombstones whose prefix overlaps p.
 func (s State) TombstonesOver(p scope.Prefix) iter.Seq[Tombstone] {

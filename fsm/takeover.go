@@ -11,15 +11,20 @@ func (s State) orphaned(sc *scope.Scope) bool {
 	if !heritable(sc) {
 		return false
 	}
-	owner, _ := s.node(sc.Owner)
-	fallback, _ := s.node(sc.Fallback)
-	if !owner.Expired || !fallback.Live() {
+	if !s.due(pair{sc.Owner, sc.Fallback}) {
 		return false
 	}
 	for range s.moves.RunningOver(sc.Prefix) {
 		return false
 	}
 	return true
+}
+
+// due reports whether what the owner has must go to the fallback.
+func (s State) due(of pair) bool {
+	owner, _ := s.node(of.owner)
+	fallback, _ := s.node(of.fallback)
+	return owner.Expired && fallback.Live()
 }
 
 // takeOvers gives every orphaned scope to its fallback. It runs after every

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"iter"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
-
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -29,19 +27,19 @@ var (
 // Table holds the running moves and the last [MaxFinished] finished ones. It is
 // a persistent value; its zero value is empty. Changes cost O(log n).
 type Table struct {
-	byID    *iradix.Tree[Move]
-	running scope.Index[string]  // prefix of a running move → id
-	flipped scope.Index[string]  // prefix → id of the last kept move that was done
-	order   *iradix.Tree[string] // position of finishing → id
-	ended   uint64               // how many moves ever finished
+	byID    scope.Index[*Move]
+	running scope.Index[string] // prefix of a running move → id
+	flipped scope.Index[string] // prefix → id of the last kept move that was done
+	order   scope.Index[string] // position of finishing → id
+	ended   uint64              // how many moves ever finished
 }
 
 // Get returns the move with this id, running or kept.
 func (t Table) Get(id string) (Move, bool) {
-	if t.byID == nil {
-		return Move{}, false
+	if m, ok := t.byID.Get(scope.Prefix(id)); ok {
+		return *m, true
 	}
-	return t.byID.Get([]byte(id))
+	return Move{}, false
 }
 
 // Start returns the table in which m runs. It refuses an id that exists and a
@@ -61,10 +59,7 @@ func (t Table) Start(m Move) (Table, error) {
 }
 
 func (t Table) put(m Move) Table {
-	if t.byID == nil {
-		t.byID = iradix.New[Move]()
-	}
-	t.byID, _, _ = t.byID.Insert([]byte(m.ID), m)
+	t.byID = t.byID.With(scope.Prefix(m.ID), &m)
 	return t
 }
 
@@ -92,25 +87,29 @@ func (t Table) finish(m Move) (Table, Move) {
 
 // keep adds a finished move at its position and drops the one that falls out.
 func (t Table) keep(m Move) Table {
-	if t.order == nil {
-		t.order = iradix.New[string]()
-	}
 	t = t.put(m)
-	t.order, _, _ = t.order.Insert(position(m.Finished), m.ID)
-	if t.order.Len() <= MaxFinished {
-		return t
-	}
-	key, oldest, _ := t.order.Root().Minimum()
-	old, _ := t.Get(oldest)
-	t.order, _, _ = t.order.Delete(key)
-	t.byID, _, _ = t.byID.Delete([]byte(oldest))
-	if id, ok := t.flipped.Get(old.Prefix); ok && id == oldest {
-		t.flipped = t.flipped.Without(old.Prefix)
+	t.order = t.order.With(position(m.Finished), m.ID)
+	for old := range t.FinishedOldest() {
+		if t.order.Len() <= MaxFinished {
+			break
+		}
+		t = t.forget(old)
 	}
 	return t
 }
 
-func position(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+func (t Table) forget(m Move) Table {
+	t.order = t.order.Without(position(m.Finished))
+	t.byID = t.byID.Without(scope.Prefix(m.ID))
+	if id, ok := t.flipped.Get(m.Prefix); ok && id == m.ID {
+		t.flipped = t.flipped.Without(m.Prefix)
+	}
+	return t
+}
+
+func position(n uint64) scope.Prefix {
+	return scope.Prefix(binary.BigEndian.AppendUint64(nil, n))
+}
 
 // Load returns the table with m as a snapshot holds it. Finished moves are
 // loaded in the order of their positions.
@@ -133,50 +132,21 @@ func (t Table) Ended() uint64 { return t.ended }
 func (t Table) RunningLen() int { return t.running.Len() }
 
 // Running yields the running moves in the order of their prefixes.
-func (t Table) Running() iter.Seq[Move] {
-	return func(yield func(Move) bool) {
-		for _, id := range t.running.All() {
-			if m, _ := t.Get(id); !yield(m) {
-				return
-			}
-		}
-	}
-}
+func (t Table) Running() iter.Seq[Move] { return t.each(t.running.All()) }
 
 // RunningOver yields the running moves whose prefix overlaps p.
-func (t Table) RunningOver(p scope.Prefix) iter.Seq[Move] {
-	return func(yield func(Move) bool) {
-		for _, id := range t.running.Overlapping(p) {
-			if m, _ := t.Get(id); !yield(m) {
-				return
-			}
-		}
-	}
-}
+func (t Table) RunningOver(p scope.Prefix) iter.Seq[Move] { return t.each(t.running.Overlapping(p)) }
 
 // Finished yields the finished moves that are kept, newest first.
-func (t Table) Finished() iter.Seq[Move] {
-	return func(yield func(Move) bool) {
-		if t.order == nil {
-			return
-		}
-		it := t.order.Root().ReverseIterator()
-		for _, id, ok := it.Previous(); ok; _, id, ok = it.Previous() {
-			if m, _ := t.Get(id); !yield(m) {
-				return
-			}
-		}
-	}
-}
+func (t Table) Finished() iter.Seq[Move] { return t.each(t.order.Backward()) }
 
 // FinishedOldest yields the finished moves that are kept, oldest first.
-func (t Table) FinishedOldest() iter.Seq[Move] {
+func (t Table) FinishedOldest() iter.Seq[Move] { return t.each(t.order.All()) }
+
+// each yields the moves with these ids.
+func (t Table) each(ids iter.Seq2[scope.Prefix, string]) iter.Seq[Move] {
 	return func(yield func(Move) bool) {
-		if t.order == nil {
-			return
-		}
-		it := t.order.Root().Iterator()
-		for _, id, ok := it.Next(); ok; _, id, ok = it.Next() {
+		for _, id := range ids {
 			if m, _ := t.Get(id); !yield(m) {
 				return
 			}

@@ -24,8 +24,8 @@ func (e *OverlapError) Error() string {
 }
 
 // Table is the ownership table: scopes with prefixes that do not overlap. It is
-// a persistent value; its zero value is empty. A change costs O(length of the
-// prefix), a lookup takes no lock and does not allocate.
+// a persistent value; its zero value is empty. A change costs O(log n), a lookup
+// takes no lock and does not allocate.
 type Table struct {
 	index      Index[*Scope]
 	noFallback int
@@ -73,6 +73,7 @@ func (t Table) Replace(s Scope) (Table, bool) {
 	if old.Fallback == "" {
 		t.noFallback--
 	}
+	s.Prefix = old.Prefix // the index has it: one copy of the bytes is enough
 	return t.put(s), true
 }
 
@@ -103,14 +104,25 @@ func (t Table) Get(p Prefix) (*Scope, bool) { return t.index.Get(p) }
 // Overlapping returns a scope whose prefix overlaps p, the outermost if there
 // are several.
 func (t Table) Overlapping(p Prefix) (*Scope, bool) {
-	for _, s := range t.index.Overlapping(p) {
+	if s, ok := t.Lookup([]byte(p)); ok {
+		return s, true
+	}
+	for s := range t.Under(p, "") {
 		return s, true
 	}
 	return nil, false
 }
 
-// Lookup returns the scope with the longest prefix that key starts with.
-func (t Table) Lookup(key []byte) (*Scope, bool) { return t.index.Match(key) }
+// Lookup returns the scope whose prefix key starts with. It is the last one that
+// is not after key: what lies between a prefix and a key under it overlaps the
+// prefix.
+func (t Table) Lookup(key []byte) (*Scope, bool) {
+	p, s, ok := t.index.floor(key)
+	if !ok || !p.Matches(key) {
+		return nil, false
+	}
+	return s, true
+}
 
 // Len is the number of scopes.
 func (t Table) Len() int { return t.index.Len() }
@@ -145,3 +157,37 @@ func (t Table) WithoutFallback() iter.Seq[*Scope] {
 // NoFallbackLen is the number of scopes that [Table.WithoutFallback] yields, in
 // O(1).
 func (t Table) NoFallbackLen() int { return t.noFallback }
+
+// TableBuilder makes a [Table] of scopes that come in the order of their
+// prefixes. Its zero value is one that has seen none.
+type TableBuilder struct {
+	index      Builder[*Scope]
+	noFallback int
+	last       *Scope
+}
+
+// Add takes the next scope and returns it as the table will hand it out. It
+// refuses one that overlaps the one before, as [Table.With] does, and one that
+// comes before it.
+func (b *TableBuilder) Add(s Scope) (*Scope, error) {
+	if b.last != nil {
+		switch {
+		case b.last.Prefix == s.Prefix:
+			return nil, fmt.Errorf("%w %q", ErrDuplicatePrefix, s.Prefix)
+		case b.last.Prefix.Contains(s.Prefix):
+			return nil, overlap(b.last.Prefix, s.Prefix)
+		}
+	}
+	if !b.index.Add(s.Prefix, &s) {
+		return nil, fmt.Errorf("scope %q comes after %q; scopes must come in the order of their prefixes", s.Prefix, b.last.Prefix)
+	}
+	if s.Fallback == "" {
+		b.noFallback++
+	}
+	b.last = &s
+	return &s, nil
+}
+
+// Table returns the table of all that was added. The builder is not to be used
+// after that.
+func (b *TableBuilder) Table() Table { return Table{b.index.Index(), b.noFallback} }

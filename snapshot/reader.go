@@ -16,22 +16,28 @@ import (
 	"github.com/scope-registry/scope-registry/internal/pb"
 )
 
+// bufferSize is what a reader reads ahead, in bytes: many records at a time, of
+// which all but a few are small.
+const bufferSize = 64 << 10
+
 // Reader reads one snapshot. It is for one goroutine.
 //
 // What Next returned is not proven to be all of a snapshot before Next has
 // returned io.EOF: collect the records aside and use them only then.
 type Reader struct {
-	from   *bufio.Reader
-	sum    hash.Hash
-	buf    bytes.Buffer // the part read last
-	offset int64        // where that part ends
-	count  uint64
-	err    error // what ended the stream; Next returns it for ever
+	from    *bufio.Reader
+	sum     hash.Hash
+	buf     bytes.Buffer // the part read last, if it is larger than what from buffers
+	offset  int64        // where that part ends
+	payload []byte       // the record read last
+	start   int64        // where its frame begins
+	count   uint64
+	err     error // what ended the stream; Next returns it for ever
 }
 
 // NewReader reads and checks the header.
 func NewReader(r io.Reader) (*Reader, error) {
-	s := &Reader{from: bufio.NewReader(r), sum: sha256.New()}
+	s := &Reader{from: bufio.NewReaderSize(r, bufferSize), sum: sha256.New()}
 	header, err := s.take(headerSize, "the header")
 	if err != nil {
 		return nil, err
@@ -50,19 +56,40 @@ func NewReader(r io.Reader) (*Reader, error) {
 // nothing follows it. Damage is a [*CorruptError]; any other error came from
 // the reader below. After an error Next returns the same one again.
 func (s *Reader) Next() (*pb.Record, error) {
+	if _, err := s.NextEncoded(); err != nil {
+		return nil, err
+	}
+	return s.Decoded()
+}
+
+// NextEncoded is Next for who decodes the record itself. What it returns is good
+// until the next call and must not be changed.
+func (s *Reader) NextEncoded() ([]byte, error) {
 	if s.err != nil {
 		return nil, s.err
 	}
-	r, err := s.next()
+	payload, err := s.next()
 	if err != nil {
 		s.err = err
 		return nil, err
 	}
+	s.payload = payload
 	s.count++
+	return payload, nil
+}
+
+// Decoded is the record that NextEncoded returned last. The error is that of
+// Next.
+func (s *Reader) Decoded() (*pb.Record, error) {
+	r := new(pb.Record)
+	if err := proto.Unmarshal(s.payload, r); err != nil {
+		s.err = corrupt(s.start, "record %d does not decode: %v", s.count-1, err)
+		return nil, s.err
+	}
 	return r, nil
 }
 
-func (s *Reader) next() (*pb.Record, error) {
+func (s *Reader) next() ([]byte, error) {
 	start := s.offset
 	head, err := s.take(lengthSize, "a frame length")
 	if err != nil {
@@ -86,11 +113,8 @@ func (s *Reader) next() (*pb.Record, error) {
 		return nil, corrupt(start, "record %d has CRC32C %08x, computed %08x", s.count, stored, want)
 	}
 	s.sum.Write(frame)
-	r := new(pb.Record)
-	if err := proto.Unmarshal(payload, r); err != nil {
-		return nil, corrupt(start, "record %d does not decode: %v", s.count, err)
-	}
-	return r, nil
+	s.start = start
+	return payload, nil
 }
 
 // trailer checks the rest of the stream. It never returns nil: io.EOF is its
@@ -119,18 +143,24 @@ func (s *Reader) trailer(start int64) error {
 
 // take reads exactly n bytes, valid until the next call. Memory grows with what
 // really arrives, so a length that lies costs nothing.
-func (s *Reader) take(n int, what string) ([]byte, error) {
-	s.buf.Reset()
-	got, err := io.CopyN(&s.buf, s.from, int64(n))
+func (s *Reader) take(n int, what string) (part []byte, err error) {
+	if n <= bufferSize {
+		part, err = s.from.Peek(n)
+		_, _ = s.from.Discard(len(part)) // they are there
+	} else {
+		s.buf.Reset()
+		_, err = io.CopyN(&s.buf, s.from, int64(n))
+		part = s.buf.Bytes()
+	}
 	start := s.offset
-	s.offset += got
+	s.offset += int64(len(part))
 	switch {
 	case errors.Is(err, io.EOF):
-		return nil, corrupt(start, "it ends after %d of %d bytes of %s", got, n, what)
+		return nil, corrupt(start, "it ends after %d of %d bytes of %s", len(part), n, what)
 	case err != nil:
 		return nil, fmt.Errorf("read snapshot at byte %d: %w", s.offset, err)
 	}
-	return s.buf.Bytes(), nil
+	return part, nil
 }
 
 // Verify reads a whole snapshot and returns how many records it holds. The

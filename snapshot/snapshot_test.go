@@ -291,3 +291,43 @@ func TestNextRepeatsItsLastError(t *testing.T) {
 		}
 	}
 }
+
+// Who codes records himself reads and writes the same stream, and what he leaves
+// to the reader is the record that he was given.
+func TestEncodedRecords(t *testing.T) {
+	data := encode(t, node("a", "h:1"), scopeOf(bytes.Repeat([]byte("p"), 2*bufferSize), 7), scopeOf([]byte("q"), 8))
+	r, err := NewReader(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var copied bytes.Buffer
+	w, err := NewWriter(&copied)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		body, err := r.NextEncoded()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.WriteEncoded(body); err != nil {
+			t.Fatal(err)
+		}
+		decoded, err := r.Decoded()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := (proto.MarshalOptions{Deterministic: true}).Marshal(decoded); err != nil || !bytes.Equal(again, body) {
+			t.Fatalf("%v was read as %x (%v), encoded it is %x", decoded, body, err, again)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(copied.Bytes(), data) {
+		t.Error("what was copied record by record is another stream")
+	}
+}

@@ -18,7 +18,8 @@ import (
 type Writer struct {
 	to    io.Writer
 	sum   hash.Hash
-	frame []byte // reused from record to record
+	body  []byte // reused from record to record, as is frame
+	frame []byte
 	count uint64
 	err   error // first failure to write, or ErrClosed; nothing is written after it
 }
@@ -36,22 +37,28 @@ func NewWriter(w io.Writer) (*Writer, error) {
 // Write appends a record. A record that is refused ([ErrRecord]) leaves the
 // stream as it was; after any other error the stream is of no use.
 func (s *Writer) Write(r *pb.Record) error {
-	if s.err != nil {
-		return s.err
-	}
-	size := proto.Size(r)
-	switch {
-	case size == 0:
-		return fmt.Errorf("%w: record %d is empty", ErrRecord, s.count)
-	case size > MaxFrame:
-		return fmt.Errorf("%w: record %d has %d bytes, the limit is %d", ErrRecord, s.count, size, MaxFrame)
-	}
-	frame := binary.BigEndian.AppendUint32(s.frame[:0], uint32(size))
 	// Deterministic: servers compare snapshots of equal states by their hash.
-	frame, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(frame, r)
+	body, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(s.body[:0], r)
 	if err != nil {
 		return fmt.Errorf("%w: record %d does not encode: %w", ErrRecord, s.count, err)
 	}
+	s.body = body
+	return s.WriteEncoded(body)
+}
+
+// WriteEncoded is Write of a record that is encoded already, as protobuf encodes
+// it.
+func (s *Writer) WriteEncoded(body []byte) error {
+	switch {
+	case s.err != nil:
+		return s.err
+	case len(body) == 0:
+		return fmt.Errorf("%w: record %d is empty", ErrRecord, s.count)
+	case len(body) > MaxFrame:
+		return fmt.Errorf("%w: record %d has %d bytes, the limit is %d", ErrRecord, s.count, len(body), MaxFrame)
+	}
+	frame := binary.BigEndian.AppendUint32(s.frame[:0], uint32(len(body)))
+	frame = append(frame, body...)
 	frame = binary.BigEndian.AppendUint32(frame, crc32.Checksum(frame, castagnoli))
 	s.frame = frame
 	if err := s.put(frame); err != nil {

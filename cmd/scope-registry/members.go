@@ -29,7 +29,8 @@ an id that was never used in this cluster, and a --cluster that names itself and
 server of this cluster. It gets the log, and its vote once it has caught up. That goes
 on by itself when this command ends before it, whoever leads; cluster remove gives up.
 For a server that is one already, and runs on its own data at another address, this
-makes the new address known. HOST:PORT is its --peer, as the other servers dial it.`,
+makes the new address known; for one that is leaving, it ends that, and it stays.
+HOST:PORT is its --peer, as the other servers dial it.`,
 		Example: "  scope-registry cluster join s4=registry-4:7482",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, addr, ok := strings.Cut(args[0], "=")

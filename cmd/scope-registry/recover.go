@@ -93,6 +93,9 @@ func recoverStatement(s *registry.Survivor, o restoreFlags) string {
 	say("This makes server %s, one of %s, a cluster of its own.", s.ID(), serverList(s.Servers))
 	say("Its log ends at index %d, term %d (its snapshot at %d). That is cluster %s, index %d, incarnation %d, %d scopes, %d nodes.",
 		s.LastIndex, s.LastTerm, s.SnapshotIndex, dash(cl.ID), s.State.Index(), cl.Incarnation, s.State.Scopes().Len(), s.State.NodesLen())
+	if !s.Votes {
+		say("It has NO VOTE among the servers that its log ends with: it was being joined, or was removed. Any server that votes knows more.")
+	}
 	for _, d := range s.Damaged {
 		what := "its log goes on from an older one"
 		if d.Index > s.LastIndex {

@@ -363,3 +363,13 @@ func TestStatementsNameFewNodes(t *testing.T) {
 		t.Error(text)
 	}
 }
+
+// Which directory to take is chosen by what is said of each.
+func TestRecoverSaysWhoHasNoVote(t *testing.T) {
+	for _, votes := range []bool{true, false} {
+		said := recoverStatement(&registry.Survivor{Servers: []registry.Peer{{ID: "s1", Addr: "h1:1"}, {ID: "s2", Addr: "h2:1"}}, Votes: votes}, restoreFlags{})
+		if strings.Contains(said, "NO VOTE") == votes {
+			t.Errorf("votes: %v, said:\n%s", votes, said)
+		}
+	}
+}

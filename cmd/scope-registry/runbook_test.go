@@ -34,6 +34,7 @@ var elsewhere = map[string]struct{ folder, test string }{
 	"server s4 at … is joining since index 4711: it catches up: 120000 of 500000 entries": {"cmd/scope-registry", "TestClusterWarnings"},
 	"it does not answer":                                               {"internal/registry", "TestJoiningServerThatIsCutOffAndRestarted"},
 	"with its vote … voters would be up":                               {"internal/registry", "TestJoinNeedsAMajority"},
+	"without it … voters would be up":                                  {"internal/registry", "TestRemovalIsGivenUp"},
 	"snapshots in …: … this server stops":                              {"internal/registry", "TestSnapshotErrorsAreFatal"},
 	"raft store …: writing the log: … this server stops":               {"internal/registry", "TestStoreWriteErrorIsFatalAndCloseIsNot"},
 	"the states of the servers differ, and no majority of them agrees": {"internal/registry", "TestStatesThatDifferWithoutAMajority"},

@@ -24,9 +24,11 @@ const (
 	partMove     = "move"
 	partMirrors  = "mirrors"
 	partFailover = "failover"
+	partMillion  = "million"
 )
 
-var allParts = []string{partMove, partMirrors, partFailover}
+// allParts are these, in that order.
+var allParts = []string{partMove, partMirrors, partFailover, partMillion}
 
 // options are the flags.
 type options struct {
@@ -38,6 +40,7 @@ type options struct {
 	rounds  int
 	events  int
 	deaths  int
+	scopes  int
 	limit   time.Duration
 }
 
@@ -68,7 +71,8 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.IntVar(&o.rounds, "rounds", 5, "rounds, in which each system has a turn")
 	f.IntVar(&o.events, "events", 40, "changes in a round")
 	f.IntVar(&o.deaths, "deaths", 20, "how often the leader of each system is killed")
-	f.DurationVar(&o.limit, "limit", 20*time.Minute, "end with an error after this time")
+	f.IntVar(&o.scopes, "scopes", 1_000_000, "scopes of part million")
+	f.DurationVar(&o.limit, "limit", 30*time.Minute, "end with an error after this time")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -78,7 +82,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 			return o, fmt.Errorf("part %q is unknown; choose of %s", p, strings.Join(allParts, ", "))
 		}
 	}
-	for name, n := range map[string]int{"-moves": o.moves, "-mirrors": o.mirrors, "-rounds": o.rounds, "-events": o.events, "-deaths": o.deaths} {
+	for name, n := range map[string]int{"-moves": o.moves, "-mirrors": o.mirrors, "-rounds": o.rounds, "-events": o.events, "-deaths": o.deaths, "-scopes": o.scopes} {
 		if n < 1 {
 			return o, fmt.Errorf("%s is %d, it must be at least 1", name, n)
 		}
@@ -142,10 +146,13 @@ func measurePart(ctx context.Context, r *report, part string, o options, dir str
 		return err
 	}
 	defer func() { err = errors.Join(err, ours.stop()) }()
-	if part == partMove {
+	switch part {
+	case partMove:
 		err = moves(ctx, r, ours, o, dir)
-	} else {
+	case partMirrors:
 		err = besideOthers(ctx, r, ours, o, dir)
+	case partMillion:
+		return million(ctx, r, ours, o, dir) // it stops the leader too
 	}
 	return errors.Join(err, ours.sameLeader(ctx))
 }

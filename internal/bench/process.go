@@ -52,15 +52,25 @@ func (g group) resident() (uint64, error) {
 	return sum, nil
 }
 
-func resident(p *process.Program) (uint64, error) {
+// resident is the memory of a process in bytes, and peak the most that it had since forgetPeak.
+func resident(p *process.Program) (uint64, error) { return memory(p, "VmRSS") }
+
+func peak(p *process.Program) (uint64, error) { return memory(p, "VmHWM") }
+
+func forgetPeak(p *process.Program) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.Pid()), []byte("5"), 0)
+}
+
+// memory is a field of a process's status, in bytes.
+func memory(p *process.Program, field string) (uint64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
 	if err != nil {
 		return 0, fmt.Errorf("memory of %s: %w; only Linux tells it", p.Name(), err)
 	}
-	_, rest, _ := strings.Cut(string(data), "VmRSS:")
+	_, rest, _ := strings.Cut(string(data), field+":")
 	fields := strings.Fields(rest)
 	if len(fields) == 0 {
-		return 0, fmt.Errorf("memory of %s: no VmRSS in its status", p.Name())
+		return 0, fmt.Errorf("memory of %s: no %s in its status", p.Name(), field)
 	}
 	kib, err := strconv.ParseUint(fields[0], 10, 64)
 	return kib << 10, err

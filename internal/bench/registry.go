@@ -55,14 +55,17 @@ func startRegistry(ctx context.Context, dir, bin, timing string) (*registry, err
 
 func (r *registry) ready(ctx context.Context) error {
 	for _, u := range r.urls {
-		c := client.New([]string{u})
-		err := c.Health(ctx)
-		c.Close()
-		if err != nil {
+		if err := healthy(ctx, u); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func healthy(ctx context.Context, url string) error {
+	c := client.New([]string{url})
+	defer c.Close()
+	return c.Health(ctx)
 }
 
 // findLeader is the place of the leader in urls.

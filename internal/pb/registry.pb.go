@@ -2245,7 +2245,8 @@ func (x *CheckState) GetHash() string {
 	return ""
 }
 
-// JoinServer lets a server become a member, or gives a member another address.
+// JoinServer lets a server become a member, gives a member another address, or
+// lets one stay that is leaving.
 // Raft's configuration follows.
 type JoinServer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`

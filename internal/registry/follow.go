@@ -17,6 +17,9 @@ const (
 	// followEvery is the pause between two looks at a change of servers that waits for something.
 	followEvery = 100 * time.Millisecond
 
+	// lookAgain is how often the servers on record are compared with raft's configuration while none of them changes.
+	lookAgain = time.Second
+
 	// roundLimit is within what a server that joins must reach what the leader's log had at the beginning of a round. One
 	// that takes longer would make the cluster wait as long for a majority, once it votes.
 	roundLimit = time.Second
@@ -40,10 +43,12 @@ func (r *Registry) followMembers(ctx context.Context) {
 	said := ""
 	for ctx.Err() == nil {
 		s := r.fsm.State()
-		server, ok := s.ServerChanging()
+		server, ok := toFollow(s, r.servers())
 		if !ok {
 			r.waits.Store(nil)
-			_ = r.fsm.WaitIndex(ctx, s.Index()+1) // either way it is time to look again
+			resting, cancel := context.WithTimeout(ctx, lookAgain)
+			_ = r.fsm.WaitIndex(resting, s.Index()+1) // either way it is time to look again
+			cancel()
 			continue
 		}
 		why := r.followOne(ctx, server, &catching)
@@ -57,6 +62,26 @@ func (r *Registry) followMembers(ctx context.Context) {
 		}
 		wait(ctx, followEvery)
 	}
+}
+
+// toFollow is the server whose change is under way, or else one that is over and is not what raft's configuration says. A
+// step that a leader had handed to raft can be taken late, when the same server leads again, and the log has gone on since.
+func toFollow(s fsm.State, servers []raft.Server) (fsm.Server, bool) {
+	if server, ok := s.ServerChanging(); ok {
+		return server, true
+	}
+	for _, server := range s.Servers() {
+		in, member := find(servers, server.ID)
+		switch {
+		case server.Phase == fsm.ServerGone && member:
+			server.Phase = fsm.ServerLeaving
+			return server, true
+		case server.Phase == fsm.ServerMember && (in.Suffrage != raft.Voter || string(in.Address) != server.Addr):
+			server.Phase = fsm.ServerJoining
+			return server, true
+		}
+	}
+	return fsm.Server{}, false
 }
 
 // followOne takes the next step of a change, or says why it cannot be taken now.

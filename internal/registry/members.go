@@ -25,8 +25,8 @@ type membersCall struct {
 	NoMajority bool   `json:"accept_no_majority,omitempty"`
 }
 
-// Join lets a server become a member, or gives a member another address, and returns when that is on record. The leader
-// then goes on by itself, whoever that is: it brings the server in as a non-voter, and promotes it when it has caught up.
+// Join lets a server become a member, gives a member another address, or lets one stay that is leaving, and returns when
+// that is on record. The leader then goes on by itself, whoever that is: it brings the server in as a non-voter, and promotes it when it has caught up.
 // From any server, and as often as one likes. The error is INVALID, EXISTS, MEMBERS_CHANGING, WRONG_PHASE, LIMIT,
 // UNAVAILABLE when nobody answers at addr, NO_LEADER or TIMEOUT.
 func (r *Registry) Join(ctx context.Context, id, addr string) (api.ServerChange, error) {
@@ -39,7 +39,7 @@ func (r *Registry) Join(ctx context.Context, id, addr string) (api.ServerChange,
 // Remove lets a server leave for good and returns when it has. Its id is not used again. A voter leaves only if those of
 // the remaining voters that are up are a majority of them, or if acceptNoMajority says that this does not matter. From any
 // server, also the one that leaves. The error is NOT_FOUND, INVALID for the last voter, MEMBERS_CHANGING, NO_MAJORITY,
-// NO_LEADER, or TIMEOUT, after which the leader goes on by itself.
+// NO_LEADER, WRONG_PHASE when it was joined again meanwhile, or TIMEOUT, after which the leader goes on by itself.
 func (r *Registry) Remove(ctx context.Context, id string, acceptNoMajority bool) (api.ServerChange, error) {
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
@@ -53,11 +53,20 @@ func (r *Registry) Remove(ctx context.Context, id string, acceptNoMajority bool)
 		defer stop()
 		defer r.whenRemoved(stop)()
 	}
+	return r.awaitGone(ctx, id, change)
+}
+
+// awaitGone waits for the end of a removal, that of this server too.
+func (r *Registry) awaitGone(ctx context.Context, id string, change api.ServerChange) (api.ServerChange, error) {
 	for {
 		s := r.fsm.State()
 		server, ok := s.Server(id)
-		if ok && server.Phase == fsm.ServerGone {
+		switch {
+		case ok && server.Phase == fsm.ServerGone:
 			return shownChange(server), nil
+		case ok && server.Phase != fsm.ServerLeaving && server.Since > change.Since:
+			return shownChange(server), &api.Error{Code: api.WrongPhase, Index: s.Index(), Detail: fmt.Sprintf(
+				"server %q was joined again at index %d, by which it stays; remove it again if it is to go", id, server.Since)}
 		}
 		if r.waitIndex(ctx, s.Index()+1) == nil {
 			continue
@@ -180,8 +189,12 @@ func (r *Registry) joinCommand(ctx context.Context, q membersCall) (fsm.Command,
 	var final *api.Error
 	switch {
 	case stays && (err == nil || errors.As(err, &final) && final.Code == api.Unavailable):
-		if s, ok := r.fsm.State().Server(q.ID); !ok || s.Addr == q.Addr {
+		s, ok := r.fsm.State().Server(q.ID)
+		switch {
+		case !ok || s.Addr == q.Addr && s.Phase != fsm.ServerLeaving:
 			return nil, nil //nolint:nilnil // nothing to do is no error
+		case err != nil: // it cannot be told by whom the record would be
+			return nil, err
 		}
 	case err != nil:
 		return nil, err

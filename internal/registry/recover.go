@@ -41,6 +41,8 @@ type recovery struct {
 type Survivor struct {
 	// Servers is the cluster as this server last knew it, itself included.
 	Servers []Peer
+	// Votes is whether this server votes by that: one that is being joined, or was removed, may lack most.
+	Votes bool
 	// Alive are those of the others at whose addresses something answers.
 	Alive []Peer
 	// LastIndex and LastTerm are of the last entry of its log, SnapshotIndex of the snapshot below; all in raft's count.
@@ -156,9 +158,8 @@ func (s *Survivor) read() error {
 			return errors.Join(append(unread, err)...)
 		}
 	}
-	for _, server := range conf.Servers {
-		s.Servers = append(s.Servers, Peer{ID: string(server.ID), Addr: string(server.Address)})
-	}
+	s.Servers = peersOf(conf.Servers)
+	_, s.Votes = find(votersOf(conf.Servers), s.who.ID)
 	return nil
 }
 

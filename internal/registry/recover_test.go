@@ -203,6 +203,29 @@ func TestRecoverRefusals(t *testing.T) {
 	look(r.dir("s2"), "nothing to recover")
 }
 
+// A server that is being joined, or was removed, has no vote and may lack most; who recovers it is told.
+func TestRecoverAServerWithoutAVote(t *testing.T) {
+	r := newRig(t)
+	r.start("s1", "s2", "s3")
+	r.until("s1 to lead", func() bool {
+		return r.open["s1"].Transfer(t.Context(), "s1") == nil && r.open["s1"].raft.State() == raft.Leader
+	})
+	if err := r.open["s1"].raft.DemoteVoter("s3", 0, 0).Error(); err != nil {
+		t.Fatal(err)
+	}
+	r.until("s3 to have that", func() bool { _, _, votes := r.open["s3"].Members(); return !votes })
+	r.closeAll()
+	for id, votes := range map[string]bool{"s1": true, "s3": false} {
+		s := r.survivor(id)
+		if s.Votes != votes || len(s.Servers) != 3 {
+			t.Errorf("%s votes: %v, of %v", id, s.Votes, s.Servers)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A newest snapshot that is damaged is passed over where the log reaches an older
 // one, and refused where it does not.
 func TestRecoverWithADamagedSnapshot(t *testing.T) {

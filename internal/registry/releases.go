@@ -32,13 +32,13 @@ func formatOf(c fsm.Command) int {
 type knownReleases struct {
 	mu   sync.Mutex // guards the rest
 	seen map[string]int
-	good time.Time // when all that answered were new enough
+	good map[int]time.Time // by log format: when all that answered knew it
 }
 
 // understood refuses a command while a server runs that would stop at it. One that is down and of an older release says
 // what to do when it is started.
 func (r *Registry) understood(ctx context.Context, c fsm.Command) error {
-	if formatOf(c) == 0 || r.releases.recent() {
+	if formatOf(c) == 0 || r.releases.recent(formatOf(c)) {
 		return nil
 	}
 	for _, m := range r.askReleases(ctx) {
@@ -46,9 +46,7 @@ func (r *Registry) understood(ctx context.Context, c fsm.Command) error {
 			return tooOld(m, c)
 		}
 	}
-	r.releases.mu.Lock()
-	defer r.releases.mu.Unlock()
-	r.releases.good = time.Now()
+	r.releases.allKnow(formatOf(c))
 	return nil
 }
 
@@ -98,10 +96,20 @@ func (r *Registry) askReleases(ctx context.Context) []api.Member {
 	return members
 }
 
-func (l *knownReleases) recent() bool {
+// allKnow notes that all that answered just now know a log format.
+func (l *knownReleases) allKnow(format int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return time.Since(l.good) < releasesFor
+	if l.good == nil {
+		l.good = map[int]time.Time{}
+	}
+	l.good[format] = time.Now()
+}
+
+func (l *knownReleases) recent(format int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Since(l.good[format]) < releasesFor
 }
 
 func (l *knownReleases) all(r *Registry, c fsm.Command) bool {

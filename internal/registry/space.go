@@ -15,8 +15,12 @@ const (
 	// 16 MiB, and what goes on without commands (votes, confirms, the leader's own words) must have room for long.
 	minFree = 64 << 20
 
-	// freeSnapshots times the newest snapshot must be free beyond that: the next one is written before an old one goes.
+	// freeSnapshots times the next snapshot must be free beyond that: it is written before an old one goes.
 	freeSnapshots = 2
+
+	// scopeInSnapshot is about what a scope takes in a snapshot, in bytes, where the next one may be much larger than the
+	// newest: a few entries of the log can declare a million scopes.
+	scopeInSnapshot = 128
 
 	// freeAgain is the part by which the limit has to be passed before commands are taken again, or each snapshot that is
 	// removed would open the door for a moment.
@@ -84,7 +88,9 @@ func (r *Registry) watchSpace() {
 func (r *Registry) measureSpace() {
 	limit := uint64(minFree)
 	if s, ok := r.snaps.(*snapshots); ok { // those in memory take no space
-		limit += freeSnapshots * s.newest.Load()
+		now := r.fsm.State()
+		_, staged := now.Staged()
+		limit += freeSnapshots*max(s.newest.Load(), scopeInSnapshot*uint64(now.Scopes().Len())) + staged
 	}
 	free, err := r.cfg.space.Free(r.cfg.DataDir)
 	if !r.space.measured(free, limit, err) {
@@ -124,10 +130,11 @@ func (r *Registry) askOthersLow(ctx context.Context) (low, voters int) {
 }
 
 // room refuses a command for which there is no space, on the leader. What ends something that is under way is taken: it is
-// little, bounded by what runs, and to refuse it would leave scopes closed.
+// little, bounded by what runs, and to refuse it would leave scopes closed, or a backup that does not get any further in each
+// snapshot.
 func (r *Registry) room(c fsm.Command) error {
 	switch c.(type) {
-	case *fsm.Shipped, *fsm.Ready, *fsm.Abort, *fsm.Cleaned, *fsm.CloseSession:
+	case *fsm.Shipped, *fsm.Ready, *fsm.Abort, *fsm.Cleaned, *fsm.CloseSession, *fsm.DropBackup:
 		return nil
 	}
 	s := &r.space

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -68,6 +69,8 @@ func TestNoSpace(t *testing.T) {
 			}
 			_, err = s.reg.Propose(t.Context(), fsm.Envelope{Actor: "test", Command: &fsm.Abort{Move: "m"}})
 			wantCode(t, err, api.NotFound) // it came as far as the state
+			_, err = s.reg.Propose(t.Context(), fsm.Envelope{Actor: "test", Command: &fsm.DropBackup{Id: "u"}})
+			wantCode(t, err, api.WrongPhase) // and so did this
 		}
 		status, err := l.reg.Status(t.Context(), false)
 		if err != nil {
@@ -146,7 +149,8 @@ func TestSpaceForSnapshots(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg.space = &fakeDisk{free: minFree}
-	r := &Registry{cfg: cfg, snaps: snaps, log: cfg.Logger, dog: newWatchdog(), checks: newChecker(nil)}
+	machine := fsm.New(func(err error) { t.Error(err) })
+	r := &Registry{cfg: cfg, snaps: snaps, fsm: machine, log: cfg.Logger, dog: newWatchdog(), checks: newChecker(nil)}
 	limit := func(size int64) {
 		t.Helper()
 		r.measureSpace()
@@ -155,7 +159,6 @@ func TestSpaceForSnapshots(t *testing.T) {
 		}
 	}
 	limit(list[0].Size)
-	machine := fsm.New(func(err error) { t.Error(err) })
 	l := &raft.Log{Index: 70, Term: 3, Type: raft.LogCommand, Data: sampleEntry(t, 0)}
 	machine.Apply(l)
 	mustSnapshot(t, snaps, machine, cfg, l)
@@ -164,4 +167,28 @@ func TestSpaceForSnapshots(t *testing.T) {
 		t.Fatalf("%v, %v", list, err)
 	}
 	limit(list[0].Size)
+	t.Log("what came into the state since, and a backup on its way in, will be in the next one")
+	index := uint64(70)
+	apply := func(c fsm.Command) {
+		t.Helper()
+		e, err := fsm.Envelope{Command: c}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := fsm.EncodeEntry(1, [][]byte{e})
+		if err != nil {
+			t.Fatal(err)
+		}
+		index++
+		machine.Apply(&raft.Log{Index: index, Term: 3, Type: raft.LogCommand, Data: data})
+	}
+	apply(&fsm.SetNode{Id: "a", Addr: "a:1"})
+	many := &fsm.Batch{}
+	for i := range int(list[0].Size) {
+		many.Scopes = append(many.Scopes, &fsm.Declare{Prefix: fmt.Appendf(nil, "p%d:", i), Writer: "a"})
+	}
+	apply(many)
+	limit(scopeInSnapshot * list[0].Size)
+	apply(&fsm.StageBackup{Id: "u", Data: make([]byte, 1000)})
+	limit(scopeInSnapshot*list[0].Size + 1000/freeSnapshots)
 }

@@ -28,7 +28,8 @@ type tail struct {
 	at   link
 }
 
-// openTail opens dir/raft.tail and reads it. A file that is not there yet, or empty, is made, with the zero link.
+// openTail opens dir/raft.tail and reads it. A file that is not there yet, or empty, is made, with the zero link, and synced:
+// some file systems give a file its length before its content, which is zeros then after a power cut.
 func openTail(dir string) (*tail, error) {
 	path := filepath.Join(dir, tailFile)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -49,7 +50,7 @@ func (t *tail) read() error {
 	case err != nil && !errors.Is(err, io.EOF):
 		return fmt.Errorf("reading %s: %w; check the disk", t.file.Name(), err)
 	case n == 0:
-		return nil
+		return t.set(link{}, true)
 	case n != tailSize || string(raw[:len(tailMagic)]) != tailMagic:
 		return &CorruptError{File: t.file.Name(), Record: "its only record", Detail: fmt.Sprintf("%d bytes that begin with %.8q are no such mark", n, raw[:min(n, 8)])}
 	}

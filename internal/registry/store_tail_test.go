@@ -172,6 +172,20 @@ func mustRemove(t *testing.T, path string) {
 	}
 }
 
+func TestNewMarkIsWhole(t *testing.T) {
+	dir := t.TempDir()
+	m, err := openTail(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if raw := readFile(t, filepath.Join(dir, tailFile)); len(raw) != tailSize {
+		t.Errorf("%d bytes", len(raw))
+	}
+}
+
 func TestStoreRefusesADamagedMark(t *testing.T) {
 	dir := filledStore(t)
 	path := filepath.Join(dir, tailFile)

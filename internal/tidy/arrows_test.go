@@ -22,7 +22,6 @@ type arrow struct {
 // Modules of others that pure packages may use. None of them reads a clock,
 // does I/O or starts a goroutine on its own.
 const (
-	radix    = "github.com/hashicorp/go-immutable-radix/v2"
 	protobuf = "google.golang.org/protobuf"
 	raft     = "github.com/hashicorp/raft"
 )
@@ -32,14 +31,14 @@ const (
 // has its own. Adapters (transport/*, client, internal/gate) do not know each
 // other; cmd wires them.
 var arrows = map[string]arrow{
-	"scope":     {external: []string{radix}},
-	"migration": {may: []string{"scope"}, external: []string{radix}},
+	"scope":     {external: []string{}},
+	"migration": {may: []string{"scope"}, external: []string{}},
 	"internal/api": {may: []string{"scope", "migration"},
 		external: []string{}},
 	"internal/pb": {external: []string{protobuf}},
 	"snapshot":    {may: []string{"internal/pb"}, external: []string{protobuf}},
 	"fsm": {may: []string{"scope", "migration", "internal/api", "internal/pb", "snapshot"},
-		external: []string{radix, protobuf, raft}},
+		external: []string{protobuf, raft}},
 	"internal/agent": {may: []string{"scope", "migration", "internal/api"},
 		external: []string{}},
 	"internal/scopefile": {may: []string{"internal/api", "scope"}},
@@ -247,7 +246,7 @@ func TestImportArrows(t *testing.T) { report(t, importArrows(repo(t))) }
 func TestImportArrowsFinds(t *testing.T) {
 	expect(t, importArrows(planted(t,
 		"scope/a.go\npackage scope\nimport \"github.com/scope-registry/scope-registry/migration\"",
-		"scope/b.go\npackage scope\nimport \"errors\"\nimport \"github.com/hashicorp/go-immutable-radix/v2\"",
+		"scope/b.go\npackage scope\nimport \"errors\"",
 		"scope/c.go\npackage scope\nimport \"github.com/hashicorp/go-hclog\"",
 		"scope/c_test.go\npackage scope\nimport \"pgregory.net/rapid\"",
 		"migration/a.go\npackage migration\nimport \"github.com/scope-registry/scope-registry/scope\"",

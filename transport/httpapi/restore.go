@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -78,7 +77,7 @@ func (s *server) restored(r *http.Request) (api.Restored, error) {
 	if o.SHA256 != "" && o.SHA256 != hex.EncodeToString(f.sum) {
 		return api.Restored{}, &api.Error{Code: api.Corrupt, Detail: fmt.Sprintf("the backup arrived with SHA-256 %x and was sent with %s; send it again", f.sum, o.SHA256)}
 	}
-	back, err := f.check()
+	index, err := f.check()
 	if err != nil {
 		return api.Restored{}, err
 	}
@@ -88,7 +87,7 @@ func (s *server) restored(r *http.Request) (api.Restored, error) {
 	if err := s.commitRestore(r.Context(), actor, f, o); err != nil {
 		return api.Restored{}, err
 	}
-	return s.confirmRestored(r.Context(), back.Index(), o)
+	return s.confirmRestored(r.Context(), index, o)
 }
 
 // before says what the state can tell of a restore before the backup is read:
@@ -135,8 +134,25 @@ type aside struct {
 	sum  []byte
 }
 
+// copies is how many times a backup is written here before it is in place: aside, into the log, and into the next snapshot.
+const copies = 3
+
+// space refuses a backup that would fill the disk, on which the log stands too; size is 0 where it is not known, or some of
+// it is written already.
+func (s *server) space(size int64) error {
+	disk := s.reg.Storage()
+	if !disk.Low && (size <= 0 || disk.Limit == 0 || disk.Free >= disk.Limit+copies*uint64(size)) {
+		return nil
+	}
+	return &api.Error{Code: api.Limit, Detail: fmt.Sprintf("the disk of this server has %d MiB free, and a restore needs %d times the size of the backup (%d bytes) beyond %d MiB; make space, or ask another server",
+		disk.Free>>20, copies, max(size, 0), disk.Limit>>20)}
+}
+
 // putAside takes the body. Each piece has to come within bodyReadTimeout.
 func (s *server) putAside(r *http.Request) (*aside, error) {
+	if err := s.space(r.ContentLength); err != nil {
+		return nil, err
+	}
 	file, err := os.CreateTemp(s.spool, "restore-*.tmp")
 	if err != nil {
 		return nil, &api.Error{Code: api.Internal, Detail: fmt.Sprintf("the backup cannot be put aside: %v; see to the disk, or ask another server", err)}
@@ -162,6 +178,9 @@ func (s *server) receive(r *http.Request, to io.Writer, f *aside) error {
 		if f.size > fsm.MaxBackup {
 			return &api.Error{Code: api.TooLarge, Detail: fmt.Sprintf("the backup has more than %d bytes, which is the limit", uint64(fsm.MaxBackup))}
 		}
+		if low := s.space(0); low != nil {
+			return low
+		}
 		if _, failed := to.Write(piece[:n]); failed != nil {
 			return &api.Error{Code: api.Internal, Detail: fmt.Sprintf("the backup cannot be put aside: %v; see to the disk, or ask another server", failed)}
 		}
@@ -180,16 +199,17 @@ func (f *aside) drop() {
 	_ = os.Remove(f.file.Name())
 }
 
-// check loads the backup into a state of its own.
-func (f *aside) check() (fsm.State, error) {
+// check loads the backup into a state of its own and returns the index of that.
+// The state is not needed any more, and each server is about to hold two others.
+func (f *aside) check() (index uint64, err error) {
 	if _, err := f.file.Seek(0, io.SeekStart); err != nil {
-		return fsm.State{}, err
+		return 0, err
 	}
-	back, _, err := fsm.LoadBackup(bufio.NewReaderSize(f.file, fsm.StagePart))
+	back, _, err := fsm.LoadBackup(f.file)
 	if err != nil {
-		return fsm.State{}, &api.Error{Code: api.Corrupt, Detail: fmt.Sprintf("what was sent is no whole backup: %v; nothing was changed", err)}
+		return 0, &api.Error{Code: api.Corrupt, Detail: fmt.Sprintf("what was sent is no whole backup: %v; nothing was changed", err)}
 	}
-	return back, nil
+	return back.Index(), nil
 }
 
 // commitRestore brings the backup into the log and then in place. What it cannot

@@ -168,6 +168,45 @@ func TestRestoreBounds(t *testing.T) {
 	}
 }
 
+// fullDisk is a registry whose disk runs full while something arrives.
+type fullDisk struct {
+	Registry
+	looks int // before it is full
+}
+
+func (f *fullDisk) Storage() api.Storage {
+	f.looks--
+	return api.Storage{Free: 1 << 30, Limit: 64 << 20, Low: f.looks < 0}
+}
+
+// What arrives is put aside on the disk of the log, which must not run full by it.
+func TestRestoreOnAFullDisk(t *testing.T) {
+	b := newBench(t)
+	b.propose(&fsm.InitCluster{Id: "c1"})
+	s := b.h.(*server)
+	s.spool = t.TempDir()
+	inner := s.reg
+	for name, c := range map[string]struct {
+		looks int
+		size  int64
+	}{"before": {0, -1}, "too large for it": {9, 1 << 29}, "while it arrives": {1, -1}} {
+		s.reg = &fullDisk{inner, c.looks}
+		r := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/restore?incarnation=2", strings.NewReader(savedBackup()))
+		r.ContentLength = c.size
+		rec := httptest.NewRecorder()
+		b.h.ServeHTTP(rec, r)
+		if !strings.Contains(rec.Body.String(), `"LIMIT"`) || !strings.Contains(rec.Body.String(), "make space") {
+			t.Errorf("%s: %d %s", name, rec.Code, rec.Body)
+		}
+	}
+	if left, err := os.ReadDir(s.spool); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if id, _ := b.reg.State().Staged(); id != "" {
+		t.Error("something came into the log")
+	}
+}
+
 // Who sends nothing any more is cut off.
 func TestRestoreOfAStalledSender(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,0 +1,84 @@
+package fsm
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"testing"
+)
+
+// manyScopes is a state with n scopes that have one of four nodes as writer and
+// the next one as fallback.
+func manyScopes(b *testing.B, n int) State {
+	b.Helper()
+	s := applied(b, State{}, &InitCluster{Id: "c1"})
+	node := func(i int) string { return fmt.Sprintf("node-%d", i%4) }
+	for i := range 4 {
+		s = applied(b, s, &SetNode{Id: node(i), Addr: "h:1"})
+	}
+	for i := 0; i < n; {
+		batch := &Batch{}
+		for ; i < n && len(batch.Scopes) < MaxBatch; i++ {
+			batch.Scopes = append(batch.Scopes, &Declare{Prefix: fmt.Appendf(nil, "app:%06d:", i), Writer: node(i), Fallback: node(i + 1)})
+		}
+		s = applied(b, s, batch)
+	}
+	return s
+}
+
+// benchScopes is how many scopes there are.
+const benchScopes = 100_000
+
+// BenchmarkLoad reads a snapshot into a state and checks it.
+func BenchmarkLoad(b *testing.B) {
+	var stream bytes.Buffer
+	if err := manyScopes(b, benchScopes).Encode(&stream); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := LoadBackup(bytes.NewReader(stream.Bytes())); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkCheck looks at the invariants of a state.
+func BenchmarkCheck(b *testing.B) {
+	s := manyScopes(b, benchScopes)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := s.Check(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkEncode writes a snapshot to nowhere.
+func BenchmarkEncode(b *testing.B) {
+	s := manyScopes(b, benchScopes)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := s.Encode(io.Discard); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkHash is one check of the state.
+func BenchmarkHash(b *testing.B) {
+	s := manyScopes(b, benchScopes)
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Hash()
+	}
+}
+
+// BenchmarkDeclare is one scope more in a state that has many.
+func BenchmarkDeclare(b *testing.B) {
+	s := manyScopes(b, benchScopes)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		applied(b, s, &Declare{Prefix: fmt.Appendf(nil, "app:%06d:", benchScopes+i), Writer: "node-1", Fallback: "node-2"})
+	}
+}
