@@ -79,16 +79,6 @@ func (p *Program) Running() bool {
 	return p.run != nil
 }
 
-// Pid is the id of the process, 0 if none runs.
-func (p *Program) Pid() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.run == nil {
-		return 0
-	}
-	return p.run.cmd.Process.Pid
-}
-
 // Kill ends the process with SIGKILL and returns when it is gone.
 func (p *Program) Kill() error { return p.end(os.Kill) }
 
@@ -201,8 +191,8 @@ func (p *Program) Close() error {
 	}
 }
 
-// PID is the id of the process, 0 if none was started or it has ended.
-func (p *Program) PID() int {
+// Pid is the id of the process, 0 if none was started or it has ended.
+func (p *Program) Pid() int {
 	r := p.current()
 	if r == nil {
 		return 0

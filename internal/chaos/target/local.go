@@ -361,7 +361,7 @@ func (l *Local) Inspect(_ context.Context, id string) (history.Machine, error) {
 	if err != nil {
 		return history.Machine{}, err
 	}
-	out := history.Machine{State: "running", PID: m.PID()}
+	out := history.Machine{State: "running", PID: m.Pid()}
 	switch {
 	case out.PID == 0:
 		out.State = "exited"
