@@ -77,24 +77,31 @@ func Effect(run *history.Run) Result {
 	r := Result{Name: "effect", Unit: "faults"}
 	for _, f := range run.Faults {
 		r.Checked++
-		prove, ok := proofs[f.Name]
-		switch {
-		case !ok:
-			r.void("fault %s: nothing is known that would show its effect", f.Name)
-		case f.Error != "":
-			r.void("fault %s: %s", f.Name, f.Error)
-		case f.Active < f.Begin || f.Heal <= f.Active || f.End < f.Heal || len(f.Servers) == 0:
-			r.void("fault %s: it was not in force for any time (%v to %v) on any server (%v)", f.Name, f.Active, f.Heal, f.Servers)
-		default:
-			for _, p := range prove {
-				p(&r, f, ImpactOf(run, f))
-			}
-		}
+		r.Voids = append(r.Voids, Lacks(f, ImpactOf(run, f))...)
 	}
 	if len(run.Faults) == 0 {
 		r.void("there was no fault")
 	}
 	return r
+}
+
+// Lacks is what is missing to show that a fault was what its name says: nothing, if it took effect.
+func Lacks(f history.Fault, im Impact) []string {
+	var r Result
+	prove, ok := proofs[f.Name]
+	switch {
+	case !ok:
+		r.void("fault %s: nothing is known that would show its effect", f.Name)
+	case f.Error != "":
+		r.void("fault %s: %s", f.Name, f.Error)
+	case f.Active < f.Begin || f.Heal <= f.Active || f.End < f.Heal || len(f.Servers) == 0:
+		r.void("fault %s: it was not in force for any time (%v to %v) on any server (%v)", f.Name, f.Active, f.Heal, f.Servers)
+	default:
+		for _, p := range prove {
+			p(&r, f, im)
+		}
+	}
+	return r.Voids
 }
 
 func (r *Result) readdressed(f history.Fault, im Impact) {

@@ -207,8 +207,8 @@ func written(run *history.Run, f history.Fault) (accepted, tried int) {
 	return accepted, tried
 }
 
-// silentWrites is the longest time between two acknowledged writes of one scope of the data nodes, from the last one
-// before a fault until all is whole again.
+// silentWrites is the longest time from the begin of a fault on in which no write of one scope of the data nodes was
+// acknowledged, if it began before all was whole again.
 func silentWrites(run *history.Run, f history.Fault) time.Duration {
 	last := map[string]time.Duration{}
 	longest := time.Duration(0)
@@ -224,6 +224,9 @@ func silentWrites(run *history.Run, f history.Fault) time.Duration {
 			longest = max(longest, at-before)
 		}
 		last[op.Scope] = max(last[op.Scope], at)
+	}
+	for _, at := range last { // a scope that took no write any more
+		longest = max(longest, f.End-max(at, f.Begin))
 	}
 	return longest
 }
