@@ -51,10 +51,10 @@ func TestKeep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := keep(report.Of(&history.Run{}, nil, nil), dir); err != nil {
+	if err := keep(report.Of(&history.Run{}, nil, nil), &history.Run{}, dir); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"result.json", "summary.txt"} {
+	for _, name := range []string{"result.json", "summary.txt", pageName} {
 		if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || len(data) == 0 {
 			t.Errorf("%s: %q, %v", name, data, err)
 		}
