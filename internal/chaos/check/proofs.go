@@ -187,7 +187,7 @@ func (r *Result) wroteNothing(f history.Fault, im Impact) {
 
 // wroteOn is that clients reached a node that was cut off from the servers.
 func (r *Result) wroteOn(f history.Fault, im Impact) {
-	r.holds(f, im.Tried > 0, "no client wrote to %v while it was in force", f.Servers)
+	r.holds(f, f.Together || im.Tried > 0, "no client wrote to %v while it was in force", f.Servers)
 }
 
 // written counts the writes at struck nodes that began and ended while a fault was in force, and those that were tried.
