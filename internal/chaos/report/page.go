@@ -106,9 +106,9 @@ func (r Report) sentence() string {
 	case Pass:
 		return fmt.Sprintf("All %d checkers found nothing, and every one of %d faults took effect.", len(r.Checks), len(r.Faults))
 	case Violation:
-		return fmt.Sprintf("Promises were broken: %d violations, see below.", violated)
+		return fmt.Sprintf("Promises were broken. Violations: %d, see below.", violated)
 	default:
-		return fmt.Sprintf("The run shows nothing: %d reasons, see below. No violation was found.", voids+min(1, len(r.Error)))
+		return fmt.Sprintf("The run shows nothing, for reasons that are below (%d). No violation was found.", voids+min(1, len(r.Error)))
 	}
 }
 

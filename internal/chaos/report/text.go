@@ -24,6 +24,9 @@ func (r Report) sum(fits func(Count) bool) int {
 	return n
 }
 
+// width is how long a line of the text may be, in columns.
+const width = 120
+
 // Text writes the report for people.
 func (r Report) Text(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
@@ -55,8 +58,8 @@ func (r Report) Text(w io.Writer) error {
 // about says what was run.
 func (r Report) about(w io.Writer) {
 	fmt.Fprintf(w, "%s, scenario %s, seed %d, %.0f s of operations\n", r.Setup.Target, cmp.Or(r.Setup.Scenario, "unknown"), r.Setup.Seed, r.Took.Seconds())
-	fmt.Fprintf(w, "servers %s; run by %s, built with %s\n\n", cmp.Or(strings.Join(r.Versions, " and "), "of unknown version"),
-		cmp.Or(r.Setup.Program.Version, "an unknown version"), cmp.Or(r.Setup.Program.Go, "an unknown Go"))
+	fmt.Fprintf(w, "versions: servers %s, chaos program %s, %s\n\n", cmp.Or(strings.Join(r.Versions, " and "), "unknown"),
+		cmp.Or(r.Setup.Program.Version, "unknown"), cmp.Or(r.Setup.Program.Go, "Go unknown"))
 }
 
 func (r Report) operations(w io.Writer) {
@@ -83,12 +86,26 @@ func (r Report) operations(w io.Writer) {
 }
 
 // byName is what was counted, each with its name.
-func byName(n map[string]int) string {
+func byName(n map[string]int) []string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(n)) {
 		parts = append(parts, fmt.Sprintf("%s %d", name, n[name]))
 	}
-	return strings.Join(parts, ", ")
+	return parts
+}
+
+// list writes words after a name, in lines that fit.
+func list(w io.Writer, name string, words []string) {
+	line := name + ": " + strings.Join(words[:min(1, len(words))], "")
+	for _, word := range words[min(1, len(words)):] {
+		if line += ","; len(line)+1+len(word) >= width {
+			fmt.Fprintln(w, line)
+			line = "  " + word
+			continue
+		}
+		line += " " + word
+	}
+	fmt.Fprintln(w, line)
 }
 
 func (r Report) refusals(w io.Writer) {
@@ -98,7 +115,8 @@ func (r Report) refusals(w io.Writer) {
 			codes[c.Code] += c.N
 		}
 	}
-	fmt.Fprintf(w, "refusals: %s\n\n", byName(codes))
+	list(w, "refusals", byName(codes))
+	fmt.Fprintln(w)
 }
 
 // moves is what was done on the data nodes.
@@ -106,8 +124,8 @@ func (r Report) moves(w io.Writer) {
 	if len(r.Setup.Nodes) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "moves between data nodes: %d done, without writes for %d ms (p50) and %d ms (max); aborted: %s\n", r.Moves.Done,
-		r.Moves.QuiescedP50, r.Moves.QuiescedMax, cmp.Or(byName(r.Moves.Aborted), "none"))
+	fmt.Fprintf(w, "moves between data nodes: %d done, without writes for %d ms (p50) and %d ms (max)\n", r.Moves.Done, r.Moves.QuiescedP50, r.Moves.QuiescedMax)
+	list(w, "aborted moves between data nodes, by cause", byName(r.Moves.Aborted))
 	fmt.Fprintf(w, "writes at data nodes: %d acknowledged, %d refused, %d unknown\n\n", r.Writes.Acknowledged, r.Writes.Refused, r.Writes.Unknown)
 }
 

@@ -18,6 +18,7 @@ const (
 	head               = 96 // for the slanted labels
 	rowHeight, rowGap  = 16, 3
 	groupHead          = 18
+	chartHead          = 24
 	chartHeight        = 54
 	axisHeight         = 22
 	labelGap           = 12 // between two slanted labels
@@ -43,7 +44,7 @@ func (m Model) SVG() string {
 	for _, g := range m.Groups {
 		p.bottom += groupHeight(g)
 	}
-	p.bottom += float64(len(m.Charts)) * (groupHead + chartHeight)
+	p.bottom += float64(len(m.Charts)) * (chartHead + chartHeight)
 	p.height = p.bottom + axisHeight
 	p.printf(`<svg xmlns="http://www.w3.org/2000/svg" class="timeline" role="img" aria-label="timeline of the run" width="%s" height="%s" viewBox="0 0 %s %s">`+"\n",
 		num(p.width), num(p.height), num(p.width), num(p.height))
@@ -170,9 +171,9 @@ func (p *picture) ticks(all []Tick, look Look, y float64, height int, what strin
 func (p *picture) chart(c Chart, y float64) float64 {
 	peak := max(1, slices.Max(append([]int{0}, c.Counts...)))
 	rate := float64(peak) / c.Every.Seconds()
-	base := y + groupHead + chartHeight
+	base := y + chartHead + chartHeight
 	p.printf(`<g><text class="head" x="0" y="%s">%s</text><text class="name" x="%d" y="%s">%.0f</text><text class="name" x="%d" y="%s">0</text>`,
-		num(y+groupHead-5), html.EscapeString(c.Name), gutter-8, num(y+groupHead+9), rate, gutter-8, num(base-1))
+		num(y+chartHead-5), html.EscapeString(c.Name), gutter-8, num(y+chartHead+9), rate, gutter-8, num(base-1))
 	p.printf(`<path class="area" d="M%s %s`, num(p.x0), num(base))
 	for i, n := range c.Counts {
 		p.printf("L%s %s", num(p.x(min(p.m.Length, time.Duration(i)*c.Every+c.Every/2))), num(base-chartHeight*float64(n)/float64(peak)))
