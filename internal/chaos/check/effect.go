@@ -31,12 +31,13 @@ type Impact struct {
 // ImpactOf works out what clients noticed of a fault.
 func ImpactOf(run *history.Run, f history.Fault) Impact {
 	im := Impact{Acknowledged: map[string]int{}, Unavailable: unavailable(run, f)}
-	for _, op := range run.Ops {
+	for i := range run.Ops {
+		op := &run.Ops[i]
 		if op.Call < f.Active || op.Call > f.Heal {
 			continue
 		}
 		struck := slices.Contains(f.Servers, op.Server)
-		answered := spoke(&op) && op.Return <= f.Heal
+		answered := spoke(op) && op.Return <= f.Heal
 		switch {
 		case answered && op.Kind == history.Local && struck:
 			im.LocalReads++
@@ -57,7 +58,8 @@ func ImpactOf(run *history.Run, f history.Fault) Impact {
 
 func unavailable(run *history.Run, f history.Fault) time.Duration {
 	last, longest := f.Begin, time.Duration(0)
-	for _, op := range run.Ops { // in the order of their returns
+	for i := range run.Ops { // in the order of their returns
+		op := &run.Ops[i]
 		if op.Outcome != history.OK || !op.Kind.Mutates() {
 			continue
 		}

@@ -193,7 +193,8 @@ func (r *Result) wroteOn(f history.Fault, im Impact) {
 // written counts the writes at struck nodes that began and ended while a fault was in force, and those that were tried.
 func written(run *history.Run, f history.Fault) (accepted, tried int) {
 	within := func(from, to int64) bool { return run.Setup.Wall(from) >= f.Active && run.Setup.Wall(to) <= f.Heal }
-	for _, op := range run.Writes {
+	for i := range run.Writes {
+		op := &run.Writes[i]
 		if !slices.Contains(f.Servers, op.Node) {
 			continue
 		}
@@ -212,7 +213,8 @@ func written(run *history.Run, f history.Fault) (accepted, tried int) {
 func silentWrites(run *history.Run, f history.Fault) time.Duration {
 	last := map[string]time.Duration{}
 	longest := time.Duration(0)
-	for _, op := range run.Writes {
+	for i := range run.Writes {
+		op := &run.Writes[i]
 		if op.Outcome != writes.Acknowledged {
 			continue
 		}

@@ -25,7 +25,8 @@ type page struct {
 	Picture  template.HTML
 	Sentence string
 	Tiles    []tile
-	Findings []finding
+	First    []finding // of each checker
+	All      []finding // if there are more
 	Kinds    []kind
 	Machines []string
 }
@@ -59,12 +60,18 @@ func (r Report) Page(w io.Writer, m timeline.Model) error {
 	if err != nil {
 		return err
 	}
+	all := r.findings()
+	first := firsts(all)
+	if len(first) == len(all) {
+		all = nil
+	}
 	return t.Execute(w, page{
 		Report:   r,
 		Picture:  template.HTML(m.SVG()), //nolint:gosec // every text in it is escaped by timeline
 		Sentence: r.sentence(),
 		Tiles:    r.tiles(),
-		Findings: r.findings(),
+		First:    first,
+		All:      all,
 		Kinds:    r.kinds(),
 		Machines: slices.Concat(r.Setup.Servers, r.Setup.Nodes),
 	})
@@ -150,6 +157,21 @@ func (r Report) findings() []finding {
 		all = append(all, finding{Void, "ended early", r.Error})
 	}
 	return all
+}
+
+// firsts are the first finding of each kind of each checker: one cause often
+// shows many times.
+func firsts(all []finding) []finding {
+	type source struct{ kind, checker string }
+	seen := map[source]bool{}
+	var first []finding
+	for _, f := range all {
+		if by := (source{f.Kind, f.Checker}); !seen[by] {
+			seen[by] = true
+			first = append(first, f)
+		}
+	}
+	return first
 }
 
 func violations(c check.Result) []finding {

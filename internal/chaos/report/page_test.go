@@ -71,6 +71,9 @@ func TestPage(t *testing.T) {
 			t.Errorf("the page does not say %q", want)
 		}
 	}
+	if all := strings.Index(text, "All violations and voids"); strings.Index(text, "and 2 more") < all || strings.Index(text, "Timeline") < strings.Index(text, "void effect: calm") {
+		t.Error("the first findings are not at the begin of the page, or all others are")
+	}
 	if t.Failed() {
 		t.Log(text)
 	}

@@ -167,7 +167,7 @@ func harm(f history.Fault, id string) Look {
 		return Gone
 	case now.State == "paused":
 		return Paused
-	case before.Peer != "" && now.Peer == "" && now.State == "running" && !now.Node:
+	case before.Peer != "" && now.Peer == "" && now.State == "running":
 		return Cut
 	}
 	for _, w := range f.Ways {

@@ -78,7 +78,7 @@ func TestLeaders(t *testing.T) {
 // TestMachines: each fault is on the rows of those it struck, as what it was.
 func TestMachines(t *testing.T) {
 	up := history.Machine{State: "running", PID: 1, Peer: "h:1"}
-	node := history.Machine{State: "running", PID: 1, Node: true}
+	node := history.Machine{State: "running", PID: 1, Peer: "h:2", Node: true}
 	struck := func(name, id string, before, during history.Machine, ways ...history.Way) history.Fault {
 		return history.Fault{Name: name, Servers: []string{id}, Begin: 10 * sec, Active: 11 * sec, Heal: 15 * sec, End: 18 * sec,
 			Before: map[string]history.Machine{id: before}, During: map[string]history.Machine{id: during}, Ways: ways}
@@ -93,7 +93,8 @@ func TestMachines(t *testing.T) {
 		{struck(history.DeafLeader, "s1", up, up, history.Way{From: "s2", To: "s1", Cut: true}), Cut},
 		{struck(history.SlowLeader, "s1", up, up, history.Way{From: "s1", To: "s2", DelayMS: 9}), Slow},
 		{struck(history.Transfer, "s1", up, up, history.Way{From: "s2", To: "s3", Cut: true}), Other},
-		{struck(history.CutOwner, "d1", node, node, history.Way{From: "d1", To: "s1", Cut: true}), Cut},
+		{struck(history.CutOwner, "d1", node, history.Machine{State: "running", PID: 1, Node: true}), Cut},
+		{struck(history.PauseOwner, "d1", node, history.Machine{State: "paused", PID: 1, Peer: "h:2", Node: true}), Paused},
 		{struck(history.Members, "x9", history.Machine{}, up), Other},
 	} {
 		m := Of(&history.Run{Setup: history.Setup{Servers: []string{"s1", "s2"}, Nodes: []string{"d1"}}, Faults: []history.Fault{c.f}})
