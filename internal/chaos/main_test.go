@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +29,23 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestAgain: the command has what makes a difference to the run, the seed that was
+// taken by chance too, and not where the result goes.
+func TestAgain(t *testing.T) {
+	for want, args := range map[string][]string{
+		"go run ./internal/chaos -seed 7 -duration=1m0s -local=true": {"-local", "-seed", "7", "-out", "there", "-duration", "1m", "-keep"},
+		"make chaos CHAOSFLAGS='-seed 8 -scenario=mix'":              {"-scenario", "mix", "-seed", "8", "-root", "/here"},
+	} {
+		if o, err := parse(args); err != nil || o.command != want {
+			t.Errorf("%q: %q, %v, want %q", args, o.command, err, want)
+		}
+	}
+	o, err := parse([]string{"-local"})
+	if want := fmt.Sprintf("-seed %d", o.seed); err != nil || !strings.Contains(o.command, want) {
+		t.Errorf("%q, %v has not %q", o.command, err, want)
+	}
+}
+
 // TestRecheck checks a history that shows nothing: it must not pass.
 func TestRecheck(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "history.jsonl")
@@ -40,6 +59,13 @@ func TestRecheck(t *testing.T) {
 	}
 	if err := recheck(options{recheck: name, search: time.Second}); !errors.Is(err, errFailed) {
 		t.Errorf("recheck: %v, want %v", err, errFailed)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	if err := recheck(options{recheck: name, search: time.Second, out: out}); !errors.Is(err, errFailed) {
+		t.Errorf("recheck: %v, want %v", err, errFailed)
+	}
+	if page, err := os.ReadFile(filepath.Join(out, pageName)); err != nil || !strings.Contains(string(page), "</html>") {
+		t.Errorf("recheck wrote the page %q, %v", page, err)
 	}
 	if err := recheck(options{recheck: name + "x"}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("recheck of nothing: %v", err)

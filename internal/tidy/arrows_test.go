@@ -85,9 +85,10 @@ var arrows = map[string]arrow{
 	"internal/chaos/workload": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/crash/writes", "internal/direct", "internal/load", "scope"}},
 	"internal/chaos/fault": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/direct",
 		"internal/chaos/target", "internal/link"}},
-	"internal/chaos/timeline": {may: []string{"internal/chaos/history", "internal/crash/writes"}, external: []string{}},
-	"internal/chaos/report":   {may: []string{"internal/chaos/check", "internal/chaos/history", "internal/chaos/timeline", "internal/crash/writes"}},
-	"internal/demo":           {may: []string{"client", "internal/api", "internal/crash"}},
+	"internal/chaos/timeline": {may: []string{"internal/chaos/history", "internal/crash/writes"}, tests: []string{"internal/api"}, external: []string{}},
+	"internal/chaos/report": {may: []string{"internal/chaos/check", "internal/chaos/history", "internal/chaos/timeline", "internal/crash/writes"},
+		tests: []string{"internal/api"}},
+	"internal/demo": {may: []string{"client", "internal/api", "internal/crash"}},
 	// Real server processes: started, killed, looked at.
 	"internal/crash": {may: []string{"internal/api", "internal/direct", "internal/process"},
 		tests: []string{"transport/resp"}},

@@ -55,7 +55,7 @@ func (r Report) Page(w io.Writer, m timeline.Model) error {
 		"join":    strings.Join,
 		"sec":     func(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) },
 		"between": func(from, to time.Duration) string { return fmt.Sprintf("%.1f s", (to - from).Seconds()) },
-		"looks":   func() []string { return r.looks() },
+		"looks":   r.looks,
 	}).Parse(pageText)
 	if err != nil {
 		return err
@@ -67,7 +67,7 @@ func (r Report) Page(w io.Writer, m timeline.Model) error {
 	}
 	return t.Execute(w, page{
 		Report:   r,
-		Picture:  template.HTML(m.SVG()), //nolint:gosec // every text in it is escaped by timeline
+		Picture:  template.HTML(m.SVG()), // every text in it is escaped there
 		Sentence: r.sentence(),
 		Tiles:    r.tiles(),
 		First:    first,

@@ -16,9 +16,10 @@ import (
 
 const (
 	// Quiet is how long a scope takes no write before it is shown: clients write
-	// every few tens of milliseconds. Long is what is shown as more than a move.
+	// every few tens of milliseconds.
 	Quiet = 200 * time.Millisecond
-	Long  = time.Second
+	// Long is how long it takes none before that is shown as more than a move.
+	Long = time.Second
 	// bins is how many spans of time acknowledgements are counted in, at most.
 	bins = 600
 	// leastBin is the shortest of them: shorter ones show chance.
