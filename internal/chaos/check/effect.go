@@ -1,6 +1,7 @@
 package check
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -114,7 +115,7 @@ func (r *Result) readdressed(f history.Fault, im Impact) {
 			s, after.State, after.PID, before.PID)
 	}
 	r.holds(f, len(f.Servers) > 1, "only one server was restarted, so none had to find another at a new address")
-	for s, m := range f.Before {
-		r.holds(f, f.Together || m.Node || im.Acknowledged[s] > 0, "%s acknowledged nothing with the new addresses", s)
+	for _, s := range slices.Sorted(maps.Keys(f.Before)) {
+		r.holds(f, f.Together || f.Before[s].Node || im.Acknowledged[s] > 0, "%s acknowledged nothing with the new addresses", s)
 	}
 }

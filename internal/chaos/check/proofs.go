@@ -1,6 +1,7 @@
 package check
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -172,8 +173,8 @@ func (r *Result) everyServer(f history.Fault, _ Impact) { r.every(f, true) }
 func (r *Result) everyNode(f history.Fault, _ Impact) { r.every(f, false) }
 
 func (r *Result) every(f history.Fault, servers bool) {
-	for id, m := range f.Before {
-		if m.Node != servers {
+	for _, id := range slices.Sorted(maps.Keys(f.Before)) {
+		if f.Before[id].Node != servers {
 			r.holds(f, slices.Contains(f.Servers, id), "%s was left out", id)
 		}
 	}

@@ -3,6 +3,7 @@
 package report
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
 	"slices"
@@ -61,6 +62,7 @@ func Of(run *history.Run, checks []check.Result, ended error) Report {
 		im := check.ImpactOf(run, f)
 		r.Faults = append(r.Faults, Fault{f, im, check.Lacks(f, im)})
 	}
+	slices.SortStableFunc(r.Faults, func(a, b Fault) int { return cmp.Compare(a.Begin, b.Begin) }) // faults done together are recorded as they end
 	r.Outages = outages(r.Faults)
 	for _, c := range checks {
 		if len(c.Voids) > 0 && r.Verdict == Pass {

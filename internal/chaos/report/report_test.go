@@ -29,13 +29,13 @@ func small() *history.Run {
 			{Kind: history.Declare, Server: "s2", Outcome: history.Refused, Code: "STALE_EPOCH", Return: 9 * s},
 			{Kind: history.Read, Server: "s2", Outcome: history.Failed, Code: "NO_LEADER", Return: 10 * s},
 		},
-		Faults: []history.Fault{
-			{Name: history.Kill, Servers: []string{"s1"}, Begin: 5 * s, Active: 6 * s, Heal: 8 * s,
-				End: 9 * s, Elected: "s2", ElectedAt: 6 * s, Before: map[string]history.Machine{"s1": {State: "running", PID: 4, Peer: "10.0.0.1"}},
-				During: map[string]history.Machine{"s1": {State: "exited"}}, After: map[string]history.Machine{"s1": {State: "running", PID: 5}}},
+		Faults: []history.Fault{ // not in their order
 			{Name: history.KillOwner, Servers: []string{"d1"}, Begin: 9 * s, Active: 9 * s, Heal: 10 * s, End: 10 * s,
 				Before: map[string]history.Machine{"d1": {State: "running", PID: 6, Node: true}},
 				During: map[string]history.Machine{"d1": {State: "exited"}}, After: map[string]history.Machine{"d1": {State: "running", PID: 7, Node: true}}},
+			{Name: history.Kill, Servers: []string{"s1"}, Begin: 5 * s, Active: 6 * s, Heal: 8 * s,
+				End: 9 * s, Elected: "s2", ElectedAt: 6 * s, Before: map[string]history.Machine{"s1": {State: "running", PID: 4, Peer: "10.0.0.1"}},
+				During: map[string]history.Machine{"s1": {State: "exited"}}, After: map[string]history.Machine{"s1": {State: "running", PID: 5}}},
 		},
 		Writes:  []writes.Op{write(writes.Acknowledged, 5*s), write(writes.Acknowledged, 8*s), write(writes.Refused, 9*s), write(writes.Unknown, 7*s)},
 		Samples: []history.Sample{{Cluster: api.Cluster{Members: []api.Member{{Version: "v2"}, {Version: "v1"}, {Version: "v2"}, {}}}}},

@@ -1,6 +1,7 @@
 package timeline
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -34,7 +35,7 @@ func leaders(run *history.Run) []Span {
 	for i, id := range run.Setup.Servers {
 		spans = append(spans, reign(id, Look(fmt.Sprintf("%s%d", Led, i)), said[id])...)
 	}
-	slices.SortStableFunc(spans, func(a, b Span) int { return int(a.From - b.From) })
+	slices.SortStableFunc(spans, func(a, b Span) int { return cmp.Compare(a.From, b.From) })
 	for i := range spans {
 		if i+1 < len(spans) {
 			spans[i].To = min(spans[i].To, spans[i+1].From)

@@ -14,14 +14,15 @@ const (
 	minWidth, maxWidth = 1280, 4000
 	perSecond          = 3 // a second is at least as wide, up to maxWidth
 	gutter             = 92
-	margin             = 64 // on the right, for the last slanted label
-	head               = 96 // for the slanted labels
+	margin             = 64  // on the right, for the last slanted label
+	head               = 104 // for the slanted labels
 	rowHeight, rowGap  = 16, 3
 	groupHead          = 18
 	chartHead          = 24
 	chartHeight        = 54
 	axisHeight         = 22
-	labelGap           = 12 // between two slanted labels
+	slant              = 60 // degrees
+	labelGap           = 14 // between two slanted labels, so that they stand clear of each other
 	letter             = 6  // width of a letter of a label
 	minSpan            = 1.2
 )
@@ -38,7 +39,8 @@ type picture struct {
 // SVG draws the model as one svg element, which carries no style: its classes
 // are the looks. Everything that is told where the pointer is, is a title element.
 func (m Model) SVG() string {
-	p := &picture{m: m, width: min(maxWidth, max(minWidth, perSecond*m.Length.Seconds()+gutter+margin))}
+	wanted := max(perSecond*m.Length.Seconds(), float64(labelGap*len(m.Faults)))
+	p := &picture{m: m, width: min(maxWidth, max(minWidth, gutter+wanted+margin))}
 	p.x0, p.x1 = gutter, p.width-margin
 	p.bottom = head
 	for _, g := range m.Groups {
@@ -121,7 +123,7 @@ func (p *picture) faults() {
 			num(x), head, num(max(minSpan, heal-x)), num(p.bottom-head))
 		p.printf(`<rect class="after" x="%s" y="%d" width="%s" height="%s"/>`, num(heal), head, num(max(0, end-heal)), num(p.bottom-head))
 		p.printf(`<path d="M%s %dL%s %d"/>`, num(x), head, num(at), head-7)
-		p.printf(`<text transform="translate(%s %d) rotate(-45)">%s</text></g>`+"\n", num(at+2), head-9, html.EscapeString(f.Name))
+		p.printf(`<text transform="translate(%s %d) rotate(-%d)">%s</text></g>`+"\n", num(at+2), head-9, slant, html.EscapeString(f.Name))
 	}
 }
 

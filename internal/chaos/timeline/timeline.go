@@ -5,6 +5,7 @@
 package timeline
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -100,7 +101,7 @@ func Of(run *history.Run) Model {
 	for _, f := range run.Faults {
 		m.Faults = append(m.Faults, Fault{Name: f.Name, Begin: f.Begin, Heal: f.Heal, End: f.End, Title: told(f)})
 	}
-	slices.SortStableFunc(m.Faults, func(a, b Fault) int { return int(a.Begin - b.Begin) })
+	slices.SortStableFunc(m.Faults, func(a, b Fault) int { return cmp.Compare(a.Begin, b.Begin) })
 	m.Groups = append(m.Groups, Group{"", []Row{{Name: "leader", Spans: leaders(run)}}}, Group{"servers", machines(run, servers(run))})
 	if len(run.Setup.Nodes) > 0 {
 		m.Groups = append(m.Groups, Group{"data nodes", machines(run, run.Setup.Nodes)})
@@ -154,7 +155,7 @@ func machines(run *history.Run, ids []string) []Row {
 					Title: fmt.Sprintf("%s: all servers are ready %s after the fault was undone", f.Name, seconds(f.End-f.Heal))})
 			}
 		}
-		slices.SortStableFunc(row.Spans, func(a, b Span) int { return int(a.From - b.From) })
+		slices.SortStableFunc(row.Spans, func(a, b Span) int { return cmp.Compare(a.From, b.From) })
 		rows = append(rows, row)
 	}
 	return rows
