@@ -13,10 +13,14 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/chaos/fault"
+	"github.com/scope-registry/scope-registry/internal/chaos/history"
 )
 
 const (
@@ -33,6 +37,7 @@ const (
 // options are the flags.
 type options struct {
 	compose, project, out, recheck, root, timing, scenario, only, stores string
+	command                                                              string // that asks for the same again
 	seed                                                                 uint64
 	nodes                                                                int
 	duration, search, hold                                               time.Duration
@@ -86,7 +91,7 @@ func parse(args []string) (options, error) {
 	f.Uint64Var(&o.seed, "seed", 0, "seed of the clients' choices; 0 takes one by chance")
 	f.DurationVar(&o.duration, "duration", 150*time.Second, "how long clients work; longer if the faults of the scenario take longer")
 	f.DurationVar(&o.search, "search", 2*time.Minute, "how long a linearization is searched for")
-	f.StringVar(&o.out, "out", "", "directory for the result, which must not have one; by default a new one in the temporary directory")
+	f.StringVar(&o.out, "out", "", "directory for the result, which must not have a history; by default a new one in the temporary directory, and with -recheck none")
 	f.BoolVar(&o.keep, "keep", false, "leave the servers running")
 	f.StringVar(&o.recheck, "recheck", "", "check this history.jsonl again, and run nothing")
 	if err := f.Parse(args); err != nil {
@@ -107,5 +112,44 @@ func parse(args []string) (options, error) {
 	if o.seed == 0 {
 		o.seed = rand.Uint64N(1 << 32)
 	}
+	o.command = again(f, o)
 	return o, nil
+}
+
+// again is the command that asks for the same run: the flags that make a
+// difference to it, and the seed. Containers are made from an image, which make
+// builds.
+func again(f *flag.FlagSet, o options) string {
+	args := []string{fmt.Sprintf("-seed %d", o.seed)}
+	f.Visit(func(set *flag.Flag) {
+		switch set.Name {
+		case "seed", "out", "keep", "recheck", "root", "search", "project":
+		default:
+			args = append(args, fmt.Sprintf("-%s=%s", set.Name, set.Value))
+		}
+	})
+	if o.local {
+		return "go run ./internal/chaos " + strings.Join(args, " ")
+	}
+	return fmt.Sprintf("make chaos CHAOSFLAGS='%s'", strings.Join(args, " "))
+}
+
+// program is what this program was built from.
+func program() history.Program {
+	p := history.Program{Version: "devel", Go: runtime.Version()}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return p
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		p.Version = v
+		return p
+	}
+	const short = 12 // digits of a commit
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= short {
+			p.Version = s.Value[:short]
+		}
+	}
+	return p
 }

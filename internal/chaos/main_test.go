@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,6 +35,23 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestAgain: the command has what makes a difference to the run, the seed that was
+// taken by chance too, and not where the result goes.
+func TestAgain(t *testing.T) {
+	for want, args := range map[string][]string{
+		"go run ./internal/chaos -seed 7 -duration=1m0s -local=true": {"-local", "-seed", "7", "-out", "there", "-duration", "1m", "-keep"},
+		"make chaos CHAOSFLAGS='-seed 8 -scenario=mix'":              {"-scenario", "mix", "-seed", "8", "-root", "/here"},
+	} {
+		if o, err := parse(args); err != nil || o.command != want {
+			t.Errorf("%q: %q, %v, want %q", args, o.command, err, want)
+		}
+	}
+	o, err := parse([]string{"-local"})
+	if want := fmt.Sprintf("-seed %d", o.seed); err != nil || !strings.Contains(o.command, want) {
+		t.Errorf("%q, %v has not %q", o.command, err, want)
+	}
+}
+
 // TestRecheck checks a history that shows nothing: it must not pass.
 func TestRecheck(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "history.jsonl")
@@ -47,6 +66,13 @@ func TestRecheck(t *testing.T) {
 	if err := recheck(options{recheck: name, search: time.Second}, io.Discard); !errors.Is(err, errFailed) {
 		t.Errorf("recheck: %v, want %v", err, errFailed)
 	}
+	out := filepath.Join(t.TempDir(), "out")
+	if err := recheck(options{recheck: name, search: time.Second, out: out}, io.Discard); !errors.Is(err, errFailed) {
+		t.Errorf("recheck: %v, want %v", err, errFailed)
+	}
+	if page, err := os.ReadFile(filepath.Join(out, pageName)); err != nil || !strings.Contains(string(page), "</html>") {
+		t.Errorf("recheck wrote the page %q, %v", page, err)
+	}
 	if err := recheck(options{recheck: name + "x"}, io.Discard); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("recheck of nothing: %v", err)
 	}
@@ -57,10 +83,10 @@ func TestKeep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := keep(report.Of(&history.Run{}, nil, nil), dir); err != nil {
+	if err := keep(report.Of(&history.Run{}, nil, nil), &history.Run{}, dir); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"result.json", "summary.txt"} {
+	for _, name := range []string{"result.json", "summary.txt", pageName} {
 		if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || len(data) == 0 {
 			t.Errorf("%s: %q, %v", name, data, err)
 		}
@@ -70,7 +96,7 @@ func TestKeep(t *testing.T) {
 // TestBugsCanBePlanted: the texts that are changed are still there, and the names are known.
 func TestBugsCanBePlanted(t *testing.T) {
 	for _, b := range bugs {
-		for _, edits := range [][]overlay.Edit{slices.Concat(load.Faster, load.FewEntries, load.FailPoints, b.registry), b.store} {
+		for _, edits := range [][]overlay.Edit{slices.Concat(load.Faster, load.FewEntries, load.FailPoints, b.registry), slices.Concat(load.FasterNodes, b.store)} {
 			if _, err := overlay.Write(filepath.Join("..", ".."), t.TempDir(), edits); err != nil {
 				t.Errorf("%s: %v", b.name, err)
 			}

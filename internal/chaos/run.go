@@ -17,6 +17,7 @@ import (
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
 	"github.com/scope-registry/scope-registry/internal/chaos/report"
 	"github.com/scope-registry/scope-registry/internal/chaos/target"
+	"github.com/scope-registry/scope-registry/internal/chaos/timeline"
 	"github.com/scope-registry/scope-registry/internal/chaos/workload"
 	"github.com/scope-registry/scope-registry/internal/direct"
 	"github.com/scope-registry/scope-registry/internal/load"
@@ -48,7 +49,8 @@ func run(ctx context.Context, o options, out io.Writer) ([]check.Result, error) 
 		return nil, err
 	}
 	log, err := history.Create(filepath.Join(dir, "history.jsonl"),
-		history.Setup{Scenario: o.scenario, Seed: o.seed, Duration: o.duration, Servers: cluster.Servers(), Nodes: cluster.Nodes(), Target: cluster.String()})
+		history.Setup{Scenario: o.scenario, Seed: o.seed, Duration: o.duration, Servers: cluster.Servers(), Nodes: cluster.Nodes(), Target: cluster.String(),
+			Command: o.command, Program: program()})
 	if err != nil {
 		return nil, err
 	}
@@ -247,10 +249,10 @@ func conclude(run *history.Run, o options, dir string, ended error, out io.Write
 		return checks, err
 	}
 	if dir != "" {
-		if err := keep(r, dir); err != nil {
+		if err := keep(r, run, dir); err != nil {
 			return checks, err
 		}
-		fmt.Fprintf(out, "history, result and logs: %s\n", dir)
+		fmt.Fprintf(out, "history, result and logs: %s\nto be looked at: %s\n", dir, filepath.Join(dir, pageName))
 	}
 	if r.Verdict != report.Pass {
 		return checks, fmt.Errorf("%w: %s", errFailed, r.Verdict)
@@ -258,11 +260,15 @@ func conclude(run *history.Run, o options, dir string, ended error, out io.Write
 	return checks, nil
 }
 
+// pageName is the file of the report that a browser shows.
+const pageName = "report.html"
+
 // keep writes the report beside the history.
-func keep(r report.Report, dir string) error {
-	for name, write := range map[string]func(*os.File) error{
-		"result.json": func(f *os.File) error { return r.JSON(f) },
-		"summary.txt": func(f *os.File) error { return r.Text(f) },
+func keep(r report.Report, run *history.Run, dir string) error {
+	for name, write := range map[string]func(io.Writer) error{
+		"result.json": r.JSON,
+		"summary.txt": r.Text,
+		pageName:      func(w io.Writer) error { return r.Page(w, timeline.Of(run)) },
 	} {
 		f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 		if err != nil {
@@ -275,7 +281,7 @@ func keep(r report.Report, dir string) error {
 	return nil
 }
 
-// recheck checks a history that an earlier run wrote.
+// recheck checks a history that an earlier run wrote. With a directory it keeps the report there.
 func recheck(o options, out io.Writer) error {
 	f, err := os.Open(o.recheck)
 	if err != nil {
@@ -285,7 +291,13 @@ func recheck(o options, out io.Writer) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	_, err = conclude(run, o, "", nil, out)
+	dir := ""
+	if o.out != "" {
+		if dir, err = outDir(o.out); err != nil {
+			return err
+		}
+	}
+	_, err = conclude(run, o, dir, nil, out)
 	return err
 }
 

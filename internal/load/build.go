@@ -29,6 +29,13 @@ var Faster = []overlay.Edit{
 // Programs are the paths of what runs are made of.
 type Programs struct{ Registry, Store string }
 
+// FasterNodes does the same with what a node waits for by its own clock: else one whose watch hangs at a server that stands
+// still would look for another after its session has expired.
+var FasterNodes = []overlay.Edit{
+	{File: "client/mirror.go", From: "mirrorQuiet = 5 * time.Second", To: "mirrorQuiet = time.Second"},
+	{File: "client/mirror.go", From: "behindFor = 4 * time.Second", To: "behindFor = 800 * time.Millisecond"},
+}
+
 // FewEntries makes snapshots after few log entries, so that a run of a minute takes many, and servers that were away get
 // one instead of the log.
 var FewEntries = []overlay.Edit{{
@@ -69,7 +76,7 @@ const (
 )
 
 // Build builds both from the repository at root into dir: the registry with the
-// times of Faster and other edits, the store as it is.
+// times of Faster and other edits, the store with those of FasterNodes.
 func Build(ctx context.Context, root, dir string, edits ...overlay.Edit) (p Programs, err error) {
 	if p.Registry, err = process.Build(ctx, root, dir, "./cmd/scope-registry", slices.Concat(Faster, edits)...); err != nil {
 		return p, err
@@ -81,7 +88,7 @@ func Build(ctx context.Context, root, dir string, edits ...overlay.Edit) (p Prog
 // and returns the programs with it.
 func (p Programs) WithStore(ctx context.Context, root, dir string, broken ...overlay.Edit) (Programs, error) {
 	var err error
-	if p.Store, err = process.Build(ctx, root, dir, "./examples/store", broken...); err != nil {
+	if p.Store, err = process.Build(ctx, root, dir, "./examples/store", slices.Concat(FasterNodes, broken)...); err != nil {
 		return p, fmt.Errorf("the store: %w", err)
 	}
 	return p, nil

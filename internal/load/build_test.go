@@ -3,6 +3,7 @@ package load
 import (
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,7 +14,7 @@ import (
 // built, and the tests of the times hold for it.
 func TestFasterTimesAreSafe(t *testing.T) {
 	root := filepath.Join("..", "..")
-	list, err := overlay.Write(root, t.TempDir(), Faster)
+	list, err := overlay.Write(root, t.TempDir(), slices.Concat(Faster, FasterNodes, FewEntries, FailPoints))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -37,12 +38,13 @@ type Impact struct {
 // ImpactOf works out what clients noticed of a fault.
 func ImpactOf(run *history.Run, f history.Fault) Impact {
 	im := Impact{Acknowledged: map[string]int{}, Unavailable: unavailable(run, f)}
-	for _, op := range run.Ops {
+	for i := range run.Ops {
+		op := &run.Ops[i]
 		if op.Call < f.Active || op.Call > f.Heal {
 			continue
 		}
 		struck := slices.Contains(f.Servers, op.Server)
-		answered := spoke(&op) && op.Return <= f.Heal
+		answered := spoke(op) && op.Return <= f.Heal
 		switch {
 		case answered && op.Kind == history.Local && struck:
 			im.LocalReads++
@@ -69,7 +71,8 @@ func ImpactOf(run *history.Run, f history.Fault) Impact {
 
 func unavailable(run *history.Run, f history.Fault) time.Duration {
 	last, longest := f.Begin, time.Duration(0)
-	for _, op := range run.Ops { // in the order of their returns
+	for i := range run.Ops { // in the order of their returns
+		op := &run.Ops[i]
 		if op.Outcome != history.OK || !op.Kind.Mutates() {
 			continue
 		}
@@ -89,24 +92,31 @@ func Effect(run *history.Run) Result {
 	r := Result{Name: "effect", Unit: "faults"}
 	for _, f := range run.Faults {
 		r.Checked++
-		prove, ok := proofs[f.Name]
-		switch {
-		case !ok:
-			r.void("fault %s: nothing is known that would show its effect", f.Name)
-		case f.Error != "":
-			r.void("fault %s: %s", f.Name, f.Error)
-		case f.Active < f.Begin || f.Heal <= f.Active || f.End < f.Heal || len(f.Servers) == 0:
-			r.void("fault %s: it was not in force for any time (%v to %v) on any server (%v)", f.Name, f.Active, f.Heal, f.Servers)
-		default:
-			for _, p := range prove {
-				p(&r, f, ImpactOf(run, f))
-			}
-		}
+		r.Voids = append(r.Voids, Lacks(f, ImpactOf(run, f))...)
 	}
 	if len(run.Faults) == 0 {
 		r.void("there was no fault")
 	}
 	return r
+}
+
+// Lacks is what is missing to show that a fault was what its name says: nothing, if it took effect.
+func Lacks(f history.Fault, im Impact) []string {
+	var r Result
+	prove, ok := proofs[f.Name]
+	switch {
+	case !ok:
+		r.void("fault %s: nothing is known that would show its effect", f.Name)
+	case f.Error != "":
+		r.void("fault %s: %s", f.Name, f.Error)
+	case f.Active < f.Begin || f.Heal <= f.Active || f.End < f.Heal || len(f.Servers) == 0:
+		r.void("fault %s: it was not in force for any time (%v to %v) on any server (%v)", f.Name, f.Active, f.Heal, f.Servers)
+	default:
+		for _, p := range prove {
+			p(&r, f, im)
+		}
+	}
+	return r.Voids
 }
 
 func (r *Result) readdressed(f history.Fault, im Impact) {
@@ -117,7 +127,7 @@ func (r *Result) readdressed(f history.Fault, im Impact) {
 			s, after.State, after.PID, before.PID)
 	}
 	r.holds(f, len(f.Servers) > 1, "only one server was restarted, so none had to find another at a new address")
-	for s := range f.Before {
-		r.holds(f, im.Acknowledged[s] > 0, "%s acknowledged nothing with the new addresses", s)
+	for _, s := range slices.Sorted(maps.Keys(f.Before)) {
+		r.holds(f, f.Together || f.Before[s].Node || im.Acknowledged[s] > 0, "%s acknowledged nothing with the new addresses", s)
 	}
 }

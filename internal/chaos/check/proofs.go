@@ -1,6 +1,7 @@
 package check
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -154,7 +155,7 @@ func (r *Result) slow(f history.Fault, _ Impact) {
 // slowed is that changes went on, and took their time.
 func (r *Result) slowed(f history.Fault, im Impact) {
 	r.servedOn(f, im)
-	r.holds(f, im.SlowestMS >= leastSlow, "no change took longer than %d ms", im.SlowestMS)
+	r.holds(f, f.Together || im.SlowestMS >= leastSlow, "no change took longer than %d ms", im.SlowestMS)
 }
 
 // leastSlow is what a change takes at least whose leader's disk is slow.
@@ -162,8 +163,8 @@ const leastSlow = 50
 
 // limited is that changes were refused for want of space, and reads were not.
 func (r *Result) limited(f history.Fault, im Impact) {
-	r.holds(f, im.Limited > 0, "no change was refused with LIMIT")
-	r.holds(f, im.Reads > 0, "no linearizable read was answered")
+	r.holds(f, f.Together || im.Limited > 0, "no change was refused with LIMIT")
+	r.holds(f, f.Together || im.Reads > 0, "no linearizable read was answered")
 }
 
 func (r *Result) transferred(f history.Fault, _ Impact) {
@@ -191,8 +192,8 @@ func (r *Result) everyServer(f history.Fault, _ Impact) { r.every(f, true) }
 func (r *Result) everyNode(f history.Fault, _ Impact) { r.every(f, false) }
 
 func (r *Result) every(f history.Fault, servers bool) {
-	for id, m := range f.Before {
-		if m.Node != servers {
+	for _, id := range slices.Sorted(maps.Keys(f.Before)) {
+		if f.Before[id].Node != servers {
 			r.holds(f, slices.Contains(f.Servers, id), "%s was left out", id)
 		}
 	}
@@ -206,13 +207,14 @@ func (r *Result) wroteNothing(f history.Fault, im Impact) {
 
 // wroteOn is that clients reached a node that was cut off from the servers.
 func (r *Result) wroteOn(f history.Fault, im Impact) {
-	r.holds(f, im.Tried > 0, "no client wrote to %v while it was in force", f.Servers)
+	r.holds(f, f.Together || im.Tried > 0, "no client wrote to %v while it was in force", f.Servers)
 }
 
 // written counts the writes at struck nodes that began and ended while a fault was in force, and those that were tried.
 func written(run *history.Run, f history.Fault) (accepted, tried int) {
 	within := func(from, to int64) bool { return run.Setup.Wall(from) >= f.Active && run.Setup.Wall(to) <= f.Heal }
-	for _, op := range run.Writes {
+	for i := range run.Writes {
+		op := &run.Writes[i]
 		if !slices.Contains(f.Servers, op.Node) {
 			continue
 		}
@@ -226,12 +228,13 @@ func written(run *history.Run, f history.Fault) (accepted, tried int) {
 	return accepted, tried
 }
 
-// silentWrites is the longest time between two acknowledged writes of one scope of the data nodes, from the last one
-// before a fault until all is whole again.
+// silentWrites is the longest time from the begin of a fault on in which no write of one scope of the data nodes was
+// acknowledged, if it began before all was whole again.
 func silentWrites(run *history.Run, f history.Fault) time.Duration {
 	last := map[string]time.Duration{}
 	longest := time.Duration(0)
-	for _, op := range run.Writes {
+	for i := range run.Writes {
+		op := &run.Writes[i]
 		if op.Outcome != writes.Acknowledged {
 			continue
 		}
@@ -243,6 +246,9 @@ func silentWrites(run *history.Run, f history.Fault) time.Duration {
 			longest = max(longest, at-before)
 		}
 		last[op.Scope] = max(last[op.Scope], at)
+	}
+	for _, at := range last { // a scope that took no write any more
+		longest = max(longest, f.End-max(at, f.Begin))
 	}
 	return longest
 }

@@ -78,8 +78,9 @@ type Arg struct {
 
 // Got is what the reply said.
 type Got struct {
-	Seen  uint64 `json:"seen,omitempty"`  // index of the state that answered
-	Index uint64 `json:"index,omitempty"` // log index of the change; 0 if the reply does not tell
+	Seen   uint64 `json:"seen,omitempty"`   // index of the state that answered
+	Leader string `json:"leader,omitempty"` // of a local read: whom the server took for the leader, "" for nobody
+	Index  uint64 `json:"index,omitempty"`  // log index of the change; 0 if the reply does not tell
 	// Epoch is that of the tenure the reply speaks of: of a flip the new one, of
 	// a refusal the one the scope has.
 	Epoch   uint64     `json:"epoch,omitempty"`
@@ -208,6 +209,14 @@ type Setup struct {
 	Servers  []string      `json:"servers"`
 	Target   string        `json:"target"` // what was tested, for people
 	Started  time.Time     `json:"started"`
+	Command  string        `json:"command,omitempty"` // that asks for the same again
+	Program  Program       `json:"program"`           // that made the run
+}
+
+// Program is what a program was built from.
+type Program struct {
+	Version string `json:"version"` // of the module, or its commit; "devel" if the build does not tell
+	Go      string `json:"go"`
 }
 
 // Wall is the run's clock at a wall clock in nanoseconds since 1970, of the same machine.

@@ -1,15 +1,13 @@
-// Package report shows what a chaos run did and found: as text for people, and
-// as JSON for programs.
+// Package report shows what a chaos run did and found: as text and as a page for
+// people, and as JSON for programs.
 package report
 
 import (
+	"cmp"
 	"encoding/json"
-	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/chaos/check"
@@ -36,28 +34,36 @@ type Count struct {
 type Fault struct {
 	history.Fault
 	Impact check.Impact `json:"impact"`
+	Lacks  []string     `json:"lacks,omitempty"` // what is missing to show that it took effect
 }
 
 // Report is the result of a run.
 type Report struct {
-	Verdict string         `json:"verdict"`
-	Error   string         `json:"error,omitempty"` // what ended the run before its time
-	Setup   history.Setup  `json:"setup"`
-	Took    time.Duration  `json:"took_ns"` // of the history
-	Counts  []Count        `json:"counts"`
-	Faults  []Fault        `json:"faults"`
-	Checks  []check.Result `json:"checks"`
+	Verdict  string         `json:"verdict"`
+	Error    string         `json:"error,omitempty"` // what ended the run before its time
+	Setup    history.Setup  `json:"setup"`
+	Versions []string       `json:"versions"` // that the servers said they have, each once
+	Took     time.Duration  `json:"took_ns"`  // of the history
+	Counts   []Count        `json:"counts"`
+	Moves    Moves          `json:"moves"`
+	Writes   Writes         `json:"writes"`
+	Faults   []Fault        `json:"faults"`
+	Outages  []Outage       `json:"unavailability"`
+	Checks   []check.Result `json:"checks"`
 }
 
 // Of makes the report. ended is what ended the run before its time, or nil.
 func Of(run *history.Run, checks []check.Result, ended error) Report {
-	r := Report{Verdict: Pass, Setup: run.Setup, Checks: checks, Counts: counts(run), Faults: []Fault{}}
+	r := Report{Verdict: Pass, Setup: run.Setup, Versions: versions(run), Checks: checks, Counts: counts(run), Moves: movesOf(run), Writes: writesOf(run), Faults: []Fault{}}
 	for _, op := range run.Ops {
 		r.Took = max(r.Took, op.Return)
 	}
 	for _, f := range run.Faults {
-		r.Faults = append(r.Faults, Fault{f, check.ImpactOf(run, f)})
+		im := check.ImpactOf(run, f)
+		r.Faults = append(r.Faults, Fault{f, im, check.Lacks(f, im)})
 	}
+	slices.SortStableFunc(r.Faults, func(a, b Fault) int { return cmp.Compare(a.Begin, b.Begin) }) // faults done together are recorded as they end
+	r.Outages = outages(r.Faults)
 	for _, c := range checks {
 		if len(c.Voids) > 0 && r.Verdict == Pass {
 			r.Verdict = Void
@@ -100,124 +106,4 @@ func (r Report) JSON(w io.Writer) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(r)
-}
-
-// sum adds up the counts that fit.
-func (r Report) sum(fits func(Count) bool) int {
-	n := 0
-	for _, c := range r.Counts {
-		if fits(c) {
-			n += c.N
-		}
-	}
-	return n
-}
-
-// Text writes the report for people.
-func (r Report) Text(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(t, "%s, seed %d, %.0f s of operations\n\n", r.Setup.Target, r.Setup.Seed, r.Took.Seconds())
-	r.operations(t)
-	r.refusals(t)
-	r.faults(t)
-	r.checks(t)
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	for _, c := range r.Checks {
-		for _, v := range c.Violations {
-			fmt.Fprintf(w, "VIOLATION %s: %s\n", c.Name, v)
-		}
-		if more := c.Violated - len(c.Violations); more > 0 {
-			fmt.Fprintf(w, "VIOLATION %s: and %d more\n", c.Name, more)
-		}
-		for _, v := range c.Voids {
-			fmt.Fprintf(w, "VOID %s: %s\n", c.Name, v)
-		}
-	}
-	if r.Error != "" {
-		fmt.Fprintf(w, "ENDED EARLY: %s\n", r.Error)
-	}
-	_, err := fmt.Fprintf(w, "result: %s\n", r.Verdict)
-	return err
-}
-
-func (r Report) operations(w io.Writer) {
-	fmt.Fprintf(w, "operation\tok")
-	for _, s := range r.Setup.Servers {
-		fmt.Fprintf(w, "\tby %s", s)
-	}
-	fmt.Fprintf(w, "\trefused\tfailed\tunknown\n")
-	kinds := map[history.Kind]bool{}
-	for _, c := range r.Counts {
-		kinds[c.Kind] = true
-	}
-	for _, k := range slices.Sorted(maps.Keys(kinds)) {
-		n := func(o history.Outcome, server string) int {
-			return r.sum(func(c Count) bool { return c.Kind == k && c.Outcome == o && (server == "" || c.Server == server) })
-		}
-		fmt.Fprintf(w, "%s\t%d", k, n(history.OK, ""))
-		for _, s := range r.Setup.Servers {
-			fmt.Fprintf(w, "\t%d", n(history.OK, s))
-		}
-		fmt.Fprintf(w, "\t%d\t%d\t%d\n", n(history.Refused, ""), n(history.Failed, ""), n(history.Unknown, ""))
-	}
-	fmt.Fprintln(w)
-}
-
-func (r Report) refusals(w io.Writer) {
-	codes := map[string]int{}
-	for _, c := range r.Counts {
-		if c.Outcome == history.Refused {
-			codes[c.Code] += c.N
-		}
-	}
-	var parts []string
-	for _, code := range slices.Sorted(maps.Keys(codes)) {
-		parts = append(parts, fmt.Sprintf("%s %d", code, codes[code]))
-	}
-	fmt.Fprintf(w, "refusals: %s\n\n", strings.Join(parts, ", "))
-}
-
-func (r Report) faults(w io.Writer) {
-	fmt.Fprintf(w, "fault\tservers\tin force\tnew leader\tno change acknowledged for\tat the struck: local reads, answered, turned away\tacknowledged\n")
-	for _, f := range r.Faults {
-		leader := "-"
-		if f.Elected != "" {
-			leader = fmt.Sprintf("%s after %.1f s", f.Elected, (f.ElectedAt - f.Begin).Seconds())
-		}
-		var acks []string
-		for _, s := range slices.Sorted(maps.Keys(f.Impact.Acknowledged)) {
-			acks = append(acks, fmt.Sprintf("%s %d", s, f.Impact.Acknowledged[s]))
-		}
-		fmt.Fprintf(w, "%s\t%s\t%.1f s\t%s\t%.2f s\t%d, %d, %d\t%s\n", f.Name, strings.Join(f.Servers, " "), (f.Heal - f.Active).Seconds(), leader,
-			f.Impact.Unavailable.Seconds(), f.Impact.LocalReads, f.Impact.Answered, f.Impact.Turned, strings.Join(acks, ", "))
-	}
-	fmt.Fprintln(w)
-	for _, f := range r.Faults {
-		for _, s := range f.Servers {
-			fmt.Fprintf(w, "%s of %s:\t%s → %s → %s\n", f.Name, s, machine(f.Before[s]), machine(f.During[s]), machine(f.After[s]))
-		}
-	}
-	fmt.Fprintln(w)
-}
-
-func machine(m history.Machine) string {
-	switch {
-	case m.State == "":
-		return "not looked at"
-	case m.PID == 0:
-		return m.State
-	case m.Peer == "":
-		return fmt.Sprintf("%s, process %d, cut off", m.State, m.PID)
-	}
-	return fmt.Sprintf("%s, process %d, %s", m.State, m.PID, m.Peer)
-}
-
-func (r Report) checks(w io.Writer) {
-	fmt.Fprintf(w, "checker\tchecked\tviolations\tvoid\ttook\n")
-	for _, c := range r.Checks {
-		fmt.Fprintf(w, "%s\t%d %s\t%d\t%d\t%.2f s\n", c.Name, c.Checked, c.Unit, c.Violated, len(c.Voids), c.Took)
-	}
-	fmt.Fprintln(w)
 }

@@ -4,27 +4,47 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/chaos/check"
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
+	"github.com/scope-registry/scope-registry/internal/crash/writes"
 )
 
 func small() *history.Run {
-	return &history.Run{
-		Setup: history.Setup{Seed: 7, Servers: []string{"s1", "s2"}, Target: "a test"},
-		Ops: []history.Op{
-			{Kind: history.Declare, Server: "s1", Outcome: history.OK, Return: 4 * time.Second},
-			{Kind: history.Declare, Server: "s2", Outcome: history.OK, Return: 9 * time.Second},
-			{Kind: history.Declare, Server: "s2", Outcome: history.Refused, Code: "STALE_EPOCH", Return: 9 * time.Second},
-			{Kind: history.Read, Server: "s2", Outcome: history.Failed, Code: "NO_LEADER", Return: 10 * time.Second},
-		},
-		Faults: []history.Fault{{Name: history.Kill, Servers: []string{"s1"}, Begin: 5 * time.Second, Active: 6 * time.Second, Heal: 8 * time.Second,
-			End: 9 * time.Second, Elected: "s2", ElectedAt: 6 * time.Second, Before: map[string]history.Machine{"s1": {State: "running", PID: 4, Peer: "10.0.0.1"}},
-			During: map[string]history.Machine{"s1": {State: "exited"}}, After: map[string]history.Machine{"s1": {State: "running", PID: 5}}}},
+	s := time.Second
+	write := func(o writes.Outcome, at time.Duration) writes.Op {
+		return writes.Op{Scope: "p:", Node: "d1", Outcome: o, Call: int64(at), Began: int64(at), Ended: int64(at), Return: int64(at)}
 	}
+	run := &history.Run{
+		Setup: history.Setup{Scenario: "every", Seed: 7, Servers: []string{"s1", "s2"}, Nodes: []string{"d1", "d2"}, Target: "a test", Started: time.Unix(0, 0),
+			Command: "make <chaos> & more", Program: history.Program{Version: "v3", Go: "go1"}},
+		Ops: []history.Op{
+			{Kind: history.Declare, Server: "s1", Outcome: history.OK, Return: 4 * s},
+			{Kind: history.Declare, Server: "s2", Outcome: history.OK, Return: 9 * s},
+			{Kind: history.Declare, Server: "s2", Outcome: history.Refused, Code: "STALE_EPOCH", Return: 9 * s},
+			{Kind: history.Read, Server: "s2", Outcome: history.Failed, Code: "NO_LEADER", Return: 10 * s},
+		},
+		Faults: []history.Fault{ // not in their order
+			{Name: history.KillOwner, Servers: []string{"d1"}, Begin: 9 * s, Active: 9 * s, Heal: 10 * s, End: 10 * s,
+				Before: map[string]history.Machine{"d1": {State: "running", PID: 6, Node: true}},
+				During: map[string]history.Machine{"d1": {State: "exited"}}, After: map[string]history.Machine{"d1": {State: "running", PID: 7, Node: true}}},
+			{Name: history.Kill, Servers: []string{"s1"}, Begin: 5 * s, Active: 6 * s, Heal: 8 * s,
+				End: 9 * s, Elected: "s2", ElectedAt: 6 * s, Before: map[string]history.Machine{"s1": {State: "running", PID: 4, Peer: "10.0.0.1"}},
+				During: map[string]history.Machine{"s1": {State: "exited"}}, After: map[string]history.Machine{"s1": {State: "running", PID: 5}}},
+		},
+		Writes:  []writes.Op{write(writes.Acknowledged, 5*s), write(writes.Acknowledged, 8*s), write(writes.Refused, 9*s), write(writes.Unknown, 7*s)},
+		Samples: []history.Sample{{Cluster: api.Cluster{Members: []api.Member{{Version: "v2"}, {Version: "v1"}, {Version: "v2"}, {}}}}},
+	}
+	for i, m := range []api.Move{{Phase: "done", QuiescedMS: 70}, {Phase: "done", QuiescedMS: 20}, {Phase: "done", QuiescedMS: 10}, {Phase: "aborted", Cause: "window"}} {
+		m.ID, m.From = fmt.Sprint(i), "d1"
+		run.Seen = append(run.Seen, history.Seen{Item: api.WatchItem{Changes: []api.Change{{Op: "put", Move: &m}}}})
+	}
+	return run
 }
 
 func TestVerdict(t *testing.T) {
@@ -61,12 +81,19 @@ func TestText(t *testing.T) {
 	for line := range strings.Lines(text) {
 		lines[strings.Join(strings.Fields(line), " ")] = true
 	}
+	if strings.Contains(text, "kill-owner of") {
+		t.Error("machines of a fault are told though its effect is shown")
+	}
 	for _, want := range []string{
-		"a test, seed 7, 10 s of operations",
+		"a test, scenario every, seed 7, 10 s of operations", "versions: servers v1 and v2, chaos program v3, go1",
 		"operation ok by s1 by s2 refused failed unknown", "declare 2 1 1 1 0 0", "read 0 0 0 0 1 0",
 		"refusals: STALE_EPOCH 1",
-		"kill s1 2.0 s s2 after 1.0 s 5.00 s 0, 0, 0",
+		"moves between data nodes: 3 done, without writes for 20 ms (p50) and 70 ms (max)", "aborted moves between data nodes, by cause: window 1",
+		"writes at data nodes: 2 acknowledged, 1 refused, 1 unknown",
+		"kill s1 2.0 s s2 1.0 s 5.00 s 3.00 s 0 / 0 / 0 0, 0",
+		"kill-owner d1 1.0 s - 1.00 s 1.00 s 0 / 1 0, 0",
 		"kill of s1: running, process 4, 10.0.0.1 → exited → running, process 5, cut off",
+		"kill 1 5.00 s 5.00 s 3.00 s 3.00 s",
 		"order 12 operations 3 0 0.00 s",
 		"VIOLATION order: lost", "VIOLATION order: and 2 more", "VOID effect: calm", "ENDED EARLY: interrupted", "result: violation",
 	} {

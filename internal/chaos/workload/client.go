@@ -98,6 +98,9 @@ func (c *client) send(ctx context.Context, op *history.Op, r direct.Request, out
 		reply, err := c.srv.Do(once, r, out)
 		cancel()
 		op.Got = history.Got{Seen: reply.Index}
+		if op.Kind == history.Local {
+			op.Got.Leader = reply.Leader
+		}
 		op.Outcome, op.Code, op.Detail = history.OK, "", ""
 		if err != nil {
 			failed(op, err, unsure)
