@@ -5,6 +5,7 @@ package link
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -30,30 +31,40 @@ type State struct {
 // Resend is how long it takes until what was lost is sent again.
 const Resend = 200 * time.Millisecond
 
+// layer is what one of those who shape a direction does to it.
+type layer struct {
+	by      string
+	state   State
+	slowest time.Duration // that anything took since
+}
+
 // Net is all directions. It is safe for use by many goroutines.
 type Net struct {
 	mu      sync.Mutex // guards the rest
-	states  map[Way]State
+	layers  map[Way][]*layer
 	changed chan struct{} // closed at the next change
 	carried map[Way]int64
-	slowest map[Way]time.Duration
 }
 
 // New is a network that is whole.
 func New() *Net {
-	return &Net{states: map[Way]State{}, changed: make(chan struct{}), carried: map[Way]int64{}, slowest: map[Way]time.Duration{}}
+	return &Net{layers: map[Way][]*layer{}, changed: make(chan struct{}), carried: map[Way]int64{}}
 }
 
-// Set changes a direction, for connections that are open too.
-func (n *Net) Set(w Way, s State) {
+// Set changes what somebody does to a direction, for connections that are open too; the zero state takes it back. What
+// several do to one direction is done together: it is cut if any has cut it, and as slow as the slowest.
+func (n *Net) Set(by string, w Way, s State) {
 	n.change(func() {
-		n.states[w] = s
-		delete(n.slowest, w)
+		rest := slices.DeleteFunc(slices.Clone(n.layers[w]), func(l *layer) bool { return l.by == by })
+		if s != (State{}) {
+			rest = append(rest, &layer{by: by, state: s})
+		}
+		n.layers[w] = rest
 	})
 }
 
 // Heal makes every direction whole.
-func (n *Net) Heal() { n.change(func() { clear(n.states) }) }
+func (n *Net) Heal() { n.change(func() { clear(n.layers) }) }
 
 func (n *Net) change(what func()) {
 	n.mu.Lock()
@@ -70,11 +81,16 @@ func (n *Net) Carried(w Way) int64 {
 	return n.carried[w]
 }
 
-// Slowest is the longest time that anything took in a direction since it was last set.
-func (n *Net) Slowest(w Way) time.Duration {
+// Slowest is the longest time that anything took in a direction since somebody has set it, who has not taken it back.
+func (n *Net) Slowest(by string, w Way) time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.slowest[w]
+	for _, l := range n.layers[w] {
+		if l.by == by {
+			return l.slowest
+		}
+	}
+	return 0
 }
 
 // delivered counts what is about to be delivered, and was sent at a time.
@@ -82,7 +98,9 @@ func (n *Net) delivered(w Way, bytes int, sent time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.carried[w] += int64(bytes)
-	n.slowest[w] = max(n.slowest[w], time.Since(sent))
+	for _, l := range n.layers[w] {
+		l.slowest = max(l.slowest, time.Since(sent))
+	}
 }
 
 // lost is by how much something comes late that is sent now.
@@ -95,10 +113,13 @@ func (n *Net) lost(w Way) (late time.Duration) {
 }
 
 // at is a direction's state, and what is closed when it may be another one.
-func (n *Net) at(w Way) (State, <-chan struct{}) {
+func (n *Net) at(w Way) (s State, changed <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.states[w], n.changed
+	for _, l := range n.layers[w] {
+		s = State{Cut: s.Cut || l.state.Cut, Delay: max(s.Delay, l.state.Delay), Loss: max(s.Loss, l.state.Loss)}
+	}
+	return s, n.changed
 }
 
 // pass waits until what was sent at a time may be delivered. It is false when gone is closed before.

@@ -102,7 +102,7 @@ func TestCut(t *testing.T) {
 		_, c := laid(t, n, Named("a"), echo(t))
 		c.says(t, "one")
 		c.hears(t, "one")
-		n.Set(cut, State{Cut: true})
+		n.Set("test", cut, State{Cut: true})
 		came, went := n.Carried(there), n.Carried(back)
 		c.says(t, "two")
 		c.silent(t)
@@ -117,11 +117,11 @@ func TestCut(t *testing.T) {
 // A connection that is dialed while the link is cut is taken, and stays silent.
 func TestDialWhileCut(t *testing.T) {
 	n := New()
-	n.Set(Way{"b", "a"}, State{Cut: true})
+	n.Set("test", Way{"b", "a"}, State{Cut: true})
 	_, c := laid(t, n, Named("a"), echo(t))
 	c.says(t, "one")
 	c.silent(t)
-	n.Set(Way{"b", "a"}, State{})
+	n.Set("test", Way{"b", "a"}, State{})
 	c.hears(t, "one")
 }
 
@@ -137,7 +137,7 @@ func TestHalfOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.Set(Way{"b", "a"}, State{Cut: true})
+	n.Set("test", Way{"b", "a"}, State{Cut: true})
 	if err := errors.Join(far.Close(), ln.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func TestHalfOpen(t *testing.T) {
 func TestDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, w := New(), Way{"a", "b"}
-		n.Set(w, State{Delay: 80 * time.Millisecond})
+		n.Set("test", w, State{Delay: 80 * time.Millisecond})
 		began, gone := time.Now(), make(chan struct{})
 		if !n.pass(w, began, gone) || time.Since(began) != 80*time.Millisecond {
 			t.Errorf("it took %v", time.Since(began))
@@ -162,7 +162,7 @@ func TestDelay(t *testing.T) {
 			t.Error("the other way is slow too")
 		}
 		close(gone)
-		n.Set(w, State{Cut: true})
+		n.Set("test", w, State{Cut: true})
 		if n.pass(w, time.Now(), gone) {
 			t.Error("a cable that is gone carries")
 		}
@@ -183,7 +183,7 @@ func TestServer(t *testing.T) {
 		}
 	}
 	n := New()
-	n.Set(Way{"b", "s7"}, State{Cut: true})
+	n.Set("test", Way{"b", "s7"}, State{Cut: true})
 	_, c := laid(t, n, Server, echo(t))
 	if _, err := io.WriteString(c, hello[:17]+"one\n"); err != nil {
 		t.Fatal(err)
@@ -196,18 +196,41 @@ func TestServer(t *testing.T) {
 // What is lost comes late, all of it in the end, and in order.
 func TestLoss(t *testing.T) {
 	n, w := New(), Way{"a", "b"}
-	n.Set(w, State{Loss: 1})
+	n.Set("test", w, State{Loss: 1})
 	if late := n.lost(w); late != 15*Resend { // 1, 2, 4 and 8 of them
 		t.Errorf("late by %v", late)
 	}
-	n.Set(w, State{Loss: 0.5})
+	n.Set("test", w, State{Loss: 0.5})
 	_, c := laid(t, n, Named("a"), echo(t))
 	for i := range 5 {
 		c.says(t, fmt.Sprint(i))
 		c.hears(t, fmt.Sprint(i))
 	}
-	n.Set(w, State{})
+	n.Set("test", w, State{})
 	if late := n.lost(w); late != 0 {
 		t.Errorf("late by %v on a link that loses nothing", late)
+	}
+}
+
+// What two have done to a direction is there until both have taken it back.
+func TestLayers(t *testing.T) {
+	n, w := New(), Way{"a", "b"}
+	n.Set("one", w, State{Cut: true})
+	n.Set("two", w, State{Delay: time.Second})
+	n.Set("one", w, State{})
+	if s, _ := n.at(w); s != (State{Delay: time.Second}) {
+		t.Errorf("after the one: %+v", s)
+	}
+	n.Set("one", w, State{Cut: true, Loss: 0.5})
+	n.delivered(w, 3, time.Now().Add(-time.Minute))
+	if n.Slowest("two", w) < time.Minute || n.Slowest("three", w) != 0 {
+		t.Errorf("slowest %v and %v", n.Slowest("two", w), n.Slowest("three", w))
+	}
+	if s, _ := n.at(w); s != (State{Cut: true, Delay: time.Second, Loss: 0.5}) {
+		t.Errorf("both: %+v", s)
+	}
+	n.Heal()
+	if s, _ := n.at(w); s != (State{}) {
+		t.Errorf("healed: %+v", s)
 	}
 }

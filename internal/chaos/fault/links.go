@@ -3,6 +3,7 @@ package fault
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
@@ -71,12 +72,17 @@ func amongAll(all []string) (out []link.Way) {
 	return out
 }
 
+// name tells what this fault does to links from what others do.
+func (s *strike) name() string {
+	return fmt.Sprintf("%s of %v at %v", s.rec.Name, s.rec.Servers, s.rec.Begin)
+}
+
 // set changes directions, and notes that this fault did.
 func (s *strike) set(ways []link.Way, state func() link.State) {
 	n := netOf(s.Target)
 	for _, w := range ways {
 		st := state()
-		n.Set(w, st)
+		n.Set(s.name(), w, st)
 		s.rec.Ways = append(s.rec.Ways, history.Way{From: w.From, To: w.To, Cut: st.Cut, DelayMS: st.Delay.Milliseconds()})
 		if st.Loss > 0 {
 			s.rec.Ways[len(s.rec.Ways)-1].DelayMS = link.Resend.Milliseconds()
@@ -88,7 +94,7 @@ func (s *strike) set(ways []link.Way, state func() link.State) {
 func (s *strike) mend() {
 	n := netOf(s.Target)
 	for _, w := range s.rec.Ways {
-		n.Set(link.Way{From: w.From, To: w.To}, link.State{})
+		n.Set(s.name(), link.Way{From: w.From, To: w.To}, link.State{})
 	}
 }
 
@@ -108,7 +114,7 @@ func (s *strike) look(atEnd bool) {
 	for i := range s.rec.Ways {
 		w := &s.rec.Ways[i]
 		if carried := n.Carried(link.Way{From: w.From, To: w.To}); atEnd {
-			w.Heal, w.SlowestMS = carried, n.Slowest(link.Way{From: w.From, To: w.To}).Milliseconds()
+			w.Heal, w.SlowestMS = carried, n.Slowest(s.name(), link.Way{From: w.From, To: w.To}).Milliseconds()
 		} else {
 			w.Active = carried
 		}

@@ -99,7 +99,7 @@ func (i *Isolated) judge(old, other []writes.Op, epoch uint64, cut time.Time) (w
 func (r *Rig) cut(node string, off bool) {
 	for _, id := range r.Servers.IDs() {
 		w := link.Way{From: node, To: id}
-		r.net.Set(w, link.State{Cut: off})
-		r.net.Set(w.Back(), link.State{Cut: off})
+		r.net.Set("cut", w, link.State{Cut: off})
+		r.net.Set("cut", w.Back(), link.State{Cut: off})
 	}
 }

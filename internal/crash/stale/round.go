@@ -87,8 +87,8 @@ func (s *system) slow(id string, delay time.Duration) {
 	for _, other := range s.c.IDs() {
 		if other != id {
 			w := link.Way{From: id, To: other}
-			s.net.Set(w, link.State{Delay: delay})
-			s.net.Set(w.Back(), link.State{Delay: delay})
+			s.net.Set("slow", w, link.State{Delay: delay})
+			s.net.Set("slow", w.Back(), link.State{Delay: delay})
 		}
 	}
 }
@@ -141,10 +141,10 @@ func (s *system) stop(ctx context.Context, leader string) (r round, err error) {
 		}
 	}
 	hold := link.Way{From: others[s.rnd.IntN(len(others))], To: leader}
-	mend := func() { s.net.Set(hold, link.State{Delay: s.o.delay}) }
+	mend := func() { s.net.Set("hold", hold, link.State{}) }
 	after := time.Duration(s.rnd.Int64N(int64(holdSpread)))
 	if r.held = s.rnd.IntN(2) == 0; r.held {
-		s.net.Set(hold, link.State{Cut: true})
+		s.net.Set("hold", hold, link.State{Cut: true})
 		defer mend()
 	}
 	began := time.Now()
