@@ -38,8 +38,10 @@ const (
 	// snapshotsKept leaves two to fall back on.
 	snapshotsKept = 3
 
-	// snapshotInterval is how often raft looks whether a snapshot is due.
-	snapshotInterval = 30 * time.Second
+	// snapshotInterval is how often raft looks whether a snapshot is due, and after twice that at the latest: so often that
+	// fewer entries come between two of them than stay in the log, at thousands a second too. Else the log would not reach
+	// the snapshot before the newest, and if that one were damaged the server could not start.
+	snapshotInterval = 5 * time.Second
 
 	// transportTimeout bounds one request of raft. Dialing has its own, shorter bound.
 	transportTimeout = 5 * time.Second

@@ -37,7 +37,7 @@ const (
 // states all the time. A server has no flags for it.
 var small = []overlay.Edit{
 	{File: "internal/registry/config.go", From: "defaultSnapshotThreshold = 8192", To: "defaultSnapshotThreshold = 32"},
-	{File: "internal/registry/config.go", From: "snapshotInterval = 30 * time.Second", To: "snapshotInterval = 200 * time.Millisecond"},
+	{File: "internal/registry/config.go", From: "snapshotInterval = 5 * time.Second", To: "snapshotInterval = 200 * time.Millisecond"},
 	{File: "internal/registry/statecheck.go", From: "defaultCheckEvery = 1000", To: "defaultCheckEvery = 100"},
 }
 
