@@ -80,14 +80,14 @@ func run(ctx context.Context, o options, out io.Writer) ([]check.Result, error) 
 
 // made is what the run is made against. Nothing runs yet.
 func made(ctx context.Context, o options, dir string) (target.Target, error) {
+	work := filepath.Join(dir, "work") // data, and logs of processes
 	if !o.local {
 		files := []string{o.compose}
 		if o.nodes > 0 {
 			files = append(files, o.stores)
 		}
-		return target.NewDocker(ctx, files, o.project, o.nodes)
+		return target.NewDocker(ctx, files, o.project, o.nodes, work)
 	}
-	work := filepath.Join(dir, "work") // data and logs
 	if err := os.MkdirAll(work, 0o700); err != nil {
 		return nil, err
 	}
