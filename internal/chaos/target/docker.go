@@ -308,13 +308,22 @@ func (d *Docker) Cut(ctx context.Context, server string) error {
 
 // Mend brings it back into the network, under the names it had there.
 func (d *Docker) Mend(ctx context.Context, server string) error {
-	args := []string{"network", "connect"}
+	id, err := d.container(ctx, server)
+	if err != nil {
+		return err
+	}
 	d.mu.Lock()
-	for _, a := range d.aliases[server] {
+	aliases := d.aliases[server]
+	d.mu.Unlock()
+	return d.connect(ctx, id, d.network(server), aliases)
+}
+
+func (d *Docker) connect(ctx context.Context, container, network string, aliases []string) error {
+	args := []string{"network", "connect"}
+	for _, a := range aliases {
 		args = append(args, "--alias", a)
 	}
-	d.mu.Unlock()
-	return d.to(ctx, server, append(args, d.network(server))...)
+	return d.docker(ctx, append(args, network, container)...)
 }
 
 // inspected is what this package reads of `docker inspect`.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,8 +73,28 @@ func (d *Docker) anew(ctx context.Context, id string, c inspected) error {
 			return err
 		}
 	}
-	_, err = d.composed(ctx, "up", "--no-start", "--no-deps", serviceOf(id))
-	return err
+	if _, err = d.composed(ctx, "up", "--no-start", "--no-deps", serviceOf(id)); err != nil {
+		return err
+	}
+	return d.connected(ctx, id, c)
+}
+
+// connected puts a container into those networks that another one was in: docker-compose
+// would do so for all but one of them only when it starts the container itself.
+func (d *Docker) connected(ctx context.Context, id string, was inspected) error {
+	c, err := d.look(ctx, id)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(was.NetworkSettings.Networks)) {
+		if _, ok := c.NetworkSettings.Networks[name]; ok {
+			continue
+		}
+		if err := d.connect(ctx, c.ID, name, was.NetworkSettings.Networks[name].Aliases); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // packed is a directory as an archive whose files belong to a user, uid:gid.

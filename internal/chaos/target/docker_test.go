@@ -192,6 +192,7 @@ func TestLogs(t *testing.T) {
 }
 
 const inspectExited = `[{"Id":"c0ffee","State":{"Status":"exited"},"Config":{"User":"65532:65531"},
+	"NetworkSettings":{"Networks":{"test_clients":{},"test_peers":{"Aliases":["registry-2.peers"]}}},
 	"Mounts":[{"Name":"other","Destination":"/tmp"},{"Name":"test_registry-2","Destination":"/data"}]}]`
 
 // TestDisk: what is changed of the copy is what a new container with a new volume gets, and it belongs to the server's user.
@@ -205,6 +206,8 @@ func TestDisk(t *testing.T) {
 			dir := c.args[3]
 			return nil, errors.Join(os.MkdirAll(filepath.Join(dir, "snapshots"), 0o700), os.WriteFile(filepath.Join(dir, "raft.db"), []byte("old"), 0o600),
 				os.WriteFile(filepath.Join(dir, "snapshots", "one"), []byte("state"), 0o600))
+		case strings.Contains(line, " up --no-start"): // docker-compose connects the new one to the first network only
+			f.answers["docker inspect"] = `[{"Id":"c0ffee","NetworkSettings":{"Networks":{"test_clients":{}}}}]`
 		case line == "docker cp - c0ffee:/data":
 			for r := tar.NewReader(c.in); ; {
 				head, err := r.Next()
@@ -234,8 +237,8 @@ func TestDisk(t *testing.T) {
 			did = append(did, line)
 		}
 	}
-	if want := []string{"docker logs c0ffee", "docker rm c0ffee", "docker volume rm test_registry-2"}; len(did) != 5 || !slices.Equal(did[:3], want) ||
-		!strings.HasSuffix(did[3], " up --no-start --no-deps registry-2") {
+	if want := []string{"docker logs c0ffee", "docker rm c0ffee", "docker volume rm test_registry-2"}; len(did) != 6 || !slices.Equal(did[:3], want) ||
+		!strings.HasSuffix(did[3], " up --no-start --no-deps registry-2") || did[4] != "docker network connect --alias registry-2.peers test_peers c0ffee" {
 		t.Errorf("did %q", did)
 	}
 	if string(d.logged["s2"]) != "before\n" {
