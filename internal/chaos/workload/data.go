@@ -92,17 +92,28 @@ func (d *Data) open(ctx context.Context) error {
 // ready waits until each node says that its session is open.
 func (d *Data) ready(ctx context.Context) error {
 	for _, node := range d.cfg.Nodes {
-		for {
-			err := d.nodes.Ready(ctx, node)
-			if err == nil {
-				break
-			}
-			if !pause(ctx, nil, restPoll) {
-				return err
-			}
+		if err := settled(ctx, func() error { return d.nodes.Ready(ctx, node) }); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// settled asks until the answer is nil, or ctx ends: then it returns the last answer that was no consequence of that.
+func settled(ctx context.Context, ask func() error) error {
+	var last error
+	for {
+		err := ask()
+		if err == nil {
+			return nil
+		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
+		if !pause(ctx, nil, restPoll) {
+			return last
+		}
+	}
 }
 
 // move moves one scope after the other, of those that are this operator's, and gives some moves up.
@@ -160,18 +171,11 @@ func (d *Data) Stop() {
 func (d *Data) Finish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	var calm error
-	if err := d.ready(ctx); err != nil {
-		calm = fmt.Errorf("a node is not ready %v after all faults were over: %w", settleTime, err)
-	}
-	for calm == nil {
-		err := d.calm(ctx)
-		if err == nil {
-			break
-		}
-		if !pause(ctx, nil, restPoll) {
-			calm = fmt.Errorf("%v after all faults were over: %w", settleTime, err)
-		}
+	calm := d.ready(ctx)
+	if calm != nil {
+		calm = fmt.Errorf("a node is not ready %v after all faults were over: %w", settleTime, calm)
+	} else if calm = settled(ctx, func() error { return d.calm(ctx) }); calm != nil {
+		calm = fmt.Errorf("%v after all faults were over: %w", settleTime, calm)
 	}
 	d.load.Drain()
 	d.load = nil
