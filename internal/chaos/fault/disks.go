@@ -53,7 +53,7 @@ func onDisks() []Fault {
 			return s.damaged(ctx, saysCorrupt, s.flipLog)
 		}},
 		{Name: history.FlipSnapshot, possible: disked, do: func(ctx context.Context, s *strike) error {
-			return s.damaged(ctx, saysAside, s.flipSnapshot)
+			return s.damaged(ctx, saysAside, s.flipSnapshot) // or it does not start, where its log does not reach an older one
 		}},
 		{Name: history.SlowDisk, possible: failing, do: func(ctx context.Context, s *strike) error {
 			return s.badDisk(ctx, load.Slow, fmt.Sprintf("%dms", 50+s.rng.IntN(350)), false)
@@ -126,7 +126,7 @@ func (s *strike) damaged(ctx context.Context, says string, change func(dir strin
 	if err == nil {
 		err = s.hears(ctx, id, says)
 	}
-	if err == nil && says == saysCorrupt {
+	if err == nil && !strings.Contains(s.rec.Said, saysAside) && says != saysWiped {
 		err = s.ends(ctx, id)
 	}
 	if err == nil {
@@ -180,7 +180,7 @@ func (s *strike) hears(ctx context.Context, id, text string) error {
 		}
 		lines := strings.Split(all, "\n")
 		for _, line := range slices.Backward(lines) {
-			if strings.Contains(line, text) {
+			if strings.Contains(line, text) || text == saysAside && strings.Contains(line, saysCorrupt) {
 				s.rec.Said = fmt.Sprintf("%.300s", line)
 				return nil
 			}
@@ -257,7 +257,11 @@ func (s *strike) flipSnapshot(dir string) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The server goes on from an older one, so that there is nothing to undo.
-	_, err = flip(newest, int(info.Size()/2))
-	return func() error { return nil }, err
+	undo, err := flip(newest, int(info.Size()/2))
+	return func() error {
+		if _, err := os.Stat(newest); errors.Is(err, os.ErrNotExist) {
+			return nil // the server went on from an older one, and has set this one aside
+		}
+		return undo()
+	}, err
 }
