@@ -1,8 +1,8 @@
-// Command chaos runs the registry's servers in containers, has clients work on
-// all of them while the leader is killed, paused and cut off and addresses
-// change, and checks everything that was answered. It exits with 1 if the
-// registry broke a promise, and also if the run shows nothing because a fault
-// did not take effect. See docs/chaos.md.
+// Command chaos runs the registry's servers and data nodes in containers or as
+// processes, has clients work on all of them while faults are done to machines,
+// links and disks, and checks everything that was answered. It exits with 1 if a
+// promise was broken, and also if the run shows nothing because a fault did not
+// take effect. See docs/chaos.md.
 package main
 
 import (
