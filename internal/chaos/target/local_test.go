@@ -37,7 +37,7 @@ func local(t *testing.T) *Local {
 	t.Helper()
 	dir := t.TempDir()
 	script := filepath.Join(dir, "program")
-	if err := os.WriteFile(script, []byte(program), 0o700); err != nil { //nolint:gosec // it is run
+	if err := os.WriteFile(script, []byte(program), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	l := NewLocal(dir, load.Programs{Registry: script, Store: script}, 2, "fast")
@@ -215,7 +215,7 @@ func TestCut(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer func() { _ = conn.Close() }()
+			t.Cleanup(func() { _ = conn.Close() })
 		}
 		if got := arrives(t, ln); !strings.HasSuffix(got, c.other) {
 			t.Errorf("%q arrived while %s was cut off", got, c.cut)
