@@ -25,7 +25,7 @@ func (d *Docker) Disk(ctx context.Context, id string, change func(dir string) er
 	if err != nil {
 		return err
 	}
-	if c.State.Status != "exited" {
+	if c.State.Pid != 0 {
 		return fmt.Errorf("%s is %s, and its data cannot be changed", id, c.State.Status)
 	}
 	dir := filepath.Join(d.work, id)
