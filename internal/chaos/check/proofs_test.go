@@ -30,7 +30,7 @@ func proves(fault string) []string {
 // struckBy are the machines that each fault strikes in [effective]; s1 leads.
 func struckBy(fault string) []string {
 	switch fault {
-	case history.KillAll, history.Rolling, history.SlowAll, history.LossyAll:
+	case history.KillAll, history.Rolling, history.SlowAll, history.LossyAll, history.FullDisk:
 		return []string{"s1", "s2", "s3"}
 	case history.KillMajority, history.Readdress:
 		return []string{"s1", "s2"}

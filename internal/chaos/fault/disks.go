@@ -59,7 +59,7 @@ func onDisks() []Fault {
 			return s.badDisk(ctx, load.Slow, fmt.Sprintf("%dms", 50+s.rng.IntN(350)), false)
 		}},
 		{Name: history.FailingDisk, possible: failing, do: func(ctx context.Context, s *strike) error { return s.badDisk(ctx, load.Fails, "", true) }},
-		{Name: history.FullDisk, possible: failing, do: func(ctx context.Context, s *strike) error { return s.badDisk(ctx, load.Full, "", false) }},
+		{Name: history.FullDisk, possible: failing, do: func(ctx context.Context, s *strike) error { return s.fullDisks(ctx) }},
 	}
 }
 
@@ -168,6 +168,26 @@ func (s *strike) ends(ctx context.Context, id string) error {
 		}
 		return err
 	})
+}
+
+// fullDisks has the disks of all servers be nearly full: then whoever leads refuses changes.
+func (s *strike) fullDisks(ctx context.Context) (err error) {
+	s.rec.Servers = s.Target.Servers()
+	s.begins("%v", s.rec.Servers)
+	disks, _ := s.Target.(target.Failing)
+	for _, id := range s.rec.Servers {
+		undo, failed := disks.FailPoint(id, load.Full, "")
+		if failed != nil {
+			return failed
+		}
+		defer func() { err = errors.Join(err, undo()) }()
+	}
+	if err := s.active(ctx); err != nil {
+		return err
+	}
+	err = s.lasts(ctx)
+	s.heals()
+	return err
 }
 
 // hears waits until a server has logged a line with a text.

@@ -131,7 +131,7 @@ const (
 	LossyAll      = "lossy-all"      // a tenth of all that servers send each other is lost, and sent again
 	SlowDisk      = "slow-disk"      // the leader's writes take long
 	FailingDisk   = "failing-disk"   // the leader's next write fails: it ends by itself, and starts again on a disk that works
-	FullDisk      = "full-disk"      // the leader's disk is nearly full
+	FullDisk      = "full-disk"      // the disks of all servers are nearly full
 	Members       = "members"        // a fourth server joins, and leaves again
 	KillOwner     = "kill-owner"     // a data node that owns a scope ends without notice, and starts again
 	KillTarget    = "kill-target"    // a data node that a scope moves to does
