@@ -32,22 +32,34 @@ const Resend = 200 * time.Millisecond
 
 // Net is all directions. It is safe for use by many goroutines.
 type Net struct {
-	mu      sync.Mutex // guards the rest
-	states  map[Way]State
-	changed chan struct{} // closed at the next change
+	mu      sync.Mutex            // guards the rest
+	states  map[Way]map[any]State // by who has set it
+	changed chan struct{}         // closed at the next change
 	carried map[Way]int64
 	slowest map[Way]time.Duration
 }
 
 // New is a network that is whole.
 func New() *Net {
-	return &Net{states: map[Way]State{}, changed: make(chan struct{}), carried: map[Way]int64{}, slowest: map[Way]time.Duration{}}
+	return &Net{states: map[Way]map[any]State{}, changed: make(chan struct{}), carried: map[Way]int64{}, slowest: map[Way]time.Duration{}}
 }
 
 // Set changes a direction, for connections that are open too.
-func (n *Net) Set(w Way, s State) {
+func (n *Net) Set(w Way, s State) { n.SetFor(nil, w, s) }
+
+// SetFor is Set on behalf of somebody, beside whom others change directions at the same time: the direction is cut if it is
+// for any of them, and otherwise has the longest of their delays and the largest of their losses. An empty state takes
+// back what the same one has set.
+func (n *Net) SetFor(who any, w Way, s State) {
 	n.change(func() {
-		n.states[w] = s
+		if s == (State{}) {
+			delete(n.states[w], who)
+			return
+		}
+		if n.states[w] == nil {
+			n.states[w] = map[any]State{}
+		}
+		n.states[w][who] = s
 		delete(n.slowest, w)
 	})
 }
@@ -70,7 +82,7 @@ func (n *Net) Carried(w Way) int64 {
 	return n.carried[w]
 }
 
-// Slowest is the longest time that anything took in a direction since it was last set.
+// Slowest is the longest time that anything took in a direction since somebody last set it to something.
 func (n *Net) Slowest(w Way) time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -98,7 +110,12 @@ func (n *Net) lost(w Way) (late time.Duration) {
 func (n *Net) at(w Way) (State, <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.states[w], n.changed
+	var all State
+	for _, s := range n.states[w] {
+		all.Cut = all.Cut || s.Cut
+		all.Delay, all.Loss = max(all.Delay, s.Delay), max(all.Loss, s.Loss)
+	}
+	return all, n.changed
 }
 
 // pass waits until what was sent at a time may be delivered. It is false when gone is closed before.

@@ -114,6 +114,24 @@ func TestCut(t *testing.T) {
 	}
 }
 
+// Of two who cut a direction, neither mends it for the other.
+func TestSetByTwo(t *testing.T) {
+	n := New()
+	w := Way{"a", "b"}
+	_, c := laid(t, n, Named("a"), echo(t))
+	n.SetFor(1, w, State{Cut: true, Delay: time.Nanosecond})
+	n.SetFor(2, w, State{Cut: true, Loss: 0.5})
+	n.SetFor(3, w, State{Delay: 2 * time.Nanosecond})
+	n.SetFor(1, w, State{})
+	c.says(t, "one")
+	c.silent(t)
+	if s, _ := n.at(w); s != (State{Cut: true, Delay: 2, Loss: 0.5}) {
+		t.Errorf("all together are %+v", s)
+	}
+	n.SetFor(2, w, State{})
+	c.hears(t, "one")
+}
+
 // A connection that is dialed while the link is cut is taken, and stays silent.
 func TestDialWhileCut(t *testing.T) {
 	n := New()

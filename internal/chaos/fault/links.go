@@ -76,7 +76,7 @@ func (s *strike) set(ways []link.Way, state func() link.State) {
 	n := netOf(s.Target)
 	for _, w := range ways {
 		st := state()
-		n.Set(w, st)
+		n.SetFor(s, w, st)
 		s.rec.Ways = append(s.rec.Ways, history.Way{From: w.From, To: w.To, Cut: st.Cut, DelayMS: st.Delay.Milliseconds()})
 		if st.Loss > 0 {
 			s.rec.Ways[len(s.rec.Ways)-1].DelayMS = link.Resend.Milliseconds()
@@ -88,7 +88,7 @@ func (s *strike) set(ways []link.Way, state func() link.State) {
 func (s *strike) mend() {
 	n := netOf(s.Target)
 	for _, w := range s.rec.Ways {
-		n.Set(link.Way{From: w.From, To: w.To}, link.State{})
+		n.SetFor(s, link.Way{From: w.From, To: w.To}, link.State{})
 	}
 }
 

@@ -345,7 +345,7 @@ func TestDiskFaults(t *testing.T) {
 		fails bool
 	}{
 		history.SlowDisk:    {`fail s1 raft\.db\.slow \d+ms, undo s1`, false},
-		history.FullDisk:    {`fail s1 raft\.db\.full , undo s1`, false},
+		history.FullDisk:    {`fail s1 raft\.db\.full , fail s2 raft\.db\.full , fail s3 raft\.db\.full , undo s3, undo s2, undo s1`, false},
 		history.FailingDisk: {`fail s1 raft\.db\.fails , undo s1, ended s1, start s1`, true},
 	} {
 		e, r := newRich(t)

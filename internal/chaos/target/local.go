@@ -322,7 +322,7 @@ func (l *Local) cutting(id string, cut bool) error {
 		return err
 	}
 	for _, w := range l.ways(id) {
-		l.net.Set(w, link.State{Cut: cut})
+		l.net.SetFor("cut "+id, w, link.State{Cut: cut})
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
