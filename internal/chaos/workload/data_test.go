@@ -27,6 +27,7 @@ type world struct {
 	records map[string]map[string]writes.Record // by scope, at its owner
 	done    int                                 // moves
 	aborted int
+	flapped int // fallbacks that were declared anew
 	written int
 	enough  chan struct{} // closed when there were some moves and writes
 	ready   bool
@@ -60,6 +61,16 @@ func (d *world) registry(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/v1/scope" && r.Method == http.MethodPut:
 		var decl api.Declare
 		_ = json.NewDecoder(r.Body).Decode(&decl)
+		if s := d.scopes[prefix]; s != nil {
+			if s.Fallback != "" || decl.Writer != s.Owner || decl.Fallback == s.Owner {
+				refuse(w, api.Error{Code: api.Invalid, Detail: fmt.Sprintf("%+v of %+v", decl, s)})
+				return
+			}
+			d.flapped++
+			s.Fallback = decl.Fallback
+			out = api.Applied{Index: 5, Epoch: s.Epoch, Changed: 1}
+			break
+		}
 		d.scopes[prefix] = &api.Scope{Prefix: prefix, Writer: decl.Writer, Owner: decl.Writer, Fallback: decl.Fallback, Epoch: 1}
 		d.records[prefix] = map[string]writes.Record{}
 		out = api.Applied{Index: 5, Epoch: 1, Changed: 1}
@@ -97,7 +108,9 @@ func (d *world) end(id string, abort bool) *api.Move {
 		d.aborted++
 		return m
 	}
-	m.Phase, s.Owner = "done", m.To
+	if m.Phase, s.Owner = "done", m.To; s.Fallback == m.To {
+		s.Fallback = ""
+	}
 	s.Epoch++
 	d.done++
 	d.count()
@@ -105,7 +118,7 @@ func (d *world) end(id string, abort bool) *api.Move {
 }
 
 func (d *world) count() {
-	if d.done >= 20 && d.written >= 200 {
+	if d.done >= 20 && d.written >= 200 && d.flapped > 0 {
 		select {
 		case <-d.enough:
 		default:
