@@ -99,7 +99,7 @@ image-store: ## build the container image scope-registry-store:dev of the exampl
 # What a chaos run takes of the three that are asked for most.
 CHAOS = $(GO) run ./internal/chaos $(if $(SCENARIO),-scenario $(SCENARIO)) $(if $(SEED),-seed $(SEED)) $(if $(DURATION),-duration $(DURATION)) $(CHAOSFLAGS)
 
-chaos: image image-store ## do every fault to containers under load, and check what was answered (SCENARIO=… SEED=… DURATION=…)
+chaos: image image-store ## do faults to containers under load, and check what was answered (SCENARIO=every|servers|mix|… SEED=… DURATION=…)
 	$(CHAOS)
 
 chaos-local: ## the same against processes on this machine, and faults of single links and disks (SCENARIO=… SEED=… DURATION=…)

@@ -1,8 +1,8 @@
-// Command chaos runs the registry's servers in containers, has clients work on
-// all of them while the leader is killed, paused and cut off and addresses
-// change, and checks everything that was answered. It exits with 1 if the
-// registry broke a promise, and also if the run shows nothing because a fault
-// did not take effect. See docs/chaos.md.
+// Command chaos runs the registry's servers and data nodes in containers or as
+// processes, has clients work on all of them while faults are done to machines,
+// links and disks, and checks everything that was answered. It exits with 1 if a
+// promise was broken, and also if the run shows nothing because a fault did not
+// take effect. See docs/chaos.md.
 package main
 
 import (
@@ -28,6 +28,8 @@ const (
 	// time after which a leader would abort moves by itself.
 	minDuration = time.Minute
 	maxDuration = 30 * time.Minute
+	// maxAgain bounds how often a run is made again.
+	maxAgain = 5
 	// exitFailed is the exit code of a run that failed or could not be made,
 	// exitUsage that for flags that are wrong.
 	exitFailed = 1
@@ -39,7 +41,7 @@ type options struct {
 	compose, project, out, recheck, root, timing, scenario, only, stores string
 	command                                                              string // that asks for the same again
 	seed                                                                 uint64
-	nodes                                                                int
+	nodes, again                                                         int
 	duration, search, hold                                               time.Duration
 	keep, local, broken                                                  bool
 	planted                                                              bug // into the programs of a local run
@@ -65,7 +67,7 @@ func start(args []string) int {
 	case o.broken:
 		err = breakAll(ctx, o, os.Stdout)
 	default:
-		_, err = run(ctx, o, os.Stdout)
+		err = runs(ctx, o, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "chaos: %v\n", err)
@@ -81,6 +83,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.stores, "stores", "docker-compose.stores.yml", "compose file of the data nodes, beside that of the servers")
 	f.StringVar(&o.scenario, "scenario", fault.Every, "faults: "+fault.Servers+", "+fault.Every+", "+fault.Mix+", or the name of one fault")
 	f.DurationVar(&o.hold, "hold", 6*time.Second, "how long each fault is in force, more or less; the calm between two is two thirds of it")
+	f.IntVar(&o.again, "again", 0, "how often a run that turns out void is made again, with the next seed")
 	f.BoolVar(&o.broken, "broken", false, "plant one bug after the other, and see that a local run finds each")
 	f.StringVar(&o.only, "only", "", "with -broken: only bugs whose name holds this")
 	f.BoolVar(&o.local, "local", false, "processes on this machine instead of containers")
@@ -102,6 +105,8 @@ func parse(args []string) (options, error) {
 		return o, fmt.Errorf("%q is not understood; see -help", f.Args())
 	case o.duration < minDuration || o.duration > maxDuration:
 		return o, fmt.Errorf("-duration %v is not between %v and %v", o.duration, minDuration, maxDuration)
+	case o.again < 0 || o.again > maxAgain:
+		return o, fmt.Errorf("-again %d is not between 0 and %d", o.again, maxAgain)
 	case o.hold < time.Second || o.hold > time.Minute:
 		return o, fmt.Errorf("-hold %v is not between 1s and 1m", o.hold)
 	case o.nodes < 0 || o.nodes == 1 || o.nodes > 5:
@@ -123,7 +128,7 @@ func again(f *flag.FlagSet, o options) string {
 	args := []string{fmt.Sprintf("-seed %d", o.seed)}
 	f.Visit(func(set *flag.Flag) {
 		switch set.Name {
-		case "seed", "out", "keep", "recheck", "root", "search", "project":
+		case "seed", "out", "keep", "again", "recheck", "root", "search", "project":
 		default:
 			args = append(args, fmt.Sprintf("-%s=%s", set.Name, set.Value))
 		}

@@ -129,3 +129,21 @@ func TestSeen(t *testing.T) {
 		}
 	}
 }
+
+// TestFaultsAreDocumented: every fault and every scenario has a row in the manual.
+func TestFaultsAreDocumented(t *testing.T) {
+	manual, err := os.ReadFile(filepath.Join("..", "..", "docs", "chaos.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range fault.All() {
+		if n := strings.Count(string(manual), "\n| "+f.Name+" |"); n != 1 {
+			t.Errorf("docs/chaos.md has %d rows for the fault %s", n, f.Name)
+		}
+	}
+	for _, name := range []string{fault.Servers, fault.Every, fault.Mix} {
+		if !strings.Contains(string(manual), "\n| `"+name+"` |") {
+			t.Errorf("docs/chaos.md has no row for the scenario %s", name)
+		}
+	}
+}

@@ -32,6 +32,8 @@ var (
 	// errFailed is the end of a run whose report says why.
 	errFailed      = errors.New("the run failed")
 	errInterrupted = errors.New("interrupted")
+	// errVoid is also the end of a run that was made as planned and shows nothing.
+	errVoid = errors.New("it shows nothing")
 )
 
 // run does a whole run, and takes the servers down however it ends.
@@ -78,16 +80,31 @@ func run(ctx context.Context, o options, out io.Writer) ([]check.Result, error) 
 	return conclude(seen, o, dir, ended, out)
 }
 
+// runs makes a run, and another one if it turns out void, as often as was asked for.
+func runs(ctx context.Context, o options, out io.Writer) error {
+	for left, dir := o.again, o.out; ; left-- {
+		_, err := run(ctx, o, out)
+		if left == 0 || !errors.Is(err, errVoid) {
+			return err
+		}
+		o.seed++
+		if dir != "" {
+			o.out = fmt.Sprintf("%s-seed-%d", dir, o.seed)
+		}
+		fmt.Fprintf(out, "\nthe run was void: another one, with seed %d\n", o.seed)
+	}
+}
+
 // made is what the run is made against. Nothing runs yet.
 func made(ctx context.Context, o options, dir string) (target.Target, error) {
+	work := filepath.Join(dir, "work") // data, and logs of processes
 	if !o.local {
 		files := []string{o.compose}
 		if o.nodes > 0 {
 			files = append(files, o.stores)
 		}
-		return target.NewDocker(ctx, files, o.project, o.nodes)
+		return target.NewDocker(ctx, files, o.project, o.nodes, work)
 	}
-	work := filepath.Join(dir, "work") // data and logs
 	if err := os.MkdirAll(work, 0o700); err != nil {
 		return nil, err
 	}
@@ -254,7 +271,10 @@ func conclude(run *history.Run, o options, dir string, ended error, out io.Write
 		}
 		fmt.Fprintf(out, "history, result and logs: %s\nto be looked at: %s\n", dir, filepath.Join(dir, pageName))
 	}
-	if r.Verdict != report.Pass {
+	switch {
+	case r.Verdict == report.Void && ended == nil:
+		return checks, fmt.Errorf("%w: %s, %w", errFailed, r.Verdict, errVoid)
+	case r.Verdict != report.Pass:
 		return checks, fmt.Errorf("%w: %s", errFailed, r.Verdict)
 	}
 	return checks, nil

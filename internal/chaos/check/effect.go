@@ -41,6 +41,9 @@ func ImpactOf(run *history.Run, f history.Fault) Impact {
 	for i := range run.Ops {
 		op := &run.Ops[i]
 		if op.Call < f.Active || op.Call > f.Heal {
+			if waited(op, f) {
+				im.Turned++
+			}
 			continue
 		}
 		struck := slices.Contains(f.Servers, op.Server)
@@ -67,6 +70,14 @@ func ImpactOf(run *history.Run, f history.Fault) Impact {
 	im.Written, im.Tried = written(run, f)
 	im.Silent = silentWrites(run, f)
 	return im
+}
+
+// waited reports whether a client had asked a struck server for a change or a linearizable read before the fault was in
+// force, and then had no answer for as long as counts.
+func waited(op *history.Op, f history.Fault) bool {
+	answered := spoke(op) && op.Return <= f.Heal
+	return slices.Contains(f.Servers, op.Server) && op.Kind != history.Local && !answered && op.Call < f.Active &&
+		min(op.Return, f.Heal) >= f.Active+patience
 }
 
 func unavailable(run *history.Run, f history.Fault) time.Duration {

@@ -119,3 +119,28 @@ func TestSearchEndsInTime(t *testing.T) {
 		t.Errorf("a search without time says %+v", r)
 	}
 }
+
+// TestTurnedAway: who has asked before the fault was in force counts too, if he had no answer for long enough while it was.
+func TestTurnedAway(t *testing.T) {
+	f := history.Fault{Servers: []string{"s1"}, Active: 10 * time.Second, Heal: 12 * time.Second}
+	good := history.Op{Server: "s1", Kind: history.Declare, Outcome: history.Unknown, Call: 9 * time.Second, Return: 11 * time.Second}
+	for name, c := range map[string]struct {
+		change func(*history.Op)
+		want   int
+	}{
+		"no answer":            {func(*history.Op) {}, 1},
+		"an answer afterwards": {func(op *history.Op) { op.Outcome, op.Return = history.OK, 13*time.Second }, 1},
+		"an answer":            {func(op *history.Op) { op.Outcome = history.OK }, 0},
+		"too short":            {func(op *history.Op) { op.Return -= time.Millisecond }, 0},
+		"another server":       {func(op *history.Op) { op.Server = "s2" }, 0},
+		"a local read":         {func(op *history.Op) { op.Kind = history.Local }, 0},
+		"after it was undone":  {func(op *history.Op) { op.Call, op.Return = 13*time.Second, 15*time.Second }, 0},
+		"while it was":         {func(op *history.Op) { op.Call = 10 * time.Second }, 1},
+	} {
+		op := good
+		c.change(&op)
+		if im := ImpactOf(&history.Run{Ops: []history.Op{op}}, f); im.Turned != c.want {
+			t.Errorf("%s: %d were turned away, want %d", name, im.Turned, c.want)
+		}
+	}
+}

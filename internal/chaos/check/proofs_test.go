@@ -139,7 +139,7 @@ func (s *seen) satisfy(proof string) {
 		s.during(func(m *history.Machine) { m.Peer = "" })
 	case "carriedNothing":
 		s.f.Ways = []history.Way{{From: first, To: "s3", Cut: true, Active: 10, Heal: 10}}
-	case "slow":
+	case "slow", "lossy":
 		s.f.Ways = []history.Way{{From: first, To: "s3", DelayMS: 50, SlowestMS: 50, Active: 10, Heal: 11}}
 	case "slowed":
 		s.run.Ops = append(s.run.Ops, history.Op{Server: "s2", Kind: history.Declare, Outcome: history.OK, Call: 12 * time.Second, Return: 12*time.Second + leastSlow*time.Millisecond})
@@ -248,6 +248,12 @@ var lacking = map[string][]lack{
 		{"longer than 49 ms", func(s *seen) { s.f.Ways[0].SlowestMS = 49 }},
 		{"0 were to be waited", func(s *seen) { s.f.Ways[0].DelayMS = 0 }},
 		{"nothing passed", func(s *seen) { s.f.Ways[0].Heal = s.f.Ways[0].Active }},
+		{"nothing came late", func(s *seen) { s.f.Together, s.f.Ways[0].SlowestMS = true, 49 }},
+	},
+	"lossy": {
+		{"nothing came late", func(s *seen) { s.f.Ways = nil }},
+		{"nothing came late", func(s *seen) { s.f.Ways[0].SlowestMS = 49 }},
+		{"nothing came late", func(s *seen) { s.f.Ways[0].Heal = s.f.Ways[0].Active }},
 	},
 	"slowed": {
 		{"nobody acknowledged", func(s *seen) { s.drop(acked) }},

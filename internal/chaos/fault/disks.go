@@ -16,6 +16,12 @@ import (
 	"github.com/scope-registry/scope-registry/internal/load"
 )
 
+// errNoSnapshot is that a server has not had enough entries yet for a snapshot, one on its way out included; and
+// snapshotTries is how often it is looked for, with the time of a fault between.
+var errNoSnapshot = errors.New("there is no snapshot yet")
+
+const snapshotTries = 20
+
 // sayTime bounds what a server takes to say what is wrong with its data.
 const sayTime = 20 * time.Second
 
@@ -50,7 +56,7 @@ func onDisks() []Fault {
 			return s.damaged(ctx, saysAside, s.flipSnapshot) // or it does not start, where its log does not reach an older one
 		}},
 		{Name: history.SlowDisk, possible: failing, do: func(ctx context.Context, s *strike) error {
-			return s.badDisk(ctx, load.Slow, fmt.Sprintf("%dms", 50+s.rng.IntN(350)), false)
+			return s.badDisk(ctx, load.Slow, fmt.Sprintf("%dms", 50+s.rng.IntN(150)), false)
 		}},
 		{Name: history.FailingDisk, possible: failing, do: func(ctx context.Context, s *strike) error { return s.badDisk(ctx, load.Fails, "", true) }},
 		{Name: history.FullDisk, possible: failing, do: func(ctx context.Context, s *strike) error { return s.fullDisks(ctx) }},
@@ -105,16 +111,16 @@ func (s *strike) damaged(ctx context.Context, says string, change func(dir strin
 		return err
 	}
 	s.begins("%s", id)
-	if err := s.Target.Stop(ctx, id); err != nil {
-		return err
+	undo, err := s.damage(ctx, id, change)
+	for tries := 1; errors.Is(err, errNoSnapshot) && tries < snapshotTries; tries++ {
+		if err := errors.Join(s.WaitReady(ctx), pause(ctx, s.Hold)); err != nil {
+			return err
+		}
+		s.begins("%s again, as it had none yet", id)
+		undo, err = s.damage(ctx, id, change)
 	}
-	disk, _ := s.Target.(target.Disked)
-	var undo func() error
-	if err := disk.Disk(ctx, id, func(dir string) (err error) {
-		undo, err = change(dir)
+	if err != nil {
 		return err
-	}); err != nil {
-		return errors.Join(fmt.Errorf("the data of %s could not be damaged: %w", id, err), s.Target.Start(ctx, id))
 	}
 	err = s.Target.Start(ctx, id)
 	if err == nil {
@@ -134,12 +140,28 @@ func (s *strike) damaged(ctx context.Context, says string, change func(dir strin
 	} else if ended, ok := s.Target.(interface{ Ended(string) error }); ok && looked == nil {
 		err = errors.Join(err, ended.Ended(id))
 	}
+	disk, _ := s.Target.(target.Disked)
 	return errors.Join(err, disk.Disk(ctx, id, func(string) error { return undo() }), s.Target.Start(ctx, id))
 }
 
-// ends waits until a server has ended by itself.
+// damage stops a server and damages its data. It runs again if that was not possible.
+func (s *strike) damage(ctx context.Context, id string, change func(dir string) (undo func() error, err error)) (undo func() error, err error) {
+	if err := s.Target.Stop(ctx, id); err != nil {
+		return nil, err
+	}
+	disk, _ := s.Target.(target.Disked)
+	if err := disk.Disk(ctx, id, func(dir string) (err error) {
+		undo, err = change(dir)
+		return err
+	}); err != nil {
+		return nil, errors.Join(fmt.Errorf("the data of %s could not be damaged: %w", id, err), s.Target.Start(ctx, id))
+	}
+	return undo, nil
+}
+
+// ends waits until a server has ended by itself. Unlike a server, the keeper of containers may take seconds for an answer.
 func (s *strike) ends(ctx context.Context, id string) error {
-	return s.wait(ctx, sayTime, func(ctx context.Context) error {
+	return s.wait(ctx, sayTime, func(context.Context) error {
 		m, err := s.Target.Inspect(ctx, id)
 		if err == nil && m.State != "exited" {
 			err = fmt.Errorf("%s is %s", id, m.State)
@@ -171,7 +193,7 @@ func (s *strike) fullDisks(ctx context.Context) (err error) {
 // hears waits until a server has logged a line with a text.
 func (s *strike) hears(ctx context.Context, id, text string) error {
 	logged, _ := s.Target.(target.Logged)
-	return s.wait(ctx, sayTime, func(ctx context.Context) error {
+	return s.wait(ctx, sayTime, func(context.Context) error {
 		all, err := logged.Log(ctx, id)
 		if err != nil {
 			return err
@@ -238,7 +260,7 @@ func (s *strike) flipLog(dir string) (func() error, error) {
 func (s *strike) flipSnapshot(dir string) (func() error, error) {
 	states, err := filepath.Glob(filepath.Join(dir, "snapshots", "*", "state.bin"))
 	if err != nil || len(states) == 0 {
-		return nil, errors.Join(errors.New("there is no snapshot yet"), err)
+		return nil, errors.Join(errNoSnapshot, err)
 	}
 	var newest string
 	var at time.Time

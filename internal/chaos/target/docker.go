@@ -6,10 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -37,8 +37,16 @@ const (
 // machine that is busy, stopping one up to its grace period.
 const commandTime = time.Minute
 
+// call is one run of a program. Its output is what it prints, errors included if both is set.
+type call struct {
+	args []string // the first is the program
+	env  []string // added to that of this process
+	in   io.Reader
+	both bool
+}
+
 // command runs a program and returns what it printed.
-type command func(ctx context.Context, env []string, name string, args ...string) ([]byte, error)
+type command func(context.Context, call) ([]byte, error)
 
 // Docker is a [Target] of containers. Its methods may be called by many
 // goroutines, each about machines of its own.
@@ -51,22 +59,24 @@ type Docker struct {
 	ids     []string
 	nodes   []string
 	urls    map[string]string
-	mu      sync.Mutex // guards aliases
+	work    string     // directory for copies of data
+	mu      sync.Mutex // guards the rest
 	// aliases are the names a server that is cut off had among the others:
 	// connecting it again does not bring them back.
 	aliases map[string][]string
+	logged  map[string][]byte // by containers of a machine that are gone
 }
 
 // NewDocker returns the cluster of compose files as a project of its own, which
 // shares neither containers nor data nor ports with others of the same files, with
-// so many data nodes. It starts nothing. The error says what is missing when there
-// is no docker.
-func NewDocker(ctx context.Context, files []string, project string, nodes int) (*Docker, error) {
-	return newDocker(ctx, files, project, nodes, runCommand)
+// so many data nodes. It starts nothing. work is a directory for copies of their data.
+// The error says what is missing when there is no docker.
+func NewDocker(ctx context.Context, files []string, project string, nodes int, work string) (*Docker, error) {
+	return newDocker(ctx, files, project, nodes, work, runCommand)
 }
 
-func newDocker(ctx context.Context, files []string, project string, nodes int, run command) (*Docker, error) {
-	d := &Docker{run: run, project: project, urls: map[string]string{}, aliases: map[string][]string{}}
+func newDocker(ctx context.Context, files []string, project string, nodes int, work string, run command) (*Docker, error) {
+	d := &Docker{run: run, project: project, work: work, urls: map[string]string{}, aliases: map[string][]string{}, logged: map[string][]byte{}}
 	engine, err := d.command(ctx, "docker", "version", "--format", "{{.Server.Version}}")
 	if err != nil {
 		return nil, fmt.Errorf("no docker engine answers: %w; install one (Debian: apt-get install docker.io docker-compose), start it, "+
@@ -107,7 +117,7 @@ func newDocker(ctx context.Context, files []string, project string, nodes int, r
 func (d *Docker) findCompose(ctx context.Context) ([]string, error) {
 	var errs []error
 	for _, c := range [][]string{{"docker", "compose"}, {"docker-compose"}} {
-		_, err := d.command(ctx, c[0], append(c[1:], "version")...)
+		_, err := d.command(ctx, append(slices.Clone(c), "version")...)
 		if err == nil {
 			return c, nil
 		}
@@ -141,30 +151,38 @@ func freePorts(n int) ([]string, error) {
 	return ports, nil
 }
 
-func runCommand(ctx context.Context, env []string, name string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), env...)
+func runCommand(ctx context.Context, c call) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, c.args[0], c.args[1:]...)
+	cmd.Env = append(os.Environ(), c.env...)
 	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.in, &out, &errs
+	if c.both {
+		cmd.Stderr = &out
+	}
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(errs.Bytes()))
+		return nil, fmt.Errorf("%s: %w: %s", strings.Join(c.args, " "), err, bytes.TrimSpace(errs.Bytes()))
 	}
 	return out.Bytes(), nil
 }
 
-func (d *Docker) command(ctx context.Context, name string, args ...string) ([]byte, error) {
+func (d *Docker) call(ctx context.Context, c call) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
-	return d.run(ctx, d.env, name, args...)
+	c.env = d.env
+	return d.run(ctx, c)
+}
+
+func (d *Docker) command(ctx context.Context, args ...string) ([]byte, error) {
+	return d.call(ctx, call{args: args})
 }
 
 func (d *Docker) docker(ctx context.Context, args ...string) error {
-	_, err := d.command(ctx, "docker", args...)
+	_, err := d.command(ctx, append([]string{"docker"}, args...)...)
 	return err
 }
 
 func (d *Docker) composed(ctx context.Context, args ...string) ([]byte, error) {
-	return d.command(ctx, d.compose[0], slices.Concat(d.compose[1:], args)...)
+	return d.command(ctx, slices.Concat(d.compose, args)...)
 }
 
 // String says what is tested, for people.
@@ -202,6 +220,8 @@ func (d *Docker) Down(ctx context.Context) error {
 	return err
 }
 
+var errNoContainer = errors.New("no container")
+
 // container is the id of a server's container. Compose's labels find it faster
 // than compose itself does.
 func (d *Docker) container(ctx context.Context, server string) (string, error) {
@@ -214,6 +234,9 @@ func (d *Docker) container(ctx context.Context, server string) (string, error) {
 		return "", err
 	}
 	ids := strings.Fields(string(out))
+	if len(ids) == 0 {
+		return "", fmt.Errorf("%s has %w in project %s", server, errNoContainer, d.project)
+	}
 	if len(ids) != 1 {
 		return "", fmt.Errorf("server %s has %d containers in project %s, not one", server, len(ids), d.project)
 	}
@@ -285,21 +308,34 @@ func (d *Docker) Cut(ctx context.Context, server string) error {
 
 // Mend brings it back into the network, under the names it had there.
 func (d *Docker) Mend(ctx context.Context, server string) error {
-	args := []string{"network", "connect"}
+	id, err := d.container(ctx, server)
+	if err != nil {
+		return err
+	}
 	d.mu.Lock()
-	for _, a := range d.aliases[server] {
+	aliases := d.aliases[server]
+	d.mu.Unlock()
+	return d.connect(ctx, id, d.network(server), aliases)
+}
+
+func (d *Docker) connect(ctx context.Context, container, network string, aliases []string) error {
+	args := []string{"network", "connect"}
+	for _, a := range aliases {
 		args = append(args, "--alias", a)
 	}
-	d.mu.Unlock()
-	return d.to(ctx, server, append(args, d.network(server))...)
+	return d.docker(ctx, append(args, network, container)...)
 }
 
 // inspected is what this package reads of `docker inspect`.
 type inspected struct {
+	ID    string
 	State struct {
-		Status string
-		Pid    int
+		Status    string
+		Pid       int
+		StartedAt string
 	}
+	Config          struct{ User string }
+	Mounts          []struct{ Name, Destination string }
 	NetworkSettings struct {
 		Networks map[string]struct {
 			IPAddress string
@@ -332,17 +368,4 @@ func (d *Docker) Inspect(ctx context.Context, server string) (history.Machine, e
 	}
 	return history.Machine{State: c.State.Status, PID: c.State.Pid, Peer: c.NetworkSettings.Networks[d.network(server)].IPAddress,
 		Node: slices.Contains(d.nodes, server)}, nil
-}
-
-// Logs writes the log of each container to sN.log in dir.
-func (d *Docker) Logs(ctx context.Context, dir string) error {
-	var errs []error
-	for _, server := range slices.Concat(d.ids, d.nodes) {
-		out, err := d.composed(ctx, "logs", "--no-color", "--no-log-prefix", serviceOf(server))
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, server+".log"), out, 0o600)
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
 }

@@ -1,8 +1,12 @@
 package target
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,9 +23,9 @@ type fake struct {
 	asked   []string
 }
 
-func (f *fake) run(_ context.Context, env []string, name string, args ...string) ([]byte, error) {
-	line := strings.Join(append([]string{name}, args...), " ")
-	f.asked, f.env = append(f.asked, line), env
+func (f *fake) run(_ context.Context, c call) ([]byte, error) {
+	line := strings.Join(c.args, " ")
+	f.asked, f.env = append(f.asked, line), c.env
 	best := ""
 	for begin := range f.answers {
 		if strings.HasPrefix(line, begin) && len(begin) > len(best) {
@@ -34,7 +38,7 @@ func (f *fake) run(_ context.Context, env []string, name string, args ...string)
 	return []byte(f.answers[best]), nil
 }
 
-const inspectRunning = `[{"State":{"Status":"running","Pid":42},"NetworkSettings":{"Networks":{
+const inspectRunning = `[{"Id":"c0ffee","State":{"Status":"running","Pid":42,"StartedAt":"2026-01-02T03:04:05.6Z"},"NetworkSettings":{"Networks":{
 	"test_clients":{"IPAddress":"172.20.0.2","Aliases":["registry-2"]},
 	"test_peers":{"IPAddress":"172.21.0.3","Aliases":["registry-2","registry-2.peers"]}}}}]`
 
@@ -49,7 +53,7 @@ func opened(t *testing.T, answers map[string]string) (*Docker, *fake) {
 	if err := os.WriteFile(file, []byte("services: {}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d, err := newDocker(t.Context(), []string{file}, "test", 2, f.run)
+	d, err := newDocker(t.Context(), []string{file}, "test", 2, filepath.Join(t.TempDir(), "work"), f.run)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,16 +63,16 @@ func opened(t *testing.T, answers map[string]string) (*Docker, *fake) {
 
 func TestNoDocker(t *testing.T) {
 	f := &fake{answers: map[string]string{"docker version": "!Cannot connect to the Docker daemon"}}
-	_, err := newDocker(t.Context(), []string{"compose.yml"}, "test", 0, f.run)
+	_, err := newDocker(t.Context(), []string{"compose.yml"}, "test", 0, t.TempDir(), f.run)
 	if err == nil || !strings.Contains(err.Error(), "no docker engine answers: Cannot connect") || !strings.Contains(err.Error(), "apt-get") {
 		t.Errorf("without an engine: %v", err)
 	}
 	f.answers = map[string]string{"docker compose": "!no plugin", "docker-compose": "!not found"}
-	if _, err = newDocker(t.Context(), []string{"compose.yml"}, "test", 0, f.run); err == nil || !strings.Contains(err.Error(), "no plugin\nnot found") {
+	if _, err = newDocker(t.Context(), []string{"compose.yml"}, "test", 0, t.TempDir(), f.run); err == nil || !strings.Contains(err.Error(), "no plugin\nnot found") {
 		t.Errorf("without compose: %v", err)
 	}
 	f.answers = nil
-	if _, err = newDocker(t.Context(), []string{filepath.Join(t.TempDir(), "none.yml")}, "test", 0, f.run); !errors.Is(err, os.ErrNotExist) {
+	if _, err = newDocker(t.Context(), []string{filepath.Join(t.TempDir(), "none.yml")}, "test", 0, t.TempDir(), f.run); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without a file: %v", err)
 	}
 }
@@ -164,13 +168,95 @@ func TestInspect(t *testing.T) {
 }
 
 func TestLogs(t *testing.T) {
-	d, f := opened(t, map[string]string{"docker-compose": "a line\n"})
+	d, f := opened(t, map[string]string{"docker logs": "a line\n"})
 	dir := t.TempDir()
+	d.logged["s3"] = []byte("of an earlier container\n")
 	if err := d.Logs(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
-	data, err := os.ReadFile(filepath.Join(dir, "s3.log"))
-	if err != nil || string(data) != "a line\n" || !strings.HasSuffix(f.asked[2], " registry-3") {
-		t.Errorf("s3.log is %q (%v), asked %q", data, err, f.asked)
+	for name, want := range map[string]string{"s3.log": "of an earlier container\na line\n", "d2.log": "a line\n"} {
+		if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(data) != want {
+			t.Errorf("%s is %q (%v), want %q", name, data, err, want)
+		}
+	}
+	if !strings.HasSuffix(f.asked[4], "service=registry-3") || !strings.HasSuffix(f.asked[8], "service=store-2") {
+		t.Errorf("asked %q", f.asked)
+	}
+	if said, err := d.Log(t.Context(), "s1"); err != nil || said != "a line\n" || f.asked[len(f.asked)-1] != "docker logs --since 2026-01-02T03:04:05.6Z c0ffee" {
+		t.Errorf("%q, %v; asked %q", said, err, f.asked[len(f.asked)-1])
+	}
+	f.answers["docker ps"] = ""
+	if err := d.Logs(t.Context(), t.TempDir()); err != nil {
+		t.Errorf("logs of what was not made yet: %v", err)
+	}
+}
+
+const inspectExited = `[{"Id":"c0ffee","State":{"Status":"exited"},"Config":{"User":"65532:65531"},
+	"NetworkSettings":{"Networks":{"test_clients":{},"test_peers":{"Aliases":["registry-2.peers"]}}},
+	"Mounts":[{"Name":"other","Destination":"/tmp"},{"Name":"test_registry-2","Destination":"/data"}]}]`
+
+// TestDisk: what is changed of the copy is what a new container with a new volume gets, and it belongs to the server's user.
+func TestDisk(t *testing.T) {
+	d, f := opened(t, map[string]string{"docker inspect": inspectExited, "docker logs": "before\n"})
+	got := map[string]string{}
+	d.run = func(ctx context.Context, c call) ([]byte, error) {
+		line := strings.Join(c.args, " ")
+		switch {
+		case strings.HasPrefix(line, "docker cp c0ffee:/data "):
+			dir := c.args[3]
+			return nil, errors.Join(os.MkdirAll(filepath.Join(dir, "snapshots"), 0o700), os.WriteFile(filepath.Join(dir, "raft.db"), []byte("old"), 0o600),
+				os.WriteFile(filepath.Join(dir, "snapshots", "one"), []byte("state"), 0o600))
+		case strings.Contains(line, " up --no-start"): // docker-compose connects the new one to the first network only
+			f.answers["docker inspect"] = `[{"Id":"c0ffee","NetworkSettings":{"Networks":{"test_clients":{}}}}]`
+		case line == "docker cp - c0ffee:/data":
+			for r := tar.NewReader(c.in); ; {
+				head, err := r.Next()
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				data, readErr := io.ReadAll(r)
+				if err := errors.Join(err, readErr); err != nil {
+					return nil, err
+				}
+				got[head.Name] = fmt.Sprintf("%d:%d %o %s", head.Uid, head.Gid, head.Mode, data)
+			}
+		}
+		return f.run(ctx, c)
+	}
+	if err := d.Disk(t.Context(), "s2", func(dir string) error {
+		return errors.Join(os.Remove(filepath.Join(dir, "snapshots", "one")), os.WriteFile(filepath.Join(dir, "raft.db"), []byte("new"), 0o600))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string]string{"raft.db": "65532:65531 600 new", "snapshots": "65532:65531 700 "}; !maps.Equal(got, want) {
+		t.Errorf("the new volume got %q, want %q", got, want)
+	}
+	var did []string
+	for _, line := range f.asked {
+		if !strings.HasPrefix(line, "docker ps") && !strings.HasPrefix(line, "docker inspect") {
+			did = append(did, line)
+		}
+	}
+	if want := []string{"docker logs c0ffee", "docker rm c0ffee", "docker volume rm test_registry-2"}; len(did) != 6 || !slices.Equal(did[:3], want) ||
+		!strings.HasSuffix(did[3], " up --no-start --no-deps registry-2") || did[4] != "docker network connect --alias registry-2.peers test_peers c0ffee" {
+		t.Errorf("did %q", did)
+	}
+	if string(d.logged["s2"]) != "before\n" {
+		t.Errorf("of the old container %q is kept", d.logged["s2"])
+	}
+}
+
+func TestDiskThatCannotBeChanged(t *testing.T) {
+	d, f := opened(t, nil)
+	touched := func(string) error { return errors.New("it was changed") }
+	if err := d.Disk(t.Context(), "s2", touched); err == nil || !strings.Contains(err.Error(), "s2 is running") {
+		t.Errorf("of a server that runs: %v", err)
+	}
+	f.answers["docker inspect"], f.asked = inspectExited, nil
+	if err := d.Disk(t.Context(), "s2", touched); err == nil || err.Error() != "it was changed" || !strings.HasPrefix(f.asked[len(f.asked)-1], "docker cp c0ffee:") {
+		t.Errorf("a change that fails: %v, asked %q", err, f.asked)
+	}
+	if _, err := packed(t.TempDir(), "nobody"); err == nil || !strings.Contains(err.Error(), `"nobody"`) {
+		t.Errorf("of a user by name: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
-// Package target is what a chaos run is made against: three servers that can be
-// started, killed, paused and cut off from each other, and told apart from
-// outside. [Docker] runs them in containers of a compose file.
+// Package target is what a chaos run is made against: three servers, and data
+// nodes, that can be started, killed, paused and cut off from each other, and told
+// apart from outside. [Docker] runs them in containers of compose files, [Local] as
+// processes.
 package target
 
 import (

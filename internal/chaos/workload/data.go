@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,7 +19,7 @@ import (
 
 const (
 	// dataScopes are the scopes that the nodes own, every flapEvery-th of them with a fallback.
-	dataScopes, flapEvery = 10, 5
+	dataScopes, flapEvery = 10, 2
 	// dataMovers is how many of them move at once, at most.
 	dataMovers = 5
 	// dataWriters is how many clients write to each, with a pause of dataPause between two writes of one.
@@ -79,7 +80,7 @@ func (d *Data) open(ctx context.Context) error {
 	}
 	for i, prefix := range d.scopes {
 		decl := api.Declare{Writer: d.cfg.Nodes[i%len(d.cfg.Nodes)]}
-		if i%flapEvery == 0 {
+		if d.flaps(prefix) {
 			decl.Fallback = d.cfg.Nodes[(i+1)%len(d.cfg.Nodes)]
 		}
 		if _, err := d.client.Declare(ctx, scope.Prefix(prefix), decl, 0); err != nil {
@@ -89,20 +90,34 @@ func (d *Data) open(ctx context.Context) error {
 	return nil
 }
 
+// flaps says whether a scope has a fallback, by which its owner has a lease, and is taken over when that is not renewed.
+func (d *Data) flaps(prefix string) bool { return slices.Index(d.scopes, prefix)%flapEvery == 0 }
+
 // ready waits until each node says that its session is open.
 func (d *Data) ready(ctx context.Context) error {
 	for _, node := range d.cfg.Nodes {
-		for {
-			err := d.nodes.Ready(ctx, node)
-			if err == nil {
-				break
-			}
-			if !pause(ctx, nil, restPoll) {
-				return err
-			}
+		if err := settled(ctx, func() error { return d.nodes.Ready(ctx, node) }); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// settled asks until the answer is nil, or ctx ends: then it returns the last answer that was no consequence of that.
+func settled(ctx context.Context, ask func() error) error {
+	var last error
+	for {
+		err := ask()
+		if err == nil {
+			return nil
+		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
+		if !pause(ctx, nil, restPoll) {
+			return last
+		}
+	}
 }
 
 // move moves one scope after the other, of those that are this operator's, and gives some moves up.
@@ -115,6 +130,10 @@ func (d *Data) move(ctx context.Context, operator int, rng *rand.Rand) {
 		}
 		to := d.cfg.Nodes[rng.IntN(len(d.cfg.Nodes))]
 		if to == sc.Owner {
+			continue
+		}
+		if d.flaps(prefix) && sc.Fallback == "" { // it has moved there, and so has lost it
+			_, _ = d.client.Declare(ctx, scope.Prefix(prefix), api.Declare{Writer: sc.Owner, Fallback: to}, sc.Epoch) // the node may still have an old copy
 			continue
 		}
 		m, err := d.client.StartMove(ctx, api.StartMove{ID: fmt.Sprintf("ship-%d-%d", operator, n), Prefix: prefix, From: sc.Owner, To: to, Mode: "agent",
@@ -160,18 +179,11 @@ func (d *Data) Stop() {
 func (d *Data) Finish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	var calm error
-	if err := d.ready(ctx); err != nil {
-		calm = fmt.Errorf("a node is not ready %v after all faults were over: %w", settleTime, err)
-	}
-	for calm == nil {
-		err := d.calm(ctx)
-		if err == nil {
-			break
-		}
-		if !pause(ctx, nil, restPoll) {
-			calm = fmt.Errorf("%v after all faults were over: %w", settleTime, err)
-		}
+	calm := d.ready(ctx)
+	if calm != nil {
+		calm = fmt.Errorf("a node is not ready %v after all faults were over: %w", settleTime, calm)
+	} else if calm = settled(ctx, func() error { return d.calm(ctx) }); calm != nil {
+		calm = fmt.Errorf("%v after all faults were over: %w", settleTime, calm)
 	}
 	d.load.Drain()
 	d.load = nil
