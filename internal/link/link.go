@@ -132,9 +132,7 @@ func (n *Net) pass(w Way, sent time.Time, gone <-chan struct{}) bool {
 		}
 		var due <-chan time.Time
 		if !state.Cut {
-			t := time.NewTimer(left)
-			defer t.Stop()
-			due = t.C
+			due = time.After(left)
 		}
 		select {
 		case <-due:

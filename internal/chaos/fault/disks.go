@@ -172,15 +172,21 @@ func (s *strike) ends(ctx context.Context, id string) error {
 
 // fullDisks has the disks of all servers be nearly full: then whoever leads refuses changes.
 func (s *strike) fullDisks(ctx context.Context) (err error) {
+	var undos []func() error
+	defer func() {
+		for _, undo := range slices.Backward(undos) {
+			err = errors.Join(err, undo())
+		}
+	}()
 	s.rec.Servers = s.Target.Servers()
 	s.begins("%v", s.rec.Servers)
 	disks, _ := s.Target.(target.Failing)
 	for _, id := range s.rec.Servers {
-		undo, failed := disks.FailPoint(id, load.Full, "")
-		if failed != nil {
-			return failed
+		undo, err := disks.FailPoint(id, load.Full, "")
+		if err != nil {
+			return err
 		}
-		defer func() { err = errors.Join(err, undo()) }()
+		undos = append(undos, undo)
 	}
 	if err := s.active(ctx); err != nil {
 		return err

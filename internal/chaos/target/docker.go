@@ -270,8 +270,17 @@ func (d *Docker) Stop(ctx context.Context, server string) error { return d.to(ct
 // Start starts a server that has ended.
 func (d *Docker) Start(ctx context.Context, server string) error { return d.to(ctx, server, "start") }
 
-// Pause freezes all processes of a server.
-func (d *Docker) Pause(ctx context.Context, server string) error { return d.to(ctx, server, "pause") }
+// Pause freezes all processes of a server. On a busy machine runc gives up now and
+// then, and thaws those that were frozen: then it is asked again.
+func (d *Docker) Pause(ctx context.Context, server string) (err error) {
+	const tries = 5
+	for range tries {
+		if err = d.to(ctx, server, "pause"); err == nil || !strings.Contains(err.Error(), "unable to freeze") {
+			return err
+		}
+	}
+	return err
+}
 
 // Resume ends a pause.
 func (d *Docker) Resume(ctx context.Context, server string) error {

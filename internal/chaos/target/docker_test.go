@@ -167,6 +167,29 @@ func TestInspect(t *testing.T) {
 	}
 }
 
+// TestPauseIsTriedAgain: runc may give up once, and not for ever; another error is told at once.
+func TestPauseIsTriedAgain(t *testing.T) {
+	for _, c := range []struct {
+		says         string
+		fails, asked int
+		ok           bool
+	}{{"unable to freeze: unknown", 1, 2, true}, {"unable to freeze: unknown", 99, 5, false}, {"is not running", 99, 1, false}} {
+		d, f := opened(t, nil)
+		asked := 0
+		d.run = func(ctx context.Context, called call) ([]byte, error) {
+			if called.args[1] == "pause" {
+				if asked++; asked <= c.fails {
+					return nil, errors.New(c.says)
+				}
+			}
+			return f.run(ctx, called)
+		}
+		if err := d.Pause(t.Context(), "s1"); (err == nil) != c.ok || asked != c.asked {
+			t.Errorf("%s: %v after %d commands", c.says, err, asked)
+		}
+	}
+}
+
 func TestLogs(t *testing.T) {
 	d, f := opened(t, map[string]string{"docker logs": "a line\n"})
 	dir := t.TempDir()
