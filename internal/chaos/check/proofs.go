@@ -26,7 +26,7 @@ var proofs = map[string][]proof{
 	history.CutFollower:   {(*Result).cutOff, (*Result).servedOn, (*Result).askedThere},
 	history.DeafLeader:    {(*Result).carriedNothing, (*Result).leaderLost, (*Result).askedThere},
 	history.MuteLeader:    {(*Result).carriedNothing, (*Result).leaderLost, (*Result).askedThere},
-	history.SlowLeader:    {(*Result).slow, (*Result).servedOn},
+	history.SlowLeader:    {(*Result).slow},
 	history.SlowAll:       {(*Result).slow},
 	history.HalfOpen:      {(*Result).carriedNothing, (*Result).exited, (*Result).leaderLost},
 	history.Transfer:      {(*Result).transferred, (*Result).servedOn},

@@ -56,7 +56,7 @@ func onDisks() []Fault {
 			return s.damaged(ctx, saysAside, s.flipSnapshot) // or it does not start, where its log does not reach an older one
 		}},
 		{Name: history.SlowDisk, possible: failing, do: func(ctx context.Context, s *strike) error {
-			return s.badDisk(ctx, load.Slow, fmt.Sprintf("%dms", 50+s.rng.IntN(150)), false)
+			return s.badDisk(ctx, load.Slow, fmt.Sprintf("%dms", 50+s.rng.IntN(50)), false)
 		}},
 		{Name: history.FailingDisk, possible: failing, do: func(ctx context.Context, s *strike) error { return s.badDisk(ctx, load.Fails, "", true) }},
 		{Name: history.FullDisk, possible: failing, do: func(ctx context.Context, s *strike) error { return s.fullDisks(ctx) }},

@@ -191,7 +191,8 @@ func (s *strike) active(ctx context.Context) error {
 	return nil
 }
 
-// lasts waits until the fault was in force for its time, more or less.
+// lasts waits until the fault was in force for its time, more or less: from the election on if there was one, so that there is
+// time for changes that a new leader acknowledges.
 func (s *strike) lasts(ctx context.Context) error {
 	spread := time.Duration(s.rng.Int64N(int64(s.Hold)))
 	if s.rec.Together {
@@ -199,7 +200,7 @@ func (s *strike) lasts(ctx context.Context) error {
 	} else {
 		spread /= 2
 	}
-	return pause(ctx, s.Hold+spread-(s.Now()-s.rec.Active))
+	return pause(ctx, s.Hold+spread-(s.Now()-max(s.rec.Active, s.rec.ElectedAt)))
 }
 
 // heals notes that the fault is about to be undone.
