@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
 	"github.com/scope-registry/scope-registry/internal/chaos/target"
@@ -31,8 +32,9 @@ func onNodes() []Fault {
 	}
 }
 
-// looks bounds how often it is looked for a node that is as wanted.
-const looks = 200
+// lookTime bounds the look for a node that is as wanted, and lookEvery is the pause between two: a scope is on its way for some
+// milliseconds only.
+const lookTime, lookEvery = 15 * time.Second, 2 * time.Millisecond
 
 // anOwner claims a node that owns a scope.
 func (s *strike) anOwner(ctx context.Context) (string, error) {
@@ -41,13 +43,24 @@ func (s *strike) anOwner(ctx context.Context) (string, error) {
 
 // aTarget claims a node that a scope moves to just now.
 func (s *strike) aTarget(ctx context.Context) (string, error) {
-	return s.whoever(ctx, func(_, to string) string { return to })
+	id, err := s.whoever(ctx, func(_, to string) string { return to })
+	if err != nil && s.rec.Together && ctx.Err() == nil {
+		// Without a majority, which the others may have taken, nothing moves: then it is one that something will move to.
+		return s.claim(s.shuffled(s.Target.Nodes())...)
+	}
+	return id, err
 }
 
 func (s *strike) whoever(ctx context.Context, which func(owner, to string) string) (string, error) {
+	limit := lookTime
+	if s.rec.Together {
+		limit /= 10 // there is another one to take
+	}
+	looking, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	var last error
-	for range looks {
-		owner, to, err := s.Owner(ctx, s.rng.IntN(1000))
+	for {
+		owner, to, err := s.Owner(looking, s.rng.IntN(1000))
 		if err != nil {
 			last = err
 		} else if id := which(owner, to); id != "" {
@@ -56,11 +69,10 @@ func (s *strike) whoever(ctx context.Context, which func(owner, to string) strin
 			}
 			last = err
 		}
-		if err := pause(ctx, pollEvery/5); err != nil {
-			return "", err
+		if pause(looking, lookEvery) != nil {
+			return "", errors.Join(errors.New("no node was found to strike"), last, ctx.Err())
 		}
 	}
-	return "", errors.Join(errors.New("no node was found to strike"), last)
 }
 
 func (s *strike) node(ctx context.Context, whom func(*strike, context.Context) (string, error), hurt, undo func(context.Context, string) error) error {

@@ -235,6 +235,19 @@ func TestNodeFaults(t *testing.T) {
 	}
 }
 
+// TestTargetWhileNothingMoves: beside faults that leave no majority any node will do.
+func TestTargetWhileNothingMoves(t *testing.T) {
+	e, _ := newRich(t)
+	e.Owner = func(context.Context, int) (string, string, error) { return "", "", errors.New("nobody leads") }
+	kill, err := Named(history.KillTarget)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rec := e.Run(t.Context(), kill, true); rec.Error != "" || len(rec.Servers) != 1 || rec.During[rec.Servers[0]].State != "exited" {
+		t.Errorf("recorded %+v", rec)
+	}
+}
+
 // sinks are an end at each server, which takes what comes over cables; calls is who sends to whom.
 type sinks struct {
 	ends   map[string]net.Listener
