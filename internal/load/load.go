@@ -22,6 +22,7 @@ const (
 	maxRetry = 20 * time.Millisecond
 	// Of ten keys so many are new ones, and so many of the others are deletes.
 	newOfTen, deletesOfTen = 6, 1
+	percent                = 100
 	// ownKeys is how many keys a writer overwrites.
 	ownKeys = 4
 )
@@ -33,6 +34,7 @@ type Config struct {
 	Scopes  []string      // prefixes
 	Writers int           // of each scope
 	First   int           // how many clients a run had before: each has a name of its own
+	Wander  int           // percent of the writes that are tried at any node first: one that owns the scope without its clients knowing is found so
 	Pause   time.Duration // each pauses for up to twice this between two writes
 	Seed    uint64
 	Seen    func(writes.Op) // is told of every attempt, by many goroutines
@@ -127,6 +129,9 @@ func (w *writer) next() writes.Op {
 // put tries one write until it is acknowledged or its outcome is unknown. Then its
 // key is left alone: who writes it again could be overtaken by the first.
 func (w *writer) put(ctx context.Context, op writes.Op) {
+	if w.rnd.IntN(percent) < w.cfg.Wander {
+		w.at = w.rnd.IntN(len(w.cfg.Owners))
+	}
 	for ctx.Err() == nil {
 		w.gate.RLock()
 		if ctx.Err() != nil {

@@ -24,6 +24,8 @@ const (
 	dataMovers = 5
 	// dataWriters is how many clients write to each, with a pause of dataPause between two writes of one.
 	dataWriters, dataPause = 2, 40 * time.Millisecond
+	// dataWander percent of the writes are tried at any node first.
+	dataWander = 5
 	// dataWindow bounds what a move may take without writes, and dataBudget the whole move.
 	dataWindow, dataBudget = 3 * time.Second, 15 * time.Second
 	// moveWait is how long one question for the end of a move waits.
@@ -64,7 +66,7 @@ func BeginData(ctx context.Context, cfg DataConfig) (*Data, error) {
 		d.Close()
 		return nil, fmt.Errorf("the nodes did not begin to serve: %w", err)
 	}
-	d.load = load.Begin(load.Config{Nodes: d.nodes, Owners: cfg.Nodes, Scopes: d.scopes, Writers: dataWriters, Pause: dataPause, Seed: cfg.Seed, Seen: cfg.Log.Write})
+	d.load = load.Begin(load.Config{Nodes: d.nodes, Owners: cfg.Nodes, Scopes: d.scopes, Writers: dataWriters, Wander: dataWander, Pause: dataPause, Seed: cfg.Seed, Seen: cfg.Log.Write})
 	for i := range dataMovers {
 		rng := rand.New(rand.NewPCG(cfg.Seed, uint64(2000+i)))
 		d.movers.Go(func() { d.move(ctx, i, rng) })
