@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -88,6 +89,24 @@ func TestKnownReleasesAreByFormat(t *testing.T) {
 		<-time.After(releasesFor)
 		if l.recent(1) {
 			t.Error("it holds for ever")
+		}
+	})
+}
+
+// A caller that stopped waiting has heard nobody: that says nothing of the releases to those who come after.
+func TestReleasesOfACallerThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, func(cfg *Config) { cfg.checkEvery = 1 << 40 })
+		n.ready()
+		l := n.leader("")
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		c := &fsm.RemoveServer{}
+		if err := l.reg.understood(gone, c); err == nil || l.reg.releases.recent(formatOf(c)) {
+			t.Errorf("understood without asking: %v", err)
+		}
+		if err := l.reg.understood(t.Context(), c); err != nil || !l.reg.releases.recent(formatOf(c)) {
+			t.Errorf("all are new: %v", err)
 		}
 	})
 }

@@ -46,6 +46,9 @@ func (r *Registry) understood(ctx context.Context, c fsm.Command) error {
 			return tooOld(m, c)
 		}
 	}
+	if err := ctx.Err(); err != nil {
+		return &definite{err} // whoever did not answer had no time to
+	}
 	r.releases.allKnow(formatOf(c))
 	return nil
 }

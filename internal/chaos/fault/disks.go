@@ -235,8 +235,7 @@ func flip(file string, at int) (undo func() error, err error) {
 	return func() error { return os.WriteFile(file, was, 0o600) }, os.WriteFile(file, is, 0o600)
 }
 
-// flipLog flips a bit of a log entry that the server has: the last place where the
-// prefix stands that the clients work on.
+// flipLog flips a bit of each log entry of the clients, wherever their prefix stands.
 func (s *strike) flipLog(dir string) (func() error, error) {
 	file := filepath.Join(dir, "raft.db")
 	data, err := os.ReadFile(file)
