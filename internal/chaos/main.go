@@ -28,6 +28,8 @@ const (
 	// time after which a leader would abort moves by itself.
 	minDuration = time.Minute
 	maxDuration = 30 * time.Minute
+	// composedNodes is how many data nodes the compose file has.
+	composedNodes = 4
 	// maxAgain bounds how often a run is made again.
 	maxAgain = 5
 	// exitFailed is the exit code of a run that failed or could not be made,
@@ -111,6 +113,8 @@ func parse(args []string) (options, error) {
 		return o, fmt.Errorf("-hold %v is not between 1s and 1m", o.hold)
 	case o.nodes < 0 || o.nodes == 1 || o.nodes > 5:
 		return o, fmt.Errorf("-nodes %d is not 0, or 2 to 5", o.nodes)
+	case o.nodes > composedNodes && !o.local:
+		return o, fmt.Errorf("-nodes %d is more than the %d of docker-compose.stores.yml; with -local there can be 5", o.nodes, composedNodes)
 	case o.search <= 0:
 		return o, fmt.Errorf("-search %v is not above 0", o.search)
 	}

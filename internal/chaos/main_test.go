@@ -28,7 +28,7 @@ func TestParse(t *testing.T) {
 	if o, err = parse([]string{"-seed", "7", "-duration", "1m"}); err != nil || o.seed != 7 || o.duration != time.Minute {
 		t.Errorf("with flags: %+v, %v", o, err)
 	}
-	for _, args := range [][]string{{"-duration", "59s"}, {"-duration", "31m"}, {"-search", "0s"}, {"more"}, {"-nonsense"}} {
+	for _, args := range [][]string{{"-duration", "59s"}, {"-duration", "31m"}, {"-search", "0s"}, {"-nodes", "5"}, {"-nodes", "1", "-local"}, {"-again", "6"}, {"more"}, {"-nonsense"}} {
 		if _, err := parse(args); err == nil || errors.Is(err, flag.ErrHelp) {
 			t.Errorf("%q: %v", args, err)
 		}
