@@ -22,6 +22,7 @@ type Event struct {
 	Move      *migration.Move
 	Cleanup   *Cleanup
 	Tombstone *Tombstone
+	Token     *Token
 }
 
 // At is where in raft's log a command stands.
@@ -83,8 +84,12 @@ func (s State) apply(at At, e Envelope) (State, *Result, []Event, error) {
 			return s, earlier, nil, nil
 		}
 	}
-	tx := &txn{State: s, at: at, actor: e.Actor}
-	done, err := tx.run(e.Command)
+	tx := &txn{State: s, at: at, actor: e.Actor, origin: e.Origin}
+	var done *Result
+	err := tx.authorize(e.Origin, e.Command)
+	if err == nil {
+		done, err = tx.run(e.Command)
+	}
 	if err == nil || tx.keep {
 		tx.takeOvers()
 		tx.endHold()
@@ -107,6 +112,7 @@ type txn struct {
 	State
 	at     At
 	actor  string
+	origin *Origin // nil of the leader's own commands
 	events []Event
 	keep   bool // keep the changes although the command is refused
 	kept   []string
@@ -178,6 +184,10 @@ func (tx *txn) runSession(c Command) (*Result, *api.Error) {
 		return &Result{}, tx.removeServer(c)
 	case *SettleServer:
 		return &Result{}, tx.settleServer(c)
+	case *CreateToken:
+		return &Result{}, tx.createToken(c, tx.origin)
+	case *RevokeToken:
+		return &Result{}, tx.revokeToken(c, tx.origin)
 	}
 	return nil, refuse(api.Invalid, "%T is not a command", c)
 }

@@ -65,6 +65,12 @@ type (
 	RemoveServer = pb.RemoveServer
 	// SettleServer is the leader's word that Raft's configuration has followed.
 	SettleServer = pb.SettleServer
+	// CreateToken makes a token.
+	CreateToken = pb.CreateToken
+	// RevokeToken ends a token.
+	RevokeToken = pb.RevokeToken
+	// Origin is who asked for a command, as the server knows them that took the request.
+	Origin = pb.Origin
 	// Manifest sums up the records of a slice.
 	Manifest = pb.Manifest
 	// Result answers one command.
@@ -92,10 +98,12 @@ type Command = proto.Message
 
 // Envelope is one command with its request id and who asked for it. The request
 // id is "<index at first proposal>-<random>", or any string of the client's; an
-// empty one is not remembered.
+// empty one is not remembered. Without an origin it is a command of the leader's
+// own, or of a release before there were any: nobody is asked whether he may.
 type Envelope struct {
 	RequestID string
 	Actor     string
+	Origin    *Origin
 	Command   Command
 }
 
@@ -111,7 +119,7 @@ func (e Envelope) Encode() ([]byte, error) {
 	if !ok {
 		return nil, refuse(api.Invalid, "%T is not a command", e.Command)
 	}
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(&pb.Envelope{RequestId: e.RequestID, Actor: e.Actor, Command: c})
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(&pb.Envelope{RequestId: e.RequestID, Actor: e.Actor, Origin: e.Origin, Command: c})
 	if err != nil {
 		return nil, refuse(api.Invalid, "the command cannot be encoded (strings must be UTF-8): %v", err)
 	}
@@ -132,7 +140,7 @@ func DecodeEnvelope(data []byte) (Envelope, error) {
 	if !ok || hasUnknown(w.ProtoReflect()) {
 		return Envelope{}, fmt.Errorf("unknown command or field in request %q: it was written by a newer release; upgrade this server", w.GetRequestId())
 	}
-	return Envelope{w.GetRequestId(), w.GetActor(), c}, nil
+	return Envelope{w.GetRequestId(), w.GetActor(), w.GetOrigin(), c}, nil
 }
 
 // hasUnknown reports whether the message, or one inside it at any depth, has a
@@ -232,6 +240,10 @@ func wrapServer(c Command) (*pb.Command, bool) {
 		return &pb.Command{Kind: &pb.Command_RemoveServer{RemoveServer: c}}, true
 	case *SettleServer:
 		return &pb.Command{Kind: &pb.Command_SettleServer{SettleServer: c}}, true
+	case *CreateToken:
+		return &pb.Command{Kind: &pb.Command_CreateToken{CreateToken: c}}, true
+	case *RevokeToken:
+		return &pb.Command{Kind: &pb.Command_RevokeToken{RevokeToken: c}}, true
 	}
 	return nil, false
 }
@@ -293,6 +305,10 @@ func unwrap(c *pb.Command) (Command, bool) {
 		return k.RemoveServer, true
 	case *pb.Command_SettleServer:
 		return k.SettleServer, true
+	case *pb.Command_CreateToken:
+		return k.CreateToken, true
+	case *pb.Command_RevokeToken:
+		return k.RevokeToken, true
 	}
 	return nil, false
 }

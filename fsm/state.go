@@ -117,6 +117,7 @@ type State struct {
 	staged      staging
 	checked     Checked
 	servers     []Server // by id; never changed in place
+	tokens      tokenTable
 }
 
 // Index is the index of the last entry applied, refused commands included. It is

@@ -58,6 +58,8 @@ type Opened struct {
 type Renewal struct {
 	Session string `json:"session"`
 	View    uint64 `json:"view_index"`
+	// As is the id of the node that asks, which has to hold the session; "" of somebody who may for any node.
+	As string `json:"as,omitempty"`
 }
 
 // Renewed answers it: the lease lasts LeaseMS from when the renewal was sent.
@@ -75,6 +77,7 @@ type Report struct {
 	Bytes     uint64 `json:"bytes"`
 	KeysLeft  uint64 `json:"keys_left"` // as the source estimates
 	BytesLeft uint64 `json:"bytes_left"`
+	As        string `json:"as,omitempty"` // as in Renewal
 }
 
 // Progress is the newest report of a move, with what follows from it.

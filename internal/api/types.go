@@ -9,6 +9,7 @@ const (
 	HeaderLastContact = "X-Registry-Last-Contact" // milliseconds since the leader was heard
 	HeaderRequestID   = "Idempotency-Key"         // request id of a mutation
 	HeaderActor       = "X-Registry-Actor"        // who asks, recorded with moves
+	HeaderReason      = "X-Registry-Reason"       // why a mutation is asked for, recorded with it
 	HeaderPatience    = "X-Registry-Patience"     // milliseconds that the client waits for the reply
 )
 

@@ -85,9 +85,11 @@ func (x *Entry) GetEnvelopes() [][]byte {
 type Envelope struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "<index at first proposal>-<128 random bits>" or any client-chosen key.
-	RequestId     string   `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Actor         string   `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
-	Command       *Command `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"`
+	RequestId string   `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Actor     string   `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
+	Command   *Command `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"`
+	// Who asks, as the server that took the request knows them; none of the leader's own commands, or of a release before 2.
+	Origin        *Origin `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -143,6 +145,90 @@ func (x *Envelope) GetCommand() *Command {
 	return nil
 }
 
+func (x *Envelope) GetOrigin() *Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+// Origin is who asked for a command, and from where.
+type Origin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`         // of the node or server, or the name of a person or program
+	Token         string                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`   // id of the token that was shown
+	Source        string                 `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"` // address of the client, without its port
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"` // that the client gave beside the command
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Origin) Reset() {
+	*x = Origin{}
+	mi := &file_internal_pb_registry_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Origin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Origin) ProtoMessage() {}
+
+func (x *Origin) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Origin.ProtoReflect.Descriptor instead.
+func (*Origin) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Origin) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Origin) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Origin) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *Origin) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Origin) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -173,6 +259,8 @@ type Command struct {
 	//	*Command_JoinServer
 	//	*Command_RemoveServer
 	//	*Command_SettleServer
+	//	*Command_CreateToken
+	//	*Command_RevokeToken
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -180,7 +268,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_internal_pb_registry_proto_msgTypes[2]
+	mi := &file_internal_pb_registry_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -192,7 +280,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[2]
+	mi := &file_internal_pb_registry_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -205,7 +293,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{2}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Command) GetKind() isCommand_Kind {
@@ -449,6 +537,24 @@ func (x *Command) GetSettleServer() *SettleServer {
 	return nil
 }
 
+func (x *Command) GetCreateToken() *CreateToken {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_CreateToken); ok {
+			return x.CreateToken
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRevokeToken() *RevokeToken {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RevokeToken); ok {
+			return x.RevokeToken
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -557,6 +663,14 @@ type Command_SettleServer struct {
 	SettleServer *SettleServer `protobuf:"bytes,42,opt,name=settle_server,json=settleServer,proto3,oneof"`
 }
 
+type Command_CreateToken struct {
+	CreateToken *CreateToken `protobuf:"bytes,50,opt,name=create_token,json=createToken,proto3,oneof"`
+}
+
+type Command_RevokeToken struct {
+	RevokeToken *RevokeToken `protobuf:"bytes,51,opt,name=revoke_token,json=revokeToken,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_SetNode) isCommand_Kind() {}
@@ -609,17 +723,23 @@ func (*Command_RemoveServer) isCommand_Kind() {}
 
 func (*Command_SettleServer) isCommand_Kind() {}
 
+func (*Command_CreateToken) isCommand_Kind() {}
+
+func (*Command_RevokeToken) isCommand_Kind() {}
+
 // InitCluster names the cluster; the first one applied wins.
 type InitCluster struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Log format that every server knows from now on; also of a cluster that has its id.
+	LogFormat     uint64 `protobuf:"varint,2,opt,name=log_format,json=logFormat,proto3" json:"log_format,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InitCluster) Reset() {
 	*x = InitCluster{}
-	mi := &file_internal_pb_registry_proto_msgTypes[3]
+	mi := &file_internal_pb_registry_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +751,7 @@ func (x *InitCluster) String() string {
 func (*InitCluster) ProtoMessage() {}
 
 func (x *InitCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[3]
+	mi := &file_internal_pb_registry_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +764,7 @@ func (x *InitCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitCluster.ProtoReflect.Descriptor instead.
 func (*InitCluster) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{3}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *InitCluster) GetId() string {
@@ -652,6 +772,13 @@ func (x *InitCluster) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *InitCluster) GetLogFormat() uint64 {
+	if x != nil {
+		return x.LogFormat
+	}
+	return 0
 }
 
 type SetNode struct {
@@ -664,7 +791,7 @@ type SetNode struct {
 
 func (x *SetNode) Reset() {
 	*x = SetNode{}
-	mi := &file_internal_pb_registry_proto_msgTypes[4]
+	mi := &file_internal_pb_registry_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +803,7 @@ func (x *SetNode) String() string {
 func (*SetNode) ProtoMessage() {}
 
 func (x *SetNode) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[4]
+	mi := &file_internal_pb_registry_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +816,7 @@ func (x *SetNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNode.ProtoReflect.Descriptor instead.
 func (*SetNode) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{4}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SetNode) GetId() string {
@@ -718,7 +845,7 @@ type RemoveNode struct {
 
 func (x *RemoveNode) Reset() {
 	*x = RemoveNode{}
-	mi := &file_internal_pb_registry_proto_msgTypes[5]
+	mi := &file_internal_pb_registry_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +857,7 @@ func (x *RemoveNode) String() string {
 func (*RemoveNode) ProtoMessage() {}
 
 func (x *RemoveNode) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[5]
+	mi := &file_internal_pb_registry_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +870,7 @@ func (x *RemoveNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNode.ProtoReflect.Descriptor instead.
 func (*RemoveNode) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{5}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RemoveNode) GetId() string {
@@ -785,7 +912,7 @@ type Declare struct {
 
 func (x *Declare) Reset() {
 	*x = Declare{}
-	mi := &file_internal_pb_registry_proto_msgTypes[6]
+	mi := &file_internal_pb_registry_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +924,7 @@ func (x *Declare) String() string {
 func (*Declare) ProtoMessage() {}
 
 func (x *Declare) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[6]
+	mi := &file_internal_pb_registry_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +937,7 @@ func (x *Declare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Declare.ProtoReflect.Descriptor instead.
 func (*Declare) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{6}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Declare) GetPrefix() []byte {
@@ -881,7 +1008,7 @@ type Retire struct {
 
 func (x *Retire) Reset() {
 	*x = Retire{}
-	mi := &file_internal_pb_registry_proto_msgTypes[7]
+	mi := &file_internal_pb_registry_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +1020,7 @@ func (x *Retire) String() string {
 func (*Retire) ProtoMessage() {}
 
 func (x *Retire) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[7]
+	mi := &file_internal_pb_registry_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +1033,7 @@ func (x *Retire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retire.ProtoReflect.Descriptor instead.
 func (*Retire) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{7}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Retire) GetPrefix() []byte {
@@ -951,7 +1078,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_internal_pb_registry_proto_msgTypes[8]
+	mi := &file_internal_pb_registry_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1090,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[8]
+	mi := &file_internal_pb_registry_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1103,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{8}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Batch) GetNodes() []*SetNode {
@@ -1032,7 +1159,7 @@ type StartMove struct {
 
 func (x *StartMove) Reset() {
 	*x = StartMove{}
-	mi := &file_internal_pb_registry_proto_msgTypes[9]
+	mi := &file_internal_pb_registry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1171,7 @@ func (x *StartMove) String() string {
 func (*StartMove) ProtoMessage() {}
 
 func (x *StartMove) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[9]
+	mi := &file_internal_pb_registry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1184,7 @@ func (x *StartMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartMove.ProtoReflect.Descriptor instead.
 func (*StartMove) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{9}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StartMove) GetId() string {
@@ -1139,7 +1266,7 @@ type Quiesce struct {
 
 func (x *Quiesce) Reset() {
 	*x = Quiesce{}
-	mi := &file_internal_pb_registry_proto_msgTypes[10]
+	mi := &file_internal_pb_registry_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1278,7 @@ func (x *Quiesce) String() string {
 func (*Quiesce) ProtoMessage() {}
 
 func (x *Quiesce) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[10]
+	mi := &file_internal_pb_registry_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1291,7 @@ func (x *Quiesce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quiesce.ProtoReflect.Descriptor instead.
 func (*Quiesce) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{10}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Quiesce) GetMove() string {
@@ -1185,7 +1312,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_internal_pb_registry_proto_msgTypes[11]
+	mi := &file_internal_pb_registry_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1324,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[11]
+	mi := &file_internal_pb_registry_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1337,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{11}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Manifest) GetKeys() uint64 {
@@ -1245,7 +1372,7 @@ type Shipped struct {
 
 func (x *Shipped) Reset() {
 	*x = Shipped{}
-	mi := &file_internal_pb_registry_proto_msgTypes[12]
+	mi := &file_internal_pb_registry_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1384,7 @@ func (x *Shipped) String() string {
 func (*Shipped) ProtoMessage() {}
 
 func (x *Shipped) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[12]
+	mi := &file_internal_pb_registry_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1397,7 @@ func (x *Shipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shipped.ProtoReflect.Descriptor instead.
 func (*Shipped) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{12}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Shipped) GetMove() string {
@@ -1305,7 +1432,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_internal_pb_registry_proto_msgTypes[13]
+	mi := &file_internal_pb_registry_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1444,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[13]
+	mi := &file_internal_pb_registry_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1457,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{13}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Ready) GetMove() string {
@@ -1366,7 +1493,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_internal_pb_registry_proto_msgTypes[14]
+	mi := &file_internal_pb_registry_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1505,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[14]
+	mi := &file_internal_pb_registry_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1518,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{14}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Abort) GetMove() string {
@@ -1436,7 +1563,7 @@ type Cleaned struct {
 
 func (x *Cleaned) Reset() {
 	*x = Cleaned{}
-	mi := &file_internal_pb_registry_proto_msgTypes[15]
+	mi := &file_internal_pb_registry_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1575,7 @@ func (x *Cleaned) String() string {
 func (*Cleaned) ProtoMessage() {}
 
 func (x *Cleaned) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[15]
+	mi := &file_internal_pb_registry_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1588,7 @@ func (x *Cleaned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cleaned.ProtoReflect.Descriptor instead.
 func (*Cleaned) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{15}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Cleaned) GetNode() string {
@@ -1522,7 +1649,7 @@ type Force struct {
 
 func (x *Force) Reset() {
 	*x = Force{}
-	mi := &file_internal_pb_registry_proto_msgTypes[16]
+	mi := &file_internal_pb_registry_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1661,7 @@ func (x *Force) String() string {
 func (*Force) ProtoMessage() {}
 
 func (x *Force) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[16]
+	mi := &file_internal_pb_registry_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1674,7 @@ func (x *Force) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Force.ProtoReflect.Descriptor instead.
 func (*Force) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{16}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Force) GetPrefix() []byte {
@@ -1625,7 +1752,7 @@ type OpenSession struct {
 
 func (x *OpenSession) Reset() {
 	*x = OpenSession{}
-	mi := &file_internal_pb_registry_proto_msgTypes[17]
+	mi := &file_internal_pb_registry_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +1764,7 @@ func (x *OpenSession) String() string {
 func (*OpenSession) ProtoMessage() {}
 
 func (x *OpenSession) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[17]
+	mi := &file_internal_pb_registry_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +1777,7 @@ func (x *OpenSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSession.ProtoReflect.Descriptor instead.
 func (*OpenSession) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{17}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *OpenSession) GetNode() string {
@@ -1718,7 +1845,7 @@ type CloseSession struct {
 
 func (x *CloseSession) Reset() {
 	*x = CloseSession{}
-	mi := &file_internal_pb_registry_proto_msgTypes[18]
+	mi := &file_internal_pb_registry_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +1857,7 @@ func (x *CloseSession) String() string {
 func (*CloseSession) ProtoMessage() {}
 
 func (x *CloseSession) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[18]
+	mi := &file_internal_pb_registry_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +1870,7 @@ func (x *CloseSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSession.ProtoReflect.Descriptor instead.
 func (*CloseSession) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{18}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CloseSession) GetSession() string {
@@ -1765,7 +1892,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_internal_pb_registry_proto_msgTypes[19]
+	mi := &file_internal_pb_registry_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +1904,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[19]
+	mi := &file_internal_pb_registry_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1790,7 +1917,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{19}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Expire) GetSession() string {
@@ -1818,7 +1945,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_internal_pb_registry_proto_msgTypes[20]
+	mi := &file_internal_pb_registry_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +1957,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[20]
+	mi := &file_internal_pb_registry_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1843,7 +1970,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{20}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Ack) GetSession() string {
@@ -1872,7 +1999,7 @@ type FenceNode struct {
 
 func (x *FenceNode) Reset() {
 	*x = FenceNode{}
-	mi := &file_internal_pb_registry_proto_msgTypes[21]
+	mi := &file_internal_pb_registry_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1884,7 +2011,7 @@ func (x *FenceNode) String() string {
 func (*FenceNode) ProtoMessage() {}
 
 func (x *FenceNode) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[21]
+	mi := &file_internal_pb_registry_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +2024,7 @@ func (x *FenceNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceNode.ProtoReflect.Descriptor instead.
 func (*FenceNode) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{21}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FenceNode) GetNode() string {
@@ -1928,7 +2055,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_internal_pb_registry_proto_msgTypes[22]
+	mi := &file_internal_pb_registry_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2067,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[22]
+	mi := &file_internal_pb_registry_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2080,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{22}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Release) GetPrefix() []byte {
@@ -1996,7 +2123,7 @@ type StageBackup struct {
 
 func (x *StageBackup) Reset() {
 	*x = StageBackup{}
-	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	mi := &file_internal_pb_registry_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2008,7 +2135,7 @@ func (x *StageBackup) String() string {
 func (*StageBackup) ProtoMessage() {}
 
 func (x *StageBackup) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[23]
+	mi := &file_internal_pb_registry_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2021,7 +2148,7 @@ func (x *StageBackup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageBackup.ProtoReflect.Descriptor instead.
 func (*StageBackup) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{23}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StageBackup) GetId() string {
@@ -2061,7 +2188,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	mi := &file_internal_pb_registry_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2073,7 +2200,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[24]
+	mi := &file_internal_pb_registry_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2086,7 +2213,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{24}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Restore) GetId() string {
@@ -2149,7 +2276,7 @@ type DropBackup struct {
 
 func (x *DropBackup) Reset() {
 	*x = DropBackup{}
-	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	mi := &file_internal_pb_registry_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2161,7 +2288,7 @@ func (x *DropBackup) String() string {
 func (*DropBackup) ProtoMessage() {}
 
 func (x *DropBackup) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[25]
+	mi := &file_internal_pb_registry_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2174,7 +2301,7 @@ func (x *DropBackup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropBackup.ProtoReflect.Descriptor instead.
 func (*DropBackup) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{25}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DropBackup) GetId() string {
@@ -2203,7 +2330,7 @@ type CheckState struct {
 
 func (x *CheckState) Reset() {
 	*x = CheckState{}
-	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2342,7 @@ func (x *CheckState) String() string {
 func (*CheckState) ProtoMessage() {}
 
 func (x *CheckState) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[26]
+	mi := &file_internal_pb_registry_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2355,7 @@ func (x *CheckState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckState.ProtoReflect.Descriptor instead.
 func (*CheckState) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{26}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CheckState) GetOf() uint64 {
@@ -2259,7 +2386,7 @@ type JoinServer struct {
 
 func (x *JoinServer) Reset() {
 	*x = JoinServer{}
-	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2398,7 @@ func (x *JoinServer) String() string {
 func (*JoinServer) ProtoMessage() {}
 
 func (x *JoinServer) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[27]
+	mi := &file_internal_pb_registry_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2411,7 @@ func (x *JoinServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinServer.ProtoReflect.Descriptor instead.
 func (*JoinServer) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{27}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *JoinServer) GetId() string {
@@ -2321,7 +2448,7 @@ type RemoveServer struct {
 
 func (x *RemoveServer) Reset() {
 	*x = RemoveServer{}
-	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2460,7 @@ func (x *RemoveServer) String() string {
 func (*RemoveServer) ProtoMessage() {}
 
 func (x *RemoveServer) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[28]
+	mi := &file_internal_pb_registry_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2473,7 @@ func (x *RemoveServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServer.ProtoReflect.Descriptor instead.
 func (*RemoveServer) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{28}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RemoveServer) GetId() string {
@@ -2389,7 +2516,7 @@ type SettleServer struct {
 
 func (x *SettleServer) Reset() {
 	*x = SettleServer{}
-	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +2528,7 @@ func (x *SettleServer) String() string {
 func (*SettleServer) ProtoMessage() {}
 
 func (x *SettleServer) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[29]
+	mi := &file_internal_pb_registry_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2541,7 @@ func (x *SettleServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleServer.ProtoReflect.Descriptor instead.
 func (*SettleServer) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{29}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SettleServer) GetId() string {
@@ -2434,6 +2561,144 @@ func (x *SettleServer) GetPhase() string {
 func (x *SettleServer) GetAddr() string {
 	if x != nil {
 		return x.Addr
+	}
+	return ""
+}
+
+// CreateToken makes a token. Only the hash of its secret is ever in the log.
+type CreateToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`                             // SHA-256 of the secret
+	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`                             // "viewer", "node", "operator", "admin"
+	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`                             // of a node's token
+	Prefix        []byte                 `protobuf:"bytes,5,opt,name=prefix,proto3" json:"prefix,omitempty"`                         // the only one under which an operator's token changes scopes; empty: no restriction
+	ExpiresMs     int64                  `protobuf:"varint,6,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"` // milliseconds since 1970; 0: never
+	First         bool                   `protobuf:"varint,7,opt,name=first,proto3" json:"first,omitempty"`                          // refused unless no token was ever made
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateToken) Reset() {
+	*x = CreateToken{}
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateToken) ProtoMessage() {}
+
+func (x *CreateToken) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateToken.ProtoReflect.Descriptor instead.
+func (*CreateToken) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *CreateToken) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CreateToken) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *CreateToken) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *CreateToken) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *CreateToken) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *CreateToken) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *CreateToken) GetFirst() bool {
+	if x != nil {
+		return x.First
+	}
+	return false
+}
+
+// RevokeToken ends a token.
+type RevokeToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeToken) Reset() {
+	*x = RevokeToken{}
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeToken) ProtoMessage() {}
+
+func (x *RevokeToken) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeToken.ProtoReflect.Descriptor instead.
+func (*RevokeToken) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RevokeToken) GetId() string {
+	if x != nil {
+		return x.Id
 	}
 	return ""
 }
@@ -2458,7 +2723,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	mi := &file_internal_pb_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2470,7 +2735,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[30]
+	mi := &file_internal_pb_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2483,7 +2748,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{30}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Result) GetCode() string {
@@ -2571,6 +2836,8 @@ type Record struct {
 	//	*Record_Staged
 	//	*Record_Written
 	//	*Record_Server
+	//	*Record_Token
+	//	*Record_Audit
 	Kind          isRecord_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2578,7 +2845,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	mi := &file_internal_pb_registry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2590,7 +2857,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[31]
+	mi := &file_internal_pb_registry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2603,7 +2870,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{31}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Record) GetKind() isRecord_Kind {
@@ -2703,6 +2970,24 @@ func (x *Record) GetServer() *ServerRecord {
 	return nil
 }
 
+func (x *Record) GetToken() *TokenRecord {
+	if x != nil {
+		if x, ok := x.Kind.(*Record_Token); ok {
+			return x.Token
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetAudit() *AuditRecord {
+	if x != nil {
+		if x, ok := x.Kind.(*Record_Audit); ok {
+			return x.Audit
+		}
+	}
+	return nil
+}
+
 type isRecord_Kind interface {
 	isRecord_Kind()
 }
@@ -2747,6 +3032,14 @@ type Record_Server struct {
 	Server *ServerRecord `protobuf:"bytes,30,opt,name=server,proto3,oneof"`
 }
 
+type Record_Token struct {
+	Token *TokenRecord `protobuf:"bytes,40,opt,name=token,proto3,oneof"`
+}
+
+type Record_Audit struct {
+	Audit *AuditRecord `protobuf:"bytes,41,opt,name=audit,proto3,oneof"`
+}
+
 func (*Record_Cluster) isRecord_Kind() {}
 
 func (*Record_Node) isRecord_Kind() {}
@@ -2767,6 +3060,10 @@ func (*Record_Written) isRecord_Kind() {}
 
 func (*Record_Server) isRecord_Kind() {}
 
+func (*Record_Token) isRecord_Kind() {}
+
+func (*Record_Audit) isRecord_Kind() {}
+
 type ClusterRecord struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2777,16 +3074,20 @@ type ClusterRecord struct {
 	NextEpoch      uint64                 `protobuf:"varint,6,opt,name=next_epoch,json=nextEpoch,proto3" json:"next_epoch,omitempty"`
 	DedupFloor     uint64                 `protobuf:"varint,7,opt,name=dedup_floor,json=dedupFloor,proto3" json:"dedup_floor,omitempty"`
 	Hold           bool                   `protobuf:"varint,8,opt,name=hold,proto3" json:"hold,omitempty"`
-	Complete       bool                   `protobuf:"varint,9,opt,name=complete,proto3" json:"complete,omitempty"`                     // of a hold: no other node was declared since the backup
-	Checked        *CheckRecord           `protobuf:"bytes,10,opt,name=checked,proto3" json:"checked,omitempty"`                       // the last CheckState
-	IndexBase      uint64                 `protobuf:"varint,20,opt,name=index_base,json=indexBase,proto3" json:"index_base,omitempty"` // by how much index is above that of the raft log
+	Complete       bool                   `protobuf:"varint,9,opt,name=complete,proto3" json:"complete,omitempty"`                                 // of a hold: no other node was declared since the backup
+	Checked        *CheckRecord           `protobuf:"bytes,10,opt,name=checked,proto3" json:"checked,omitempty"`                                   // the last CheckState
+	IndexBase      uint64                 `protobuf:"varint,20,opt,name=index_base,json=indexBase,proto3" json:"index_base,omitempty"`             // by how much index is above that of the raft log
+	LogFormat      uint64                 `protobuf:"varint,30,opt,name=log_format,json=logFormat,proto3" json:"log_format,omitempty"`             // that every server knows
+	FirstToken     uint64                 `protobuf:"varint,31,opt,name=first_token,json=firstToken,proto3" json:"first_token,omitempty"`          // index at which the first token was made; 0: none ever was
+	TokensChanged  uint64                 `protobuf:"varint,32,opt,name=tokens_changed,json=tokensChanged,proto3" json:"tokens_changed,omitempty"` // index of the last change of tokens
+	Audited        uint64                 `protobuf:"varint,33,opt,name=audited,proto3" json:"audited,omitempty"`                                  // number of the last audit record
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ClusterRecord) Reset() {
 	*x = ClusterRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	mi := &file_internal_pb_registry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2798,7 +3099,7 @@ func (x *ClusterRecord) String() string {
 func (*ClusterRecord) ProtoMessage() {}
 
 func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[32]
+	mi := &file_internal_pb_registry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2811,7 +3112,7 @@ func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRecord.ProtoReflect.Descriptor instead.
 func (*ClusterRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{32}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ClusterRecord) GetId() string {
@@ -2891,6 +3192,34 @@ func (x *ClusterRecord) GetIndexBase() uint64 {
 	return 0
 }
 
+func (x *ClusterRecord) GetLogFormat() uint64 {
+	if x != nil {
+		return x.LogFormat
+	}
+	return 0
+}
+
+func (x *ClusterRecord) GetFirstToken() uint64 {
+	if x != nil {
+		return x.FirstToken
+	}
+	return 0
+}
+
+func (x *ClusterRecord) GetTokensChanged() uint64 {
+	if x != nil {
+		return x.TokensChanged
+	}
+	return 0
+}
+
+func (x *ClusterRecord) GetAudited() uint64 {
+	if x != nil {
+		return x.Audited
+	}
+	return 0
+}
+
 type CheckRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
@@ -2902,7 +3231,7 @@ type CheckRecord struct {
 
 func (x *CheckRecord) Reset() {
 	*x = CheckRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[33]
+	mi := &file_internal_pb_registry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2914,7 +3243,7 @@ func (x *CheckRecord) String() string {
 func (*CheckRecord) ProtoMessage() {}
 
 func (x *CheckRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[33]
+	mi := &file_internal_pb_registry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2927,7 +3256,7 @@ func (x *CheckRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRecord.ProtoReflect.Descriptor instead.
 func (*CheckRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{33}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CheckRecord) GetIndex() uint64 {
@@ -2967,7 +3296,7 @@ type NodeRecord struct {
 
 func (x *NodeRecord) Reset() {
 	*x = NodeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[34]
+	mi := &file_internal_pb_registry_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3308,7 @@ func (x *NodeRecord) String() string {
 func (*NodeRecord) ProtoMessage() {}
 
 func (x *NodeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[34]
+	mi := &file_internal_pb_registry_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3321,7 @@ func (x *NodeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRecord.ProtoReflect.Descriptor instead.
 func (*NodeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{34}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *NodeRecord) GetId() string {
@@ -3064,7 +3393,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[35]
+	mi := &file_internal_pb_registry_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3076,7 +3405,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[35]
+	mi := &file_internal_pb_registry_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,7 +3418,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{35}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SessionRecord) GetId() string {
@@ -3146,7 +3475,7 @@ type ScopeRecord struct {
 
 func (x *ScopeRecord) Reset() {
 	*x = ScopeRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[36]
+	mi := &file_internal_pb_registry_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3158,7 +3487,7 @@ func (x *ScopeRecord) String() string {
 func (*ScopeRecord) ProtoMessage() {}
 
 func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[36]
+	mi := &file_internal_pb_registry_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3171,7 +3500,7 @@ func (x *ScopeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeRecord.ProtoReflect.Descriptor instead.
 func (*ScopeRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{36}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ScopeRecord) GetPrefix() []byte {
@@ -3263,7 +3592,7 @@ type TombstoneRecord struct {
 
 func (x *TombstoneRecord) Reset() {
 	*x = TombstoneRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[37]
+	mi := &file_internal_pb_registry_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3275,7 +3604,7 @@ func (x *TombstoneRecord) String() string {
 func (*TombstoneRecord) ProtoMessage() {}
 
 func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[37]
+	mi := &file_internal_pb_registry_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3288,7 +3617,7 @@ func (x *TombstoneRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TombstoneRecord.ProtoReflect.Descriptor instead.
 func (*TombstoneRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{37}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TombstoneRecord) GetPrefix() []byte {
@@ -3330,7 +3659,7 @@ type Stamp struct {
 
 func (x *Stamp) Reset() {
 	*x = Stamp{}
-	mi := &file_internal_pb_registry_proto_msgTypes[38]
+	mi := &file_internal_pb_registry_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3342,7 +3671,7 @@ func (x *Stamp) String() string {
 func (*Stamp) ProtoMessage() {}
 
 func (x *Stamp) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[38]
+	mi := &file_internal_pb_registry_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3355,7 +3684,7 @@ func (x *Stamp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stamp.ProtoReflect.Descriptor instead.
 func (*Stamp) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{38}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Stamp) GetPhase() string {
@@ -3406,7 +3735,7 @@ type MoveRecord struct {
 
 func (x *MoveRecord) Reset() {
 	*x = MoveRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[39]
+	mi := &file_internal_pb_registry_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3418,7 +3747,7 @@ func (x *MoveRecord) String() string {
 func (*MoveRecord) ProtoMessage() {}
 
 func (x *MoveRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[39]
+	mi := &file_internal_pb_registry_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3431,7 +3760,7 @@ func (x *MoveRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRecord.ProtoReflect.Descriptor instead.
 func (*MoveRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{39}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *MoveRecord) GetId() string {
@@ -3580,7 +3909,7 @@ type CleanupRecord struct {
 
 func (x *CleanupRecord) Reset() {
 	*x = CleanupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[40]
+	mi := &file_internal_pb_registry_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3592,7 +3921,7 @@ func (x *CleanupRecord) String() string {
 func (*CleanupRecord) ProtoMessage() {}
 
 func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[40]
+	mi := &file_internal_pb_registry_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3605,7 +3934,7 @@ func (x *CleanupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupRecord.ProtoReflect.Descriptor instead.
 func (*CleanupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{40}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CleanupRecord) GetNode() string {
@@ -3655,7 +3984,7 @@ type DedupRecord struct {
 
 func (x *DedupRecord) Reset() {
 	*x = DedupRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[41]
+	mi := &file_internal_pb_registry_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3667,7 +3996,7 @@ func (x *DedupRecord) String() string {
 func (*DedupRecord) ProtoMessage() {}
 
 func (x *DedupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[41]
+	mi := &file_internal_pb_registry_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3680,7 +4009,7 @@ func (x *DedupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DedupRecord.ProtoReflect.Descriptor instead.
 func (*DedupRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{41}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DedupRecord) GetChunk() uint64 {
@@ -3722,7 +4051,7 @@ type StagedRecord struct {
 
 func (x *StagedRecord) Reset() {
 	*x = StagedRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[42]
+	mi := &file_internal_pb_registry_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3734,7 +4063,7 @@ func (x *StagedRecord) String() string {
 func (*StagedRecord) ProtoMessage() {}
 
 func (x *StagedRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[42]
+	mi := &file_internal_pb_registry_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3747,7 +4076,7 @@ func (x *StagedRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StagedRecord.ProtoReflect.Descriptor instead.
 func (*StagedRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{42}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *StagedRecord) GetId() string {
@@ -3774,7 +4103,7 @@ type WrittenRecord struct {
 
 func (x *WrittenRecord) Reset() {
 	*x = WrittenRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[43]
+	mi := &file_internal_pb_registry_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3786,7 +4115,7 @@ func (x *WrittenRecord) String() string {
 func (*WrittenRecord) ProtoMessage() {}
 
 func (x *WrittenRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[43]
+	mi := &file_internal_pb_registry_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3799,7 +4128,7 @@ func (x *WrittenRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrittenRecord.ProtoReflect.Descriptor instead.
 func (*WrittenRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{43}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *WrittenRecord) GetTimeMs() int64 {
@@ -3824,7 +4153,7 @@ type ServerRecord struct {
 
 func (x *ServerRecord) Reset() {
 	*x = ServerRecord{}
-	mi := &file_internal_pb_registry_proto_msgTypes[44]
+	mi := &file_internal_pb_registry_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3836,7 +4165,7 @@ func (x *ServerRecord) String() string {
 func (*ServerRecord) ProtoMessage() {}
 
 func (x *ServerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_registry_proto_msgTypes[44]
+	mi := &file_internal_pb_registry_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3849,7 +4178,7 @@ func (x *ServerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerRecord.ProtoReflect.Descriptor instead.
 func (*ServerRecord) Descriptor() ([]byte, []int) {
-	return file_internal_pb_registry_proto_rawDescGZIP(), []int{44}
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ServerRecord) GetId() string {
@@ -3894,6 +4223,239 @@ func (x *ServerRecord) GetAcceptNoMajority() bool {
 	return false
 }
 
+type TokenRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
+	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	Prefix        []byte                 `protobuf:"bytes,5,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	ExpiresMs     int64                  `protobuf:"varint,6,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	Created       uint64                 `protobuf:"varint,7,opt,name=created,proto3" json:"created,omitempty"` // index
+	CreatedMs     int64                  `protobuf:"varint,8,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	CreatedBy     string                 `protobuf:"bytes,9,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenRecord) Reset() {
+	*x = TokenRecord{}
+	mi := &file_internal_pb_registry_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenRecord) ProtoMessage() {}
+
+func (x *TokenRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenRecord.ProtoReflect.Descriptor instead.
+func (*TokenRecord) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *TokenRecord) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TokenRecord) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *TokenRecord) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *TokenRecord) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *TokenRecord) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *TokenRecord) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *TokenRecord) GetCreated() uint64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+func (x *TokenRecord) GetCreatedMs() int64 {
+	if x != nil {
+		return x.CreatedMs
+	}
+	return 0
+}
+
+func (x *TokenRecord) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+// AuditRecord is one change that somebody asked for, refused ones included.
+type AuditRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // from 1 on
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	TimeMs        int64                  `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"` // leader's wall clock
+	Actor         string                 `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`                  // who, with role and token
+	Source        string                 `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`                // address of the client
+	Action        string                 `protobuf:"bytes,6,opt,name=action,proto3" json:"action,omitempty"`
+	Prefix        []byte                 `protobuf:"bytes,7,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Subject       string                 `protobuf:"bytes,8,opt,name=subject,proto3" json:"subject,omitempty"` // id of a node, session, server or token
+	Move          string                 `protobuf:"bytes,9,opt,name=move,proto3" json:"move,omitempty"`
+	Reason        string                 `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	Code          string                 `protobuf:"bytes,11,opt,name=code,proto3" json:"code,omitempty"` // of the refusal; empty: applied
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditRecord) Reset() {
+	*x = AuditRecord{}
+	mi := &file_internal_pb_registry_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditRecord) ProtoMessage() {}
+
+func (x *AuditRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_registry_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
+func (*AuditRecord) Descriptor() ([]byte, []int) {
+	return file_internal_pb_registry_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *AuditRecord) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *AuditRecord) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *AuditRecord) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *AuditRecord) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *AuditRecord) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetMove() string {
+	if x != nil {
+		return x.Move
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
 var File_internal_pb_registry_proto protoreflect.FileDescriptor
 
 const file_internal_pb_registry_proto_rawDesc = "" +
@@ -3901,12 +4463,19 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x1ainternal/pb/registry.proto\x12\x10scoperegistry.v1\">\n" +
 	"\x05Entry\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x12\x1c\n" +
-	"\tenvelopes\x18\x02 \x03(\fR\tenvelopes\"t\n" +
+	"\tenvelopes\x18\x02 \x03(\fR\tenvelopes\"\xa6\x01\n" +
 	"\bEnvelope\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x123\n" +
-	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\"\x8b\f\n" +
+	"\acommand\x18\x03 \x01(\v2\x19.scoperegistry.v1.CommandR\acommand\x120\n" +
+	"\x06origin\x18\x04 \x01(\v2\x18.scoperegistry.v1.OriginR\x06origin\"r\n" +
+	"\x06Origin\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\x93\r\n" +
 	"\aCommand\x12B\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1d.scoperegistry.v1.InitClusterH\x00R\vinitCluster\x126\n" +
 	"\bset_node\x18\x02 \x01(\v2\x19.scoperegistry.v1.SetNodeH\x00R\asetNode\x12?\n" +
@@ -3940,10 +4509,14 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\vjoin_server\x18( \x01(\v2\x1c.scoperegistry.v1.JoinServerH\x00R\n" +
 	"joinServer\x12E\n" +
 	"\rremove_server\x18) \x01(\v2\x1e.scoperegistry.v1.RemoveServerH\x00R\fremoveServer\x12E\n" +
-	"\rsettle_server\x18* \x01(\v2\x1e.scoperegistry.v1.SettleServerH\x00R\fsettleServerB\x06\n" +
-	"\x04kind\"\x1d\n" +
+	"\rsettle_server\x18* \x01(\v2\x1e.scoperegistry.v1.SettleServerH\x00R\fsettleServer\x12B\n" +
+	"\fcreate_token\x182 \x01(\v2\x1d.scoperegistry.v1.CreateTokenH\x00R\vcreateToken\x12B\n" +
+	"\frevoke_token\x183 \x01(\v2\x1d.scoperegistry.v1.RevokeTokenH\x00R\vrevokeTokenB\x06\n" +
+	"\x04kind\"<\n" +
 	"\vInitCluster\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"-\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"log_format\x18\x02 \x01(\x04R\tlogFormat\"-\n" +
 	"\aSetNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\"w\n" +
@@ -4081,7 +4654,18 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\fSettleServer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x12\n" +
-	"\x04addr\x18\x03 \x01(\tR\x04addr\"\xfd\x01\n" +
+	"\x04addr\x18\x03 \x01(\tR\x04addr\"\xa6\x01\n" +
+	"\vCreateToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\x12\x16\n" +
+	"\x06prefix\x18\x05 \x01(\fR\x06prefix\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x06 \x01(\x03R\texpiresMs\x12\x14\n" +
+	"\x05first\x18\a \x01(\bR\x05first\"\x1d\n" +
+	"\vRevokeToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xfd\x01\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x14\n" +
@@ -4093,7 +4677,7 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x05floor\x18\b \x01(\x04R\x05floor\x12\x18\n" +
 	"\achanged\x18\t \x01(\x04R\achanged\x12\x1a\n" +
 	"\bwarnings\x18\n" +
-	" \x03(\tR\bwarnings\"\xd4\x04\n" +
+	" \x03(\tR\bwarnings\"\xc2\x05\n" +
 	"\x06Record\x12;\n" +
 	"\acluster\x18\x01 \x01(\v2\x1f.scoperegistry.v1.ClusterRecordH\x00R\acluster\x122\n" +
 	"\x04node\x18\x02 \x01(\v2\x1c.scoperegistry.v1.NodeRecordH\x00R\x04node\x125\n" +
@@ -4104,8 +4688,10 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\x05dedup\x18\a \x01(\v2\x1d.scoperegistry.v1.DedupRecordH\x00R\x05dedup\x128\n" +
 	"\x06staged\x18\x14 \x01(\v2\x1e.scoperegistry.v1.StagedRecordH\x00R\x06staged\x12;\n" +
 	"\awritten\x18\x15 \x01(\v2\x1f.scoperegistry.v1.WrittenRecordH\x00R\awritten\x128\n" +
-	"\x06server\x18\x1e \x01(\v2\x1e.scoperegistry.v1.ServerRecordH\x00R\x06serverB\x06\n" +
-	"\x04kind\"\xeb\x02\n" +
+	"\x06server\x18\x1e \x01(\v2\x1e.scoperegistry.v1.ServerRecordH\x00R\x06server\x125\n" +
+	"\x05token\x18( \x01(\v2\x1d.scoperegistry.v1.TokenRecordH\x00R\x05token\x125\n" +
+	"\x05audit\x18) \x01(\v2\x1d.scoperegistry.v1.AuditRecordH\x00R\x05auditB\x06\n" +
+	"\x04kind\"\xec\x03\n" +
 	"\rClusterRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12'\n" +
@@ -4121,7 +4707,13 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\achecked\x18\n" +
 	" \x01(\v2\x1d.scoperegistry.v1.CheckRecordR\achecked\x12\x1d\n" +
 	"\n" +
-	"index_base\x18\x14 \x01(\x04R\tindexBase\"G\n" +
+	"index_base\x18\x14 \x01(\x04R\tindexBase\x12\x1d\n" +
+	"\n" +
+	"log_format\x18\x1e \x01(\x04R\tlogFormat\x12\x1f\n" +
+	"\vfirst_token\x18\x1f \x01(\x04R\n" +
+	"firstToken\x12%\n" +
+	"\x0etokens_changed\x18  \x01(\x04R\rtokensChanged\x12\x18\n" +
+	"\aaudited\x18! \x01(\x04R\aaudited\"G\n" +
 	"\vCheckRecord\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x0e\n" +
 	"\x02of\x18\x02 \x01(\x04R\x02of\x12\x12\n" +
@@ -4212,7 +4804,33 @@ const file_internal_pb_registry_proto_rawDesc = "" +
 	"\binstance\x18\x03 \x01(\tR\binstance\x12\x14\n" +
 	"\x05phase\x18\x04 \x01(\tR\x05phase\x12\x14\n" +
 	"\x05since\x18\x05 \x01(\x04R\x05since\x12,\n" +
-	"\x12accept_no_majority\x18\x06 \x01(\bR\x10acceptNoMajorityB6Z4github.com/scope-registry/scope-registry/internal/pbb\x06proto3"
+	"\x12accept_no_majority\x18\x06 \x01(\bR\x10acceptNoMajority\"\xe8\x01\n" +
+	"\vTokenRecord\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\x12\x16\n" +
+	"\x06prefix\x18\x05 \x01(\fR\x06prefix\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x06 \x01(\x03R\texpiresMs\x12\x18\n" +
+	"\acreated\x18\a \x01(\x04R\acreated\x12\x1d\n" +
+	"\n" +
+	"created_ms\x18\b \x01(\x03R\tcreatedMs\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\t \x01(\tR\tcreatedBy\"\x8c\x02\n" +
+	"\vAuditRecord\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x17\n" +
+	"\atime_ms\x18\x03 \x01(\x03R\x06timeMs\x12\x14\n" +
+	"\x05actor\x18\x04 \x01(\tR\x05actor\x12\x16\n" +
+	"\x06source\x18\x05 \x01(\tR\x06source\x12\x16\n" +
+	"\x06action\x18\x06 \x01(\tR\x06action\x12\x16\n" +
+	"\x06prefix\x18\a \x01(\fR\x06prefix\x12\x18\n" +
+	"\asubject\x18\b \x01(\tR\asubject\x12\x12\n" +
+	"\x04move\x18\t \x01(\tR\x04move\x12\x16\n" +
+	"\x06reason\x18\n" +
+	" \x01(\tR\x06reason\x12\x12\n" +
+	"\x04code\x18\v \x01(\tR\x04codeB6Z4github.com/scope-registry/scope-registry/internal/pbb\x06proto3"
 
 var (
 	file_internal_pb_registry_proto_rawDescOnce sync.Once
@@ -4226,107 +4844,117 @@ func file_internal_pb_registry_proto_rawDescGZIP() []byte {
 	return file_internal_pb_registry_proto_rawDescData
 }
 
-var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_internal_pb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_internal_pb_registry_proto_goTypes = []any{
 	(*Entry)(nil),           // 0: scoperegistry.v1.Entry
 	(*Envelope)(nil),        // 1: scoperegistry.v1.Envelope
-	(*Command)(nil),         // 2: scoperegistry.v1.Command
-	(*InitCluster)(nil),     // 3: scoperegistry.v1.InitCluster
-	(*SetNode)(nil),         // 4: scoperegistry.v1.SetNode
-	(*RemoveNode)(nil),      // 5: scoperegistry.v1.RemoveNode
-	(*Declare)(nil),         // 6: scoperegistry.v1.Declare
-	(*Retire)(nil),          // 7: scoperegistry.v1.Retire
-	(*Batch)(nil),           // 8: scoperegistry.v1.Batch
-	(*StartMove)(nil),       // 9: scoperegistry.v1.StartMove
-	(*Quiesce)(nil),         // 10: scoperegistry.v1.Quiesce
-	(*Manifest)(nil),        // 11: scoperegistry.v1.Manifest
-	(*Shipped)(nil),         // 12: scoperegistry.v1.Shipped
-	(*Ready)(nil),           // 13: scoperegistry.v1.Ready
-	(*Abort)(nil),           // 14: scoperegistry.v1.Abort
-	(*Cleaned)(nil),         // 15: scoperegistry.v1.Cleaned
-	(*Force)(nil),           // 16: scoperegistry.v1.Force
-	(*OpenSession)(nil),     // 17: scoperegistry.v1.OpenSession
-	(*CloseSession)(nil),    // 18: scoperegistry.v1.CloseSession
-	(*Expire)(nil),          // 19: scoperegistry.v1.Expire
-	(*Ack)(nil),             // 20: scoperegistry.v1.Ack
-	(*FenceNode)(nil),       // 21: scoperegistry.v1.FenceNode
-	(*Release)(nil),         // 22: scoperegistry.v1.Release
-	(*StageBackup)(nil),     // 23: scoperegistry.v1.StageBackup
-	(*Restore)(nil),         // 24: scoperegistry.v1.Restore
-	(*DropBackup)(nil),      // 25: scoperegistry.v1.DropBackup
-	(*CheckState)(nil),      // 26: scoperegistry.v1.CheckState
-	(*JoinServer)(nil),      // 27: scoperegistry.v1.JoinServer
-	(*RemoveServer)(nil),    // 28: scoperegistry.v1.RemoveServer
-	(*SettleServer)(nil),    // 29: scoperegistry.v1.SettleServer
-	(*Result)(nil),          // 30: scoperegistry.v1.Result
-	(*Record)(nil),          // 31: scoperegistry.v1.Record
-	(*ClusterRecord)(nil),   // 32: scoperegistry.v1.ClusterRecord
-	(*CheckRecord)(nil),     // 33: scoperegistry.v1.CheckRecord
-	(*NodeRecord)(nil),      // 34: scoperegistry.v1.NodeRecord
-	(*SessionRecord)(nil),   // 35: scoperegistry.v1.SessionRecord
-	(*ScopeRecord)(nil),     // 36: scoperegistry.v1.ScopeRecord
-	(*TombstoneRecord)(nil), // 37: scoperegistry.v1.TombstoneRecord
-	(*Stamp)(nil),           // 38: scoperegistry.v1.Stamp
-	(*MoveRecord)(nil),      // 39: scoperegistry.v1.MoveRecord
-	(*CleanupRecord)(nil),   // 40: scoperegistry.v1.CleanupRecord
-	(*DedupRecord)(nil),     // 41: scoperegistry.v1.DedupRecord
-	(*StagedRecord)(nil),    // 42: scoperegistry.v1.StagedRecord
-	(*WrittenRecord)(nil),   // 43: scoperegistry.v1.WrittenRecord
-	(*ServerRecord)(nil),    // 44: scoperegistry.v1.ServerRecord
+	(*Origin)(nil),          // 2: scoperegistry.v1.Origin
+	(*Command)(nil),         // 3: scoperegistry.v1.Command
+	(*InitCluster)(nil),     // 4: scoperegistry.v1.InitCluster
+	(*SetNode)(nil),         // 5: scoperegistry.v1.SetNode
+	(*RemoveNode)(nil),      // 6: scoperegistry.v1.RemoveNode
+	(*Declare)(nil),         // 7: scoperegistry.v1.Declare
+	(*Retire)(nil),          // 8: scoperegistry.v1.Retire
+	(*Batch)(nil),           // 9: scoperegistry.v1.Batch
+	(*StartMove)(nil),       // 10: scoperegistry.v1.StartMove
+	(*Quiesce)(nil),         // 11: scoperegistry.v1.Quiesce
+	(*Manifest)(nil),        // 12: scoperegistry.v1.Manifest
+	(*Shipped)(nil),         // 13: scoperegistry.v1.Shipped
+	(*Ready)(nil),           // 14: scoperegistry.v1.Ready
+	(*Abort)(nil),           // 15: scoperegistry.v1.Abort
+	(*Cleaned)(nil),         // 16: scoperegistry.v1.Cleaned
+	(*Force)(nil),           // 17: scoperegistry.v1.Force
+	(*OpenSession)(nil),     // 18: scoperegistry.v1.OpenSession
+	(*CloseSession)(nil),    // 19: scoperegistry.v1.CloseSession
+	(*Expire)(nil),          // 20: scoperegistry.v1.Expire
+	(*Ack)(nil),             // 21: scoperegistry.v1.Ack
+	(*FenceNode)(nil),       // 22: scoperegistry.v1.FenceNode
+	(*Release)(nil),         // 23: scoperegistry.v1.Release
+	(*StageBackup)(nil),     // 24: scoperegistry.v1.StageBackup
+	(*Restore)(nil),         // 25: scoperegistry.v1.Restore
+	(*DropBackup)(nil),      // 26: scoperegistry.v1.DropBackup
+	(*CheckState)(nil),      // 27: scoperegistry.v1.CheckState
+	(*JoinServer)(nil),      // 28: scoperegistry.v1.JoinServer
+	(*RemoveServer)(nil),    // 29: scoperegistry.v1.RemoveServer
+	(*SettleServer)(nil),    // 30: scoperegistry.v1.SettleServer
+	(*CreateToken)(nil),     // 31: scoperegistry.v1.CreateToken
+	(*RevokeToken)(nil),     // 32: scoperegistry.v1.RevokeToken
+	(*Result)(nil),          // 33: scoperegistry.v1.Result
+	(*Record)(nil),          // 34: scoperegistry.v1.Record
+	(*ClusterRecord)(nil),   // 35: scoperegistry.v1.ClusterRecord
+	(*CheckRecord)(nil),     // 36: scoperegistry.v1.CheckRecord
+	(*NodeRecord)(nil),      // 37: scoperegistry.v1.NodeRecord
+	(*SessionRecord)(nil),   // 38: scoperegistry.v1.SessionRecord
+	(*ScopeRecord)(nil),     // 39: scoperegistry.v1.ScopeRecord
+	(*TombstoneRecord)(nil), // 40: scoperegistry.v1.TombstoneRecord
+	(*Stamp)(nil),           // 41: scoperegistry.v1.Stamp
+	(*MoveRecord)(nil),      // 42: scoperegistry.v1.MoveRecord
+	(*CleanupRecord)(nil),   // 43: scoperegistry.v1.CleanupRecord
+	(*DedupRecord)(nil),     // 44: scoperegistry.v1.DedupRecord
+	(*StagedRecord)(nil),    // 45: scoperegistry.v1.StagedRecord
+	(*WrittenRecord)(nil),   // 46: scoperegistry.v1.WrittenRecord
+	(*ServerRecord)(nil),    // 47: scoperegistry.v1.ServerRecord
+	(*TokenRecord)(nil),     // 48: scoperegistry.v1.TokenRecord
+	(*AuditRecord)(nil),     // 49: scoperegistry.v1.AuditRecord
 }
 var file_internal_pb_registry_proto_depIdxs = []int32{
-	2,  // 0: scoperegistry.v1.Envelope.command:type_name -> scoperegistry.v1.Command
-	3,  // 1: scoperegistry.v1.Command.init_cluster:type_name -> scoperegistry.v1.InitCluster
-	4,  // 2: scoperegistry.v1.Command.set_node:type_name -> scoperegistry.v1.SetNode
-	5,  // 3: scoperegistry.v1.Command.remove_node:type_name -> scoperegistry.v1.RemoveNode
-	6,  // 4: scoperegistry.v1.Command.declare:type_name -> scoperegistry.v1.Declare
-	7,  // 5: scoperegistry.v1.Command.retire:type_name -> scoperegistry.v1.Retire
-	8,  // 6: scoperegistry.v1.Command.batch:type_name -> scoperegistry.v1.Batch
-	9,  // 7: scoperegistry.v1.Command.start_move:type_name -> scoperegistry.v1.StartMove
-	10, // 8: scoperegistry.v1.Command.quiesce:type_name -> scoperegistry.v1.Quiesce
-	12, // 9: scoperegistry.v1.Command.shipped:type_name -> scoperegistry.v1.Shipped
-	13, // 10: scoperegistry.v1.Command.ready:type_name -> scoperegistry.v1.Ready
-	14, // 11: scoperegistry.v1.Command.abort:type_name -> scoperegistry.v1.Abort
-	15, // 12: scoperegistry.v1.Command.cleaned:type_name -> scoperegistry.v1.Cleaned
-	16, // 13: scoperegistry.v1.Command.force:type_name -> scoperegistry.v1.Force
-	17, // 14: scoperegistry.v1.Command.open_session:type_name -> scoperegistry.v1.OpenSession
-	18, // 15: scoperegistry.v1.Command.close_session:type_name -> scoperegistry.v1.CloseSession
-	19, // 16: scoperegistry.v1.Command.expire:type_name -> scoperegistry.v1.Expire
-	20, // 17: scoperegistry.v1.Command.ack:type_name -> scoperegistry.v1.Ack
-	21, // 18: scoperegistry.v1.Command.fence_node:type_name -> scoperegistry.v1.FenceNode
-	22, // 19: scoperegistry.v1.Command.release:type_name -> scoperegistry.v1.Release
-	26, // 20: scoperegistry.v1.Command.check_state:type_name -> scoperegistry.v1.CheckState
-	23, // 21: scoperegistry.v1.Command.stage_backup:type_name -> scoperegistry.v1.StageBackup
-	24, // 22: scoperegistry.v1.Command.restore:type_name -> scoperegistry.v1.Restore
-	25, // 23: scoperegistry.v1.Command.drop_backup:type_name -> scoperegistry.v1.DropBackup
-	27, // 24: scoperegistry.v1.Command.join_server:type_name -> scoperegistry.v1.JoinServer
-	28, // 25: scoperegistry.v1.Command.remove_server:type_name -> scoperegistry.v1.RemoveServer
-	29, // 26: scoperegistry.v1.Command.settle_server:type_name -> scoperegistry.v1.SettleServer
-	4,  // 27: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
-	6,  // 28: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
-	11, // 29: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
-	11, // 30: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
-	32, // 31: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
-	34, // 32: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
-	36, // 33: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
-	37, // 34: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
-	39, // 35: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
-	40, // 36: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
-	41, // 37: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
-	42, // 38: scoperegistry.v1.Record.staged:type_name -> scoperegistry.v1.StagedRecord
-	43, // 39: scoperegistry.v1.Record.written:type_name -> scoperegistry.v1.WrittenRecord
-	44, // 40: scoperegistry.v1.Record.server:type_name -> scoperegistry.v1.ServerRecord
-	33, // 41: scoperegistry.v1.ClusterRecord.checked:type_name -> scoperegistry.v1.CheckRecord
-	35, // 42: scoperegistry.v1.NodeRecord.session:type_name -> scoperegistry.v1.SessionRecord
-	11, // 43: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
-	11, // 44: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
-	38, // 45: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
-	30, // 46: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
-	47, // [47:47] is the sub-list for method output_type
-	47, // [47:47] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	3,  // 0: scoperegistry.v1.Envelope.command:type_name -> scoperegistry.v1.Command
+	2,  // 1: scoperegistry.v1.Envelope.origin:type_name -> scoperegistry.v1.Origin
+	4,  // 2: scoperegistry.v1.Command.init_cluster:type_name -> scoperegistry.v1.InitCluster
+	5,  // 3: scoperegistry.v1.Command.set_node:type_name -> scoperegistry.v1.SetNode
+	6,  // 4: scoperegistry.v1.Command.remove_node:type_name -> scoperegistry.v1.RemoveNode
+	7,  // 5: scoperegistry.v1.Command.declare:type_name -> scoperegistry.v1.Declare
+	8,  // 6: scoperegistry.v1.Command.retire:type_name -> scoperegistry.v1.Retire
+	9,  // 7: scoperegistry.v1.Command.batch:type_name -> scoperegistry.v1.Batch
+	10, // 8: scoperegistry.v1.Command.start_move:type_name -> scoperegistry.v1.StartMove
+	11, // 9: scoperegistry.v1.Command.quiesce:type_name -> scoperegistry.v1.Quiesce
+	13, // 10: scoperegistry.v1.Command.shipped:type_name -> scoperegistry.v1.Shipped
+	14, // 11: scoperegistry.v1.Command.ready:type_name -> scoperegistry.v1.Ready
+	15, // 12: scoperegistry.v1.Command.abort:type_name -> scoperegistry.v1.Abort
+	16, // 13: scoperegistry.v1.Command.cleaned:type_name -> scoperegistry.v1.Cleaned
+	17, // 14: scoperegistry.v1.Command.force:type_name -> scoperegistry.v1.Force
+	18, // 15: scoperegistry.v1.Command.open_session:type_name -> scoperegistry.v1.OpenSession
+	19, // 16: scoperegistry.v1.Command.close_session:type_name -> scoperegistry.v1.CloseSession
+	20, // 17: scoperegistry.v1.Command.expire:type_name -> scoperegistry.v1.Expire
+	21, // 18: scoperegistry.v1.Command.ack:type_name -> scoperegistry.v1.Ack
+	22, // 19: scoperegistry.v1.Command.fence_node:type_name -> scoperegistry.v1.FenceNode
+	23, // 20: scoperegistry.v1.Command.release:type_name -> scoperegistry.v1.Release
+	27, // 21: scoperegistry.v1.Command.check_state:type_name -> scoperegistry.v1.CheckState
+	24, // 22: scoperegistry.v1.Command.stage_backup:type_name -> scoperegistry.v1.StageBackup
+	25, // 23: scoperegistry.v1.Command.restore:type_name -> scoperegistry.v1.Restore
+	26, // 24: scoperegistry.v1.Command.drop_backup:type_name -> scoperegistry.v1.DropBackup
+	28, // 25: scoperegistry.v1.Command.join_server:type_name -> scoperegistry.v1.JoinServer
+	29, // 26: scoperegistry.v1.Command.remove_server:type_name -> scoperegistry.v1.RemoveServer
+	30, // 27: scoperegistry.v1.Command.settle_server:type_name -> scoperegistry.v1.SettleServer
+	31, // 28: scoperegistry.v1.Command.create_token:type_name -> scoperegistry.v1.CreateToken
+	32, // 29: scoperegistry.v1.Command.revoke_token:type_name -> scoperegistry.v1.RevokeToken
+	5,  // 30: scoperegistry.v1.Batch.nodes:type_name -> scoperegistry.v1.SetNode
+	7,  // 31: scoperegistry.v1.Batch.scopes:type_name -> scoperegistry.v1.Declare
+	12, // 32: scoperegistry.v1.Shipped.manifest:type_name -> scoperegistry.v1.Manifest
+	12, // 33: scoperegistry.v1.Ready.manifest:type_name -> scoperegistry.v1.Manifest
+	35, // 34: scoperegistry.v1.Record.cluster:type_name -> scoperegistry.v1.ClusterRecord
+	37, // 35: scoperegistry.v1.Record.node:type_name -> scoperegistry.v1.NodeRecord
+	39, // 36: scoperegistry.v1.Record.scope:type_name -> scoperegistry.v1.ScopeRecord
+	40, // 37: scoperegistry.v1.Record.tombstone:type_name -> scoperegistry.v1.TombstoneRecord
+	42, // 38: scoperegistry.v1.Record.move:type_name -> scoperegistry.v1.MoveRecord
+	43, // 39: scoperegistry.v1.Record.cleanup:type_name -> scoperegistry.v1.CleanupRecord
+	44, // 40: scoperegistry.v1.Record.dedup:type_name -> scoperegistry.v1.DedupRecord
+	45, // 41: scoperegistry.v1.Record.staged:type_name -> scoperegistry.v1.StagedRecord
+	46, // 42: scoperegistry.v1.Record.written:type_name -> scoperegistry.v1.WrittenRecord
+	47, // 43: scoperegistry.v1.Record.server:type_name -> scoperegistry.v1.ServerRecord
+	48, // 44: scoperegistry.v1.Record.token:type_name -> scoperegistry.v1.TokenRecord
+	49, // 45: scoperegistry.v1.Record.audit:type_name -> scoperegistry.v1.AuditRecord
+	36, // 46: scoperegistry.v1.ClusterRecord.checked:type_name -> scoperegistry.v1.CheckRecord
+	38, // 47: scoperegistry.v1.NodeRecord.session:type_name -> scoperegistry.v1.SessionRecord
+	12, // 48: scoperegistry.v1.MoveRecord.shipped:type_name -> scoperegistry.v1.Manifest
+	12, // 49: scoperegistry.v1.MoveRecord.ready:type_name -> scoperegistry.v1.Manifest
+	41, // 50: scoperegistry.v1.MoveRecord.stamps:type_name -> scoperegistry.v1.Stamp
+	33, // 51: scoperegistry.v1.DedupRecord.result:type_name -> scoperegistry.v1.Result
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_internal_pb_registry_proto_init() }
@@ -4334,7 +4962,7 @@ func file_internal_pb_registry_proto_init() {
 	if File_internal_pb_registry_proto != nil {
 		return
 	}
-	file_internal_pb_registry_proto_msgTypes[2].OneofWrappers = []any{
+	file_internal_pb_registry_proto_msgTypes[3].OneofWrappers = []any{
 		(*Command_InitCluster)(nil),
 		(*Command_SetNode)(nil),
 		(*Command_RemoveNode)(nil),
@@ -4361,8 +4989,10 @@ func file_internal_pb_registry_proto_init() {
 		(*Command_JoinServer)(nil),
 		(*Command_RemoveServer)(nil),
 		(*Command_SettleServer)(nil),
+		(*Command_CreateToken)(nil),
+		(*Command_RevokeToken)(nil),
 	}
-	file_internal_pb_registry_proto_msgTypes[31].OneofWrappers = []any{
+	file_internal_pb_registry_proto_msgTypes[34].OneofWrappers = []any{
 		(*Record_Cluster)(nil),
 		(*Record_Node)(nil),
 		(*Record_Scope)(nil),
@@ -4373,6 +5003,8 @@ func file_internal_pb_registry_proto_init() {
 		(*Record_Staged)(nil),
 		(*Record_Written)(nil),
 		(*Record_Server)(nil),
+		(*Record_Token)(nil),
+		(*Record_Audit)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4380,7 +5012,7 @@ func file_internal_pb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_pb_registry_proto_rawDesc), len(file_internal_pb_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

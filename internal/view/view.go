@@ -94,6 +94,9 @@ func Item(it fsm.Item, c fsm.Cluster, nowMS int64) api.WatchItem {
 	out := Head("change", it.Index, c)
 	out.Changes = make([]api.Change, 0, len(it.Events))
 	for _, e := range it.Events {
+		if e.Token != nil {
+			continue // for the servers alone
+		}
 		out.Changes = append(out.Changes, Change(e, c.Incarnation, nowMS))
 	}
 	return out
