@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/certs"
 	"github.com/scope-registry/scope-registry/internal/boottime"
 )
 
@@ -74,6 +75,9 @@ type Config struct {
 	HTTPAddr string
 	// Version is told to the other servers for their status. May be "".
 	Version string
+	// Certs is what this server shows the others, who must show such a certificate too; nil leaves the port between servers
+	// without TLS.
+	Certs *certs.Source
 	// Logger may be nil.
 	Logger hclog.Logger
 	// SnapshotThreshold is after how many log entries a snapshot is taken; 0 is 8192.

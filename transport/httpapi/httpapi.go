@@ -17,6 +17,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/certs"
 )
 
 // Bounds of one request.
@@ -87,6 +88,10 @@ type Config struct {
 	Gatherer prometheus.Gatherer // what /metrics shows; nil shows nothing
 	Metrics  *Metrics            // counts requests and watchers, see Collector; nil counts unseen
 	Version  string              // of the program, for /openapi.json
+	// Certs tells who a client is by its certificate; nil where connections are not under TLS. With CertsRequired nobody
+	// gets in without one, and so nobody is anonymous.
+	Certs         *certs.Source
+	CertsRequired bool
 	// Spool is the directory where a backup that is restored is put aside, up to
 	// 1 GiB; "" is that of the system for such files.
 	Spool string

@@ -15,6 +15,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/certs"
 )
 
 // Bounds of the front door. What one command may have is bounded by
@@ -71,6 +72,10 @@ type Config struct {
 	Logger   hclog.Logger // connections are logged at debug level; nil logs nothing
 	Version  string
 	Metrics  *Metrics // see Collector; nil counts unseen
+	// Certs tells who a client is by its certificate, and puts connections under TLS; nil leaves them without. With
+	// CertsRequired nobody gets in without one, and so nobody is anonymous.
+	Certs         *certs.Source
+	CertsRequired bool
 }
 
 // Server is the front door of one server.
