@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/scope-registry/scope-registry/internal/api"
-	"github.com/scope-registry/scope-registry/internal/certs"
 	"github.com/scope-registry/scope-registry/internal/boottime"
+	"github.com/scope-registry/scope-registry/internal/certs"
 )
 
 const (
