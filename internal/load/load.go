@@ -21,7 +21,7 @@ const (
 	// maxRetry bounds the pause after a refusal: a flip is noticed soon.
 	maxRetry = 20 * time.Millisecond
 	// Of ten writes so many are of new keys, so many delete one of these for good, and so many of the others delete too.
-	newOfTen, goneOfTen, deletesOfTen = 5, 2, 1
+	newOfTen, goneOfTen, deletesOfTen = 6, 1, 1
 	percent                           = 100
 	// ownKeys is how many keys a writer overwrites.
 	ownKeys = 4

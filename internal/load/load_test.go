@@ -115,7 +115,7 @@ func TestDeletes(t *testing.T) {
 		}
 		deleted[op.Key] = op.Deletes
 	}
-	if gone < 200 || old < gone/2 || again < 20 {
+	if gone < 120 || old < gone/2 || again < 20 {
 		t.Errorf("of %d new keys %d were deleted, %d of them more than 30 writes old; %d of those that are overwritten came again", len(born), gone, old, again)
 	}
 }
