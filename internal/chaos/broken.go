@@ -44,6 +44,8 @@ var bugs = []bug{
 		{File: "examples/store/disk.go", From: "\tif first {\n\t\td.commit(c)\n\t}\n", To: "\tif first {\n\t\tgo d.commit(c)\n\t}\n"}}},
 	{name: "the lease has no end", scenario: history.CutOwner, found: []string{"overlap"}, store: []overlay.Edit{
 		{File: "internal/agent/agent.go", From: "until: t.lease.valid(t.view.index)}", To: "until: t.lease.valid(t.view.index) | 1<<62}"}}},
+	{name: "a slice is merged into an old copy", scenario: history.CutOwner, found: []string{"set"}, store: []overlay.Edit{
+		{File: "examples/store/slices.go", From: "\t\t\tchanges = append(changes, entry{key: bytes.Clone(have.key)})\n", To: ""}}},
 }
 
 // brokenRuns is how often a bug is looked for before it counts as not found.

@@ -20,11 +20,14 @@ import (
 const (
 	// maxRetry bounds the pause after a refusal: a flip is noticed soon.
 	maxRetry = 20 * time.Millisecond
-	// Of ten keys so many are new ones, and so many of the others are deletes.
-	newOfTen, deletesOfTen = 6, 1
-	percent                = 100
+	// Of ten writes so many are of new keys, so many delete one of these for good, and so many of the others delete too.
+	newOfTen, goneOfTen, deletesOfTen = 6, 1, 1
+	percent                           = 100
 	// ownKeys is how many keys a writer overwrites.
 	ownKeys = 4
+	// keptKeys is of how many new keys a writer takes one to delete: most are some seconds old then, and so in each old
+	// copy of their scope that is left anywhere.
+	keptKeys = 64
 )
 
 // Config is what the clients of a load do.
@@ -56,6 +59,7 @@ type writer struct {
 	at          int // which node it takes for the owner
 	n           int // values written
 	own         [ownKeys]string
+	kept        [keptKeys]string // some that were new
 }
 
 // Begin starts the writers. They write until Stop or Drain.
@@ -105,14 +109,22 @@ func (w *writer) work(ctx context.Context) {
 	}
 }
 
-// next is what to write now: a new key, or one of the few that are overwritten and
-// deleted.
+// next is what to write now: a new key, the end of one that was new, or one of the
+// few that are overwritten and deleted. What is gone is never written again: where an
+// old copy brings it back, it stays until somebody looks.
 func (w *writer) next() writes.Op {
 	w.n++
 	op := writes.Op{Scope: w.scope, Client: w.name, Value: fmt.Sprintf("%s-%d", w.name, w.n)}
 	dice := w.rnd.IntN(10)
-	if dice < newOfTen {
-		op.Key = fmt.Sprintf("%snew:%s:%06d", w.scope, w.name, w.n)
+	if dice < newOfTen+goneOfTen {
+		kept := &w.kept[w.rnd.IntN(keptKeys)]
+		if dice < newOfTen || *kept == "" {
+			*kept = fmt.Sprintf("%snew:%s:%06d", w.scope, w.name, w.n)
+			op.Key = *kept
+			return op
+		}
+		op.Key, op.Deletes, op.Value = *kept, true, ""
+		*kept = ""
 		return op
 	}
 	own := &w.own[w.rnd.IntN(ownKeys)]
@@ -143,8 +155,10 @@ func (w *writer) put(ctx context.Context, op writes.Op) {
 		w.cfg.Seen(op)
 		w.gate.RUnlock()
 		if op.Outcome == writes.Unknown {
-			if i := slices.Index(w.own[:], op.Key); i >= 0 {
-				w.own[i] = ""
+			for _, keys := range [][]string{w.own[:], w.kept[:]} {
+				if i := slices.Index(keys, op.Key); i >= 0 {
+					keys[i] = ""
+				}
 			}
 			return
 		}

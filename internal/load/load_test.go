@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -89,5 +90,32 @@ func TestLoadFollowsTheOwner(t *testing.T) {
 	}
 	if nodes["n3 refused"] == 0 || nodes["n1 refused"] == 0 || nodes["n2 acknowledged"] < 200 || nodes["n2 unknown"] == 0 || nodes["n2 refused"] == 0 {
 		t.Errorf("attempts: %v", nodes)
+	}
+}
+
+// TestDeletes: what was new is deleted once it is some writes old, and never written again; what is overwritten is.
+func TestDeletes(t *testing.T) {
+	w := (&Load{}).writer("s:", 1)
+	born, deleted := map[string]int{}, map[string]bool{}
+	gone, old, again := 0, 0, 0
+	for n := range 2000 {
+		op := w.next()
+		isNew := strings.HasPrefix(op.Key, "s:new:")
+		switch {
+		case isNew && deleted[op.Key]:
+			t.Fatalf("%q is written again", op.Key)
+		case isNew && op.Deletes:
+			if gone++; n-born[op.Key] > 30 {
+				old++
+			}
+		case isNew:
+			born[op.Key] = n
+		case deleted[op.Key] && !op.Deletes:
+			again++
+		}
+		deleted[op.Key] = op.Deletes
+	}
+	if gone < 120 || old < gone/2 || again < 20 {
+		t.Errorf("of %d new keys %d were deleted, %d of them more than 30 writes old; %d of those that are overwritten came again", len(born), gone, old, again)
 	}
 }

@@ -130,7 +130,10 @@ func (d *Data) move(ctx context.Context, operator int, rng *rand.Rand) {
 		if err != nil || sc.Move != "" {
 			continue
 		}
-		to := d.cfg.Nodes[rng.IntN(len(d.cfg.Nodes))]
+		to := sc.Writer // of a scope that was taken over: it goes back as soon as that node lives
+		if to == sc.Owner {
+			to = d.cfg.Nodes[rng.IntN(len(d.cfg.Nodes))]
+		}
 		if to == sc.Owner {
 			continue
 		}

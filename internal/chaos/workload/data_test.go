@@ -27,7 +27,9 @@ type world struct {
 	records map[string]map[string]writes.Record // by scope, at its owner
 	done    int                                 // moves
 	aborted int
-	flapped int // fallbacks that were declared anew
+	flapped int      // fallbacks that were declared anew
+	back    int      // scopes that were taken over and moved back
+	astray  []string // moves that should not have been started
 	written int
 	enough  chan struct{} // closed when there were some moves and writes
 	ready   bool
@@ -82,7 +84,8 @@ func (d *world) registry(w http.ResponseWriter, r *http.Request) {
 		var m api.StartMove
 		_ = json.NewDecoder(r.Body).Decode(&m)
 		s := d.scopes[m.Prefix]
-		if s.Move != "" || m.From != s.Owner || m.To == s.Owner || m.Mode != "agent" {
+		if s.Move != "" || m.From != s.Owner || m.To == s.Owner || m.Mode != "agent" || s.Owner != s.Writer && m.To != s.Writer {
+			d.astray = append(d.astray, fmt.Sprintf("%+v of %+v", m, s))
 			refuse(w, api.Error{Code: api.MoveInFlight, Detail: fmt.Sprintf("%+v", m)})
 			return
 		}
@@ -108,17 +111,23 @@ func (d *world) end(id string, abort bool) *api.Move {
 		d.aborted++
 		return m
 	}
-	if m.Phase, s.Owner = "done", m.To; s.Fallback == m.To {
+	if s.Owner != s.Writer {
+		d.back++
+	}
+	if m.Phase, s.Owner, s.Writer = "done", m.To, m.To; s.Fallback == m.To {
 		s.Fallback = ""
 	}
 	s.Epoch++
-	d.done++
+	if d.done++; d.done%3 == 0 && s.Fallback != "" { // its new owner dies
+		s.Owner = s.Fallback
+		s.Epoch++
+	}
 	d.count()
 	return m
 }
 
 func (d *world) count() {
-	if d.done >= 20 && d.written >= 200 && d.flapped > 0 {
+	if d.done >= 20 && d.written >= 200 && d.flapped > 0 && d.back > 0 {
 		select {
 		case <-d.enough:
 		default:
@@ -222,6 +231,9 @@ func TestDataIsMovedAndLookedAt(t *testing.T) {
 	}
 	if d.aborted == 0 && moved > 100 || d.done == 0 {
 		t.Errorf("%d moves done, %d aborted", d.done, d.aborted)
+	}
+	if len(d.astray) > 0 {
+		t.Errorf("moves were started that are refused, or of a scope that was taken over elsewhere than back: %q", d.astray)
 	}
 	run := data.cfg.Log.Run()
 	acked := map[string]string{} // value by key, of the last write
