@@ -28,6 +28,12 @@ func DefaultLimits() Limits {
 	return Limits{Args: defaultArgs, ArgLen: defaultArgLen, Command: defaultCommand, Inline: defaultInline}
 }
 
+// StrangerLimits returns the limits for a connection of nobody known: 10 arguments of up to 16 KiB, 32 KiB together.
+// HELLO with a token and a name has 7.
+func StrangerLimits() Limits {
+	return Limits{Args: 10, ArgLen: 16 << 10, Command: 32 << 10, Inline: 16 << 10}
+}
+
 const (
 	// The longest frames around data: type, 19 digits (the largest int64), CRLF; a bulk string has a second CRLF.
 	arrayFrame = 1 + 19 + 2

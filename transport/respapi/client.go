@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/transport/resp"
 )
 
@@ -27,7 +28,7 @@ func clientCommands() []command {
 		{name: "CLIENT SETINFO", args: "LIB-NAME|LIB-VER <value>", about: "The client library of this connection",
 			group: groupConnection, min: 2, max: 2, run: (*conn).setInfo},
 		{name: "CLIENT INFO", about: "This connection", group: groupConnection, run: (*conn).clientInfo},
-		{name: "CLIENT LIST", about: fmt.Sprintf("The connections of this server, the oldest %d", MaxCount), group: groupConnection, run: (*conn).clientList},
+		{name: "CLIENT LIST", action: access.Metrics, about: fmt.Sprintf("The connections of this server, the oldest %d", MaxCount), group: groupConnection, run: (*conn).clientList},
 		{name: "CLIENT NO-EVICT", args: "ON|OFF", about: "Accepted and without effect", group: groupConnection, min: 1, max: 1, run: (*conn).onOff},
 		{name: "CLIENT NO-TOUCH", args: "ON|OFF", about: "Accepted and without effect", group: groupConnection, min: 1, max: 1, run: (*conn).onOff},
 	}
@@ -35,6 +36,9 @@ func clientCommands() []command {
 
 // actor is who asks, as it is recorded with moves.
 func (c *conn) actor() string {
+	if who := c.caller(); who.Role != access.Anonymous {
+		return who.String()
+	}
 	name := c.about.Load().name
 	if name == "" {
 		name = "anonymous"
@@ -134,7 +138,7 @@ func (c *conn) facts(now time.Time) string {
 	if p.subscribed {
 		subs, flags = 1, "P"
 	}
-	return fmt.Sprintf("id=%d addr=%v laddr=%v name=%s age=%d idle=%d flags=%s db=0 sub=%d psub=0 cmd=%s user=default lib-name=%s lib-ver=%s resp=%d",
+	return fmt.Sprintf("id=%d addr=%v laddr=%v name=%s age=%d idle=%d flags=%s db=0 sub=%d psub=0 cmd=%s user=%s lib-name=%s lib-ver=%s resp=%d",
 		c.id, c.nc.RemoteAddr(), c.nc.LocalAddr(), p.name, int(now.Sub(c.since).Seconds()),
-		int(now.Sub(time.Unix(0, c.lastRead.Load())).Seconds()), flags, subs, cmd, p.lib, p.libVersion, p.proto)
+		int(now.Sub(time.Unix(0, c.lastRead.Load())).Seconds()), flags, subs, cmd, c.user(), p.lib, p.libVersion, p.proto)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 	"github.com/scope-registry/scope-registry/transport/resp"
@@ -29,6 +30,8 @@ type command struct {
 	about    string
 	group    string
 	min, max int // how many arguments follow the name
+	// action is the row of the table of access that says who may give it.
+	action access.Action
 	// pubsub: allowed while a client of RESP2, which cannot tell an answer from
 	// a message, is subscribed.
 	pubsub bool
@@ -63,6 +66,12 @@ func (s *Server) makeTable() {
 // add puts a command in its place. The first words of longer names, which are
 // made on the way, each know HELP.
 func (s *Server) add(cmd *command) {
+	if cmd.action == "" && cmd.group != groupRegistry {
+		cmd.action = access.Connect
+	}
+	if !access.Known(cmd.action) {
+		panic("command " + cmd.name + " has no row in the table of access")
+	}
 	cmd.ok = s.metrics.commands.WithLabelValues(cmd.name, resultOK)
 	s.listed = append(s.listed, cmd)
 	words := strings.Fields(cmd.name)
@@ -70,12 +79,12 @@ func (s *Server) add(cmd *command) {
 	for i := range words[:len(words)-1] {
 		next := in[words[i]]
 		if next == nil {
-			next = &command{name: strings.Join(words[:i+1], " "), group: cmd.group}
+			next = &command{name: strings.Join(words[:i+1], " "), group: cmd.group, action: access.Connect}
 			in[words[i]] = next
 		}
 		if next.subs == nil {
 			next.subs = map[string]*command{}
-			s.add(&command{name: next.name + " HELP", about: "These lines", group: next.group, run: helpOn(next.name)})
+			s.add(&command{name: next.name + " HELP", about: "These lines", group: next.group, action: access.Connect, run: helpOn(next.name)})
 		}
 		in = next.subs
 	}
@@ -151,6 +160,9 @@ func (c *conn) execute(args [][]byte) {
 	cmd, rest, err := c.srv.find(args)
 	if cmd != nil {
 		c.command.Store(cmd)
+		if refused := c.may(cmd); refused != nil {
+			err = refused
+		}
 	}
 	switch {
 	case err != nil:

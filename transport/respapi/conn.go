@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 	"github.com/scope-registry/scope-registry/transport/resp"
@@ -29,6 +30,10 @@ type conn struct {
 	ahead []byte // read while a command waited; given to r before anything else
 
 	silent *list.Element // place in Server.silent, or nil; guarded by Server.mu
+
+	// known is by whom commands are given, certified what it was before a token was shown.
+	known     atomic.Pointer[caller]
+	certified *caller
 
 	as     scope.NodeID  // that SCOPE ROUTE was last asked for: it is the same one each time
 	sub    *subscription // nil: not subscribed
@@ -53,7 +58,9 @@ type profile struct {
 
 func newConn(s *Server, nc net.Conn, id int64) *conn {
 	c := &conn{srv: s, nc: nc, id: id, since: time.Now()}
-	c.r, c.w = resp.NewReader(c, resp.DefaultLimits()), resp.NewWriter(c)
+	c.certified = &caller{}
+	c.known.Store(c.certified)
+	c.r, c.w = resp.NewReader(c, resp.StrangerLimits()), resp.NewWriter(c)
 	c.about.Store(&profile{proto: 2})
 	c.lastRead.Store(c.since.UnixNano())
 	return c
@@ -70,16 +77,26 @@ func (c *conn) describe(change func(*profile)) {
 func (c *conn) serve() {
 	defer c.end()
 	defer c.caught()
-	for first := true; !c.quit && c.srv.down.Err() == nil; first = false {
+	if err := c.secure(); err != nil {
+		c.srv.metrics.refused.WithLabelValues("tls").Inc()
+		c.srv.log.Debug("connection refused", "from", c.nc.RemoteAddr(), "cause", err)
+		return
+	}
+	c.certified = c.known.Load()
+	for heard := false; !c.quit && c.srv.down.Err() == nil; {
+		c.r.SetLimits(c.limits())
 		args, err := c.r.Next()
 		if err != nil {
 			c.broke(err)
 			return
 		}
-		if first && !c.srv.spoke(c) {
-			return
-		}
 		c.execute(args)
+		// Whoever is nobody goes on making room for others, whatever he sends.
+		if !heard && c.caller().Role != access.Nobody {
+			if heard = true; !c.srv.spoke(c) {
+				return
+			}
+		}
 		if c.unsent++; c.unsent >= MaxUnsent && c.flush() != nil {
 			return
 		}

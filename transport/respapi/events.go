@@ -5,9 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/view"
 	"github.com/scope-registry/scope-registry/transport/resp"
@@ -18,9 +20,9 @@ func eventCommands() []command {
 		return invalid("there are no patterns and no shards here; SUBSCRIBE %s", Channel)
 	}
 	return []command{
-		{name: "SUBSCRIBE", args: Channel, about: "Every change from now on, each one message of JSON",
+		{name: "SUBSCRIBE", action: access.Watch, args: Channel, about: "Every change from now on, each one message of JSON",
 			group: groupRegistry, min: 1, max: anyNumber, pubsub: true, run: (*conn).subscribe},
-		{name: "UNSUBSCRIBE", args: "[" + Channel + "]", about: "End the messages",
+		{name: "UNSUBSCRIBE", action: access.Connect, args: "[" + Channel + "]", about: "End the messages",
 			group: groupRegistry, max: anyNumber, pubsub: true, run: (*conn).endSubscription},
 		{name: "PSUBSCRIBE", about: "Not here: there is one channel", group: groupServer, max: anyNumber, pubsub: true, run: none},
 		{name: "SSUBSCRIBE", about: "Not here: there is one channel", group: groupServer, max: anyNumber, pubsub: true, run: none},
@@ -128,13 +130,21 @@ func (c *conn) unsubscribe() {
 // the write at its deadline; one that falls out of the history is told. Either
 // way its connection ends, and no other one has waited for it.
 func (c *conn) follow(ctx context.Context, watcher *fsm.Watcher) {
+	expires, cancel := c.untilExpiry(ctx)
+	defer cancel()
 	for {
-		item, err := watcher.Next(ctx)
+		item, err := watcher.Next(expires)
 		if ctx.Err() != nil {
 			return
 		}
+		if gone := c.stillFollows(expires); gone != nil {
+			err = gone
+		}
 		var message []byte
 		if err == nil {
+			if aboutTokens(item) {
+				continue
+			}
 			message, err = c.srv.lines.of(item)
 		}
 		if err != nil {
@@ -152,10 +162,19 @@ func (c *conn) follow(ctx context.Context, watcher *fsm.Watcher) {
 	}
 }
 
+// aboutTokens reports whether nothing of an item is to be seen.
+func aboutTokens(item fsm.Item) bool {
+	return len(item.Events) > 0 && !slices.ContainsFunc(item.Events, func(e fsm.Event) bool { return e.Token == nil })
+}
+
 // drop ends a subscriber's connection with what went wrong.
 func (c *conn) drop(err error) {
-	c.srv.metrics.refused.WithLabelValues("behind").Inc()
-	text, _ := errorLine(err)
+	text, code := errorLine(err)
+	reason := "behind"
+	if code == api.Unauthenticated {
+		reason = "revoked"
+	}
+	c.srv.metrics.refused.WithLabelValues(reason).Inc()
 	_ = c.send(func(w *resp.Writer) { w.Error(text) }) // it ends anyway
 	_ = c.nc.Close()
 }

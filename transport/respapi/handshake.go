@@ -3,6 +3,7 @@ package respapi
 import (
 	"strconv"
 
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/transport/resp"
 )
 
@@ -13,15 +14,11 @@ const redisVersion = "7.4.0"
 // serverName is what HELLO says this is.
 const serverName = "scope-registry"
 
-// noAuth is what Redis says.
-const noAuth = "AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"
-
 func connectionCommands() []command {
 	return []command{
-		{name: "HELLO", args: "[2|3 [AUTH <user> <password>] [SETNAME <name>]]", about: "Choose the protocol; what this server is",
+		{name: "HELLO", args: "[2|3 [AUTH <user> <token>] [SETNAME <name>]]", about: "Choose the protocol; what this server is",
 			group: groupConnection, max: 6, run: (*conn).hello},
-		{name: "AUTH", args: "[<user>] <password>", about: "Refused: there are no passwords", group: groupConnection, min: 1, max: 2,
-			run: func(*conn, [][]byte) error { return invalid(noAuth) }},
+		{name: "AUTH", args: "[<user>] <token>", about: "Show a token; the user does not matter", group: groupConnection, min: 1, max: 2, run: (*conn).auth},
 		{name: "PING", args: "[<message>]", about: "Whether this server answers", group: groupConnection, max: 1, pubsub: true, run: (*conn).ping},
 		{name: "ECHO", args: "<message>", about: "The message", group: groupConnection, min: 1, max: 1, run: (*conn).echo},
 		{name: "QUIT", about: "End the connection", group: groupConnection, max: anyNumber, pubsub: true, run: (*conn).leave},
@@ -32,6 +29,7 @@ func connectionCommands() []command {
 
 func (c *conn) hello(args [][]byte) error {
 	next := *c.about.Load()
+	var token []byte
 	if len(args) > 0 {
 		v, err := strconv.ParseInt(string(args[0]), 10, 64)
 		if err != nil {
@@ -46,7 +44,7 @@ func (c *conn) hello(args [][]byte) error {
 	for len(args) > 0 {
 		switch {
 		case isWord(args[0], "AUTH") && len(args) >= 3:
-			return invalid(noAuth)
+			token, args = args[2], args[3:]
 		case isWord(args[0], "SETNAME") && len(args) >= 2:
 			if err := checkName("Client names", args[1]); err != nil {
 				return err
@@ -55,6 +53,13 @@ func (c *conn) hello(args [][]byte) error {
 		default:
 			return invalid("Syntax error in HELLO option '%s'", shown(args[0]))
 		}
+	}
+	if token != nil {
+		if err := c.show(token); err != nil {
+			return err
+		}
+	} else if c.caller().Role == access.Nobody {
+		return line(helloAuth)
 	}
 	c.about.Store(&next)
 	c.reply(func(w *resp.Writer) {
@@ -96,6 +101,7 @@ func (c *conn) leave([][]byte) error {
 
 func (c *conn) reset([][]byte) error {
 	c.unsubscribe()
+	c.forget()
 	c.describe(func(p *profile) { *p = profile{lib: p.lib, libVersion: p.libVersion, proto: 2} })
 	c.reply(func(w *resp.Writer) {
 		w.SetProto(2)

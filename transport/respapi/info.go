@@ -5,12 +5,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/transport/resp"
 )
 
 func serverCommands() []command {
 	return []command{
-		{name: "INFO", args: "[<section> …]", about: "This server, in sections; our own is registry", group: groupServer, max: anyNumber, run: (*conn).info},
+		{name: "INFO", action: access.Metrics, args: "[<section> …]", about: "This server, in sections; our own is registry", group: groupServer, max: anyNumber, run: (*conn).info},
 		{name: "CONFIG GET", args: "<name> …", about: "Nothing: there is no configuration to read here", group: groupServer, min: 1, max: anyNumber,
 			run: func(c *conn, _ [][]byte) error {
 				c.reply(func(w *resp.Writer) { w.Map(0) })

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/view"
 	"github.com/scope-registry/scope-registry/migration"
@@ -19,12 +20,12 @@ import (
 
 func moveCommands() []command {
 	return []command{
-		{name: "MOVE-SCOPE", args: "<prefix> FROM <id> TO <id> [WINDOW <ms>] [TIMEOUT <ms>] [MODE agent|assisted] [PRECOPY] [ASYNC] [ID <id>] [REASON <text>] [EPOCH <n>]",
+		{name: "MOVE-SCOPE", action: access.StartMove, args: "<prefix> FROM <id> TO <id> [WINDOW <ms>] [TIMEOUT <ms>] [MODE agent|assisted] [PRECOPY] [ASYNC] [ID <id>] [REASON <text>] [EPOCH <n>]",
 			about: "Move a scope and wait for the end: OK and the keys moved. ASYNC: the move's id at once",
 			group: groupRegistry, min: 5, max: anyNumber, run: (*conn).moveScope},
-		{name: "SCOPE MOVES", args: "[ACTIVE] [COUNT <n>]", about: "Running moves by prefix, then finished ones, newest first",
+		{name: "SCOPE MOVES", action: access.ListMoves, args: "[ACTIVE] [COUNT <n>]", about: "Running moves by prefix, then finished ones, newest first",
 			group: groupRegistry, max: 3, run: (*conn).listMoves},
-		{name: "SCOPE MOVE", args: "<id>", about: "One move, what it waits for and what may be done",
+		{name: "SCOPE MOVE", action: access.GetMove, args: "<id>", about: "One move, what it waits for and what may be done",
 			group: groupRegistry, min: 1, max: 1, run: (*conn).getMove},
 	}
 }

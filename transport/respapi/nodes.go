@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/view"
 	"github.com/scope-registry/scope-registry/transport/resp"
@@ -11,13 +12,13 @@ import (
 
 func nodeCommands() []command {
 	return []command{
-		{name: "SCOPE NODE SET", args: "<id> <host:port>", about: "Declare a node or change its address",
+		{name: "SCOPE NODE SET", action: access.SetNode, args: "<id> <host:port>", about: "Declare a node or change its address",
 			group: groupRegistry, min: 2, max: 2, run: (*conn).setNode},
-		{name: "SCOPE NODE DEL", args: "<id>", about: "Remove a node that nothing names",
+		{name: "SCOPE NODE DEL", action: access.RemoveNode, args: "<id>", about: "Remove a node that nothing names",
 			group: groupRegistry, min: 1, max: 1, run: (*conn).removeNode},
-		{name: "SCOPE NODES", about: "All nodes with their sessions, by id", group: groupRegistry, run: (*conn).listNodes},
-		{name: "SCOPE SESSIONS", about: "The live sessions and what is left of their leases", group: groupRegistry, run: (*conn).listSessions},
-		{name: "SCOPE FENCE", args: "<id> IDENTITY <identity>", about: "Your word that a node is off: its next session may be of other data",
+		{name: "SCOPE NODES", action: access.ListNodes, about: "All nodes with their sessions, by id", group: groupRegistry, run: (*conn).listNodes},
+		{name: "SCOPE SESSIONS", action: access.ListSessions, about: "The live sessions and what is left of their leases", group: groupRegistry, run: (*conn).listSessions},
+		{name: "SCOPE FENCE", action: access.FenceNode, args: "<id> IDENTITY <identity>", about: "Your word that a node is off: its next session may be of other data",
 			group: groupRegistry, min: 3, max: 3, run: (*conn).fence},
 	}
 }

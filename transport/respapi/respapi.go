@@ -80,14 +80,17 @@ type Config struct {
 
 // Server is the front door of one server.
 type Server struct {
-	reg      Registry
-	log      hclog.Logger
-	version  string
-	metrics  *Metrics
-	started  time.Time
-	commands map[string]*command // by first word, in upper case
-	listed   []*command          // in the order of HELP
-	lines    lines
+	reg     Registry
+	log     hclog.Logger
+	version string
+	metrics *Metrics
+	started time.Time
+	certs   *certs.Source // nil: connections are not under TLS
+	// certsRequired: whoever has no certificate does not get in, and so nobody is anonymous.
+	certsRequired bool
+	commands      map[string]*command // by first word, in upper case
+	listed        []*command          // in the order of HELP
+	lines         lines
 
 	subscribers atomic.Int64
 
@@ -106,7 +109,7 @@ type Server struct {
 // New returns a front door that serves nothing yet. It needs no closing.
 func New(cfg Config) *Server {
 	s := &Server{reg: cfg.Registry, log: cfg.Logger, version: cfg.Version, metrics: cfg.Metrics,
-		started: time.Now(), conns: map[*conn]struct{}{}}
+		started: time.Now(), conns: map[*conn]struct{}{}, certs: cfg.Certs, certsRequired: cfg.CertsRequired}
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
 	}

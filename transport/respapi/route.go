@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/view"
 	"github.com/scope-registry/scope-registry/scope"
@@ -16,9 +17,9 @@ const unknownState = "unknown"
 
 func routeCommands() []command {
 	return []command{
-		{name: "SCOPE ROUTE", args: "<key> [AS <node>] [LINEARIZABLE]", about: "Whether a node may write a key; without AS, who may",
+		{name: "SCOPE ROUTE", action: access.Route, args: "<key> [AS <node>] [LINEARIZABLE]", about: "Whether a node may write a key; without AS, who may",
 			group: groupRegistry, min: 1, max: 4, run: (*conn).route},
-		{name: "SCOPE EXPLAIN", args: "<key>", about: "Why a key routes as it does, and which servers and nodes have not seen it yet",
+		{name: "SCOPE EXPLAIN", action: access.Explain, args: "<key>", about: "Why a key routes as it does, and which servers and nodes have not seen it yet",
 			group: groupRegistry, min: 1, max: 1, run: (*conn).explain},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/view"
 	"github.com/scope-registry/scope-registry/scope"
@@ -12,12 +13,12 @@ import (
 
 func scopeCommands() []command {
 	return []command{
-		{name: "SCOPE DECLARE", args: "<prefix> WRITER <id> [FALLBACK <id>] [FAILOVER auto|manual] [LEASE auto|always|never] [EPOCH <n>] [SOURCE-FENCED <id> [SOURCE-IDENTITY <identity>]]",
+		{name: "SCOPE DECLARE", action: access.DeclareScope, args: "<prefix> WRITER <id> [FALLBACK <id>] [FAILOVER auto|manual] [LEASE auto|always|never] [EPOCH <n>] [SOURCE-FENCED <id> [SOURCE-IDENTITY <identity>]]",
 			about: "Declare a scope, or change its options", group: groupRegistry, min: 3, max: anyNumber, run: (*conn).declare},
-		{name: "SCOPE RETIRE", args: "<prefix> [EPOCH <n>] [SOURCE-FENCED <id> [SOURCE-IDENTITY <identity>]]", about: "Retire a scope",
+		{name: "SCOPE RETIRE", action: access.RetireScope, args: "<prefix> [EPOCH <n>] [SOURCE-FENCED <id> [SOURCE-IDENTITY <identity>]]", about: "Retire a scope",
 			group: groupRegistry, min: 1, max: anyNumber, run: (*conn).retire},
-		{name: "SCOPE GET", args: "<prefix>", about: "One scope", group: groupRegistry, min: 1, max: 1, run: (*conn).getScope},
-		{name: "SCOPE LIST", args: "[MATCH <prefix>] [COUNT <n>] [FROM <prefix>]",
+		{name: "SCOPE GET", action: access.GetScope, args: "<prefix>", about: "One scope", group: groupRegistry, min: 1, max: 1, run: (*conn).getScope},
+		{name: "SCOPE LIST", action: access.ListScopes, args: "[MATCH <prefix>] [COUNT <n>] [FROM <prefix>]",
 			about: "Scopes by prefix: what to give as FROM for the next page, or null, and an array of scopes",
 			group: groupRegistry, max: anyNumber, run: (*conn).listScopes},
 	}
@@ -43,7 +44,7 @@ func (c *conn) propose(cmd fsm.Command) (*fsm.Result, error) {
 		return nil, err
 	}
 	defer cancel()
-	return c.srv.reg.Propose(ctx, fsm.Envelope{Actor: c.actor(), Command: cmd})
+	return c.srv.reg.Propose(ctx, fsm.Envelope{Actor: c.actor(), Origin: c.origin(), Command: cmd})
 }
 
 func (c *conn) declare(args [][]byte) error {

@@ -2,6 +2,7 @@ package respapi
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -86,6 +87,9 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 
 // admit serves a connection, or refuses it if there is no room.
 func (s *Server) admit(nc net.Conn) {
+	if s.certs != nil {
+		nc = tls.Server(nc, s.certs.Listen(s.certsRequired)) // the handshake is the connection's own goroutine's
+	}
 	c, evicted := s.enter(nc)
 	if evicted != nil {
 		s.refuse(evicted.nc, "evicted", "this connection had sent no command yet and made room for another one, as this server has")
@@ -175,6 +179,10 @@ func (s *Server) eachConn(do func(*conn)) {
 // the next connection.
 func (s *Server) refuse(nc net.Conn, reason, why string) {
 	s.metrics.refused.WithLabelValues(reason).Inc()
+	if under, ok := nc.(*tls.Conn); ok { // a word under TLS, and be it that of its end, would wait for the other side
+		_ = under.NetConn().Close()
+		return
+	}
 	_ = nc.SetWriteDeadline(time.Now().Add(refusalTimeout))
 	_, _ = fmt.Fprintf(nc, "-LIMIT %s %d connections, which is the limit; use another server, or close some\r\n", why, MaxConns)
 	_ = nc.Close()

@@ -2,6 +2,7 @@ package respapi
 
 import (
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/migration"
 )
@@ -11,15 +12,15 @@ import (
 func stepCommands() []command {
 	const manifest = "<id> [KEYS <n> BYTES <n> [DIGEST <text>]]"
 	return []command{
-		{name: "SCOPE QUIESCE", args: "<id>", about: "End the pre-copy of a move: nobody may write the scope",
+		{name: "SCOPE QUIESCE", action: access.QuiesceMove, args: "<id>", about: "End the pre-copy of a move: nobody may write the scope",
 			group: groupRegistry, min: 1, max: 1, run: (*conn).quiesce},
-		{name: "SCOPE SHIPPED", args: manifest, about: "The source of a move is closed and all records are shipped",
+		{name: "SCOPE SHIPPED", action: access.ShippedMove, args: manifest, about: "The source of a move is closed and all records are shipped",
 			group: groupRegistry, min: 1, max: 7, run: (*conn).shipped},
-		{name: "SCOPE READY", args: manifest, about: "The target of a move holds all records: it becomes the owner",
+		{name: "SCOPE READY", action: access.ReadyMove, args: manifest, about: "The target of a move holds all records: it becomes the owner",
 			group: groupRegistry, min: 1, max: 7, run: (*conn).ready},
-		{name: "SCOPE ABORT", args: "<id> [<reason>]", about: "End a move; the source keeps the scope",
+		{name: "SCOPE ABORT", action: access.AbortMove, args: "<id> [<reason>]", about: "End a move; the source keeps the scope",
 			group: groupRegistry, min: 1, max: anyNumber, run: (*conn).abort},
-		{name: "SCOPE CLEANED", args: "<id> <reason>", about: "The old copy of a finished move is gone",
+		{name: "SCOPE CLEANED", action: access.CleanedMove, args: "<id> <reason>", about: "The old copy of a finished move is gone",
 			group: groupRegistry, min: 2, max: anyNumber, run: (*conn).cleaned},
 	}
 }
