@@ -191,7 +191,7 @@ func (s *node) run(cfg Config) {
 	var err error
 	s.reg, err = start(cfg, plumbing{
 		logs: s.store, stable: s.store, snaps: s.snaps, transport: s.trans, calls: s, clusterID: "c1", alarm: newAlarm(cfg.OnFatal),
-		dir: s.dir, expel: func(string) {}, opened: func(r *Registry) {
+		dir: s.dir, expel: func(string) {}, releases: new(knownReleases), opened: func(r *Registry) {
 			d.registry.Store(r)
 			s.door.Store(d)
 		},

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 )
@@ -30,6 +31,12 @@ func stuckLeader(t *testing.T) (*network, *node) {
 	return n, l
 }
 
+// from is a command of somebody unknown at one of many addresses.
+func from(e fsm.Envelope, host int) fsm.Envelope {
+	e.Origin = fsm.OriginOf(access.Who{Role: access.Anonymous}, fmt.Sprintf("10.0.0.%d", host), "")
+	return e
+}
+
 func TestCommitQueueLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const over = 50
@@ -37,7 +44,7 @@ func TestCommitQueueLimit(t *testing.T) {
 		errs := make([]error, 1+maxWaiting+over)
 		done := make(chan int, len(errs))
 		propose := func(i int) {
-			_, errs[i] = l.reg.Propose(t.Context(), setNode(i))
+			_, errs[i] = l.reg.Propose(t.Context(), from(setNode(i), i%16))
 			done <- i
 		}
 		go propose(0)
@@ -120,7 +127,7 @@ func TestWhoGivesUpLeavesTheQueue(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range maxWaiting + 1 {
-		_, err := c.submit(ctx, []byte("x"))
+		_, err := c.submit(ctx, []byte("x"), asker{name: "a"})
 		var notApplied *definite
 		if !errors.As(err, &notApplied) || !errors.Is(err, context.Canceled) {
 			t.Fatalf("got %v, want a definite error", err)
@@ -129,7 +136,7 @@ func TestWhoGivesUpLeavesTheQueue(t *testing.T) {
 			t.Fatalf("got %v, want that of the context", err)
 		}
 	}
-	if len(c.waiting)+len(confirms.waiting) > 0 {
+	if len(c.waiting)+len(c.by)+len(confirms.waiting)+confirms.reads > 0 {
 		t.Fatalf("%d commands and %d reads are held that nobody waits for", len(c.waiting), len(confirms.waiting))
 	}
 	if got := c.take(); got != nil {
