@@ -56,7 +56,7 @@ type founding struct {
 	log   hclog.Logger
 
 	invites  chan *invitation
-	releases *knownReleases         // what the servers say of theirs: all of them answer here, and later one may be down
+	releases knownReleases          // what the servers say of theirs: all of them answer here, and later one may be down
 	cluster  atomic.Pointer[string] // founded without this server, as the last round found; nil if none
 }
 
