@@ -23,8 +23,9 @@ type door struct {
 type helloAnswer struct {
 	identity
 	// Waits is the cluster that it waits to be joined to, "" if it does not wait.
-	Waits string   `json:"waits,omitempty"`
-	You   standing `json:"you"`
+	Waits     string   `json:"waits,omitempty"`
+	You       standing `json:"you"`
+	LogFormat int      `json:"log_format,omitempty"`
 }
 
 func (d *door) serve(ctx context.Context, from string, kind peer.Kind, payload []byte) ([]byte, error) {
@@ -33,7 +34,7 @@ func (d *door) serve(ctx context.Context, from string, kind peer.Kind, payload [
 	case r != nil && r.isRemoved(): // what it knows of others is not to be trusted any more
 		return nil, errors.New(removedText(r.cfg.ID))
 	case kind == peer.KindHello:
-		who := helloAnswer{identity: d.dir.identity()}
+		who := helloAnswer{identity: d.dir.identity(), LogFormat: logFormat}
 		if r != nil {
 			who.You = r.standing(from)
 		} else if f != nil {

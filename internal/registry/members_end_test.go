@@ -96,9 +96,12 @@ func TestKnownReleasesAreByFormat(t *testing.T) {
 // A caller that stopped waiting has heard nobody: that says nothing of the releases to those who come after.
 func TestReleasesOfACallerThatIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(t, func(cfg *Config) { cfg.checkEvery = 1 << 40 })
+		n := unstarted(t, 3, func(cfg *Config) { cfg.checkEvery = 1 << 40 })
+		n.older("s1", "s2", "s3")
+		n.begin()
 		n.ready()
 		l := n.leader("")
+		n.older()
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
 		c := &fsm.RemoveServer{}

@@ -29,10 +29,10 @@ func (e *endings) of(id string) error {
 }
 
 // memberNetwork is a network in which a server may end because it was removed.
-func memberNetwork(t *testing.T, size int) (*network, *endings) {
+func memberNetwork(t *testing.T, size int, old ...string) (*network, *endings) {
 	t.Helper()
 	e := &endings{all: map[string]error{}}
-	n := newNetworkOf(t, size, func(cfg *Config) {
+	n := unstarted(t, size, func(cfg *Config) {
 		id := cfg.ID
 		cfg.OnFatal = func(err error) {
 			e.mu.Lock()
@@ -44,6 +44,8 @@ func memberNetwork(t *testing.T, size int) (*network, *endings) {
 			}
 		}
 	})
+	n.older(old...)
+	n.begin()
 	n.ready()
 	return n, e
 }
@@ -297,13 +299,11 @@ func TestJoinsAndRemovalsThatAreRefused(t *testing.T) {
 // A server of the release before would stop at the first record of a change.
 func TestOldReleasesAreUpgradedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, _ := memberNetwork(t, 3)
+		n, _ := memberNetwork(t, 3, "s1", "s2", "s3")
 		l := n.leader("")
 		old := n.others(l.id)[0].id
 		n.waiting("s4")
-		n.mu.Lock()
-		n.old = old
-		n.mu.Unlock()
+		n.older(old)
 		_, err := l.reg.Join(t.Context(), "s4", "s4:1")
 		wantCode(t, err, api.WrongPhase)
 		if !strings.Contains(err.Error(), old) {
@@ -312,9 +312,7 @@ func TestOldReleasesAreUpgradedFirst(t *testing.T) {
 		_, err = l.reg.Remove(t.Context(), n.others(l.id)[1].id, false)
 		wantCode(t, err, api.WrongPhase)
 		// An older leader would not even know the call, so that it is not asked.
-		n.mu.Lock()
-		n.old = l.id
-		n.mu.Unlock()
+		n.older(l.id, old)
 		asked := n.others(l.id)[0].reg
 		for _, ask := range []func() error{
 			func() error { _, err := asked.Join(t.Context(), "s4", "s4:1"); return err },

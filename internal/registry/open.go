@@ -43,7 +43,7 @@ type Registry struct {
 	checks    *checker
 	dog       *watchdog
 	space     space
-	releases  knownReleases
+	releases  *knownReleases
 	started   time.Time
 
 	ready   atomic.Bool            // caught up once since the start
@@ -114,6 +114,7 @@ type plumbing struct {
 	closers   []func() error // in the order of closing, after raft
 	dir       *dataDir
 	expel     func(server string) // ends the connections that it dialed for raft
+	releases  *knownReleases      // what the servers said at the founding
 	opened    func(*Registry)     // told when calls can be answered, before this server makes any
 }
 
@@ -154,6 +155,7 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 		return nil, err
 	}
 	closers = []func() error{mux.Close, s.Close}
+	releases := new(knownReleases)
 	if !dir.identity().Bootstrapped {
 		conf, err := cfg.raftConfig(nil)
 		if err != nil {
@@ -161,6 +163,7 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 		}
 		f := newFounding(cfg, dir, mux)
 		d.founding.Store(f)
+		releases = &f.releases
 		if err := f.found(ctx, conf, s, snaps); err != nil {
 			return nil, err
 		}
@@ -171,7 +174,7 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 	}
 	r, err = start(cfg, plumbing{
 		logs: cached, stable: s, snaps: snaps, calls: mux, clusterID: dir.cluster(), alarm: a, closers: closers,
-		dir: dir, expel: mux.Expel, opened: d.registry.Store,
+		dir: dir, expel: mux.Expel, releases: releases, opened: d.registry.Store,
 		// Only now does the port take connections of raft (RAFT traps 8 and 9).
 		transport: newTransport(cfg, mux.StreamLayer()),
 	})
@@ -219,7 +222,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r := &Registry{
 		cfg: cfg, log: cfg.Logger, clusterID: p.clusterID, calls: p.calls, snaps: p.snaps, alarm: p.alarm, closers: p.closers,
 		fsm: fsm.New(p.alarm.raise), started: time.Now(), dir: p.dir, expel: p.expel, removed: make(chan struct{}),
-		following: newFollowing(), leadership: make(chan struct{}, 1), drained: make(chan struct{}),
+		releases: p.releases, following: newFollowing(), leadership: make(chan struct{}, 1), drained: make(chan struct{}),
 	}
 	r.checks, r.dog = newChecker(r.condemn), newWatchdog()
 	logs, stable := watchedLogs{p.logs, r.dog}, watchedStable{p.stable, r.dog}

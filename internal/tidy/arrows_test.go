@@ -64,7 +64,7 @@ var arrows = map[string]arrow{
 	"client": {may: []string{"internal/api", "internal/boottime", "scope", "migration", "internal/agent"},
 		tests: []string{"fsm", "internal/registry", "transport/httpapi"}},
 	"internal/gate": {may: []string{"client", "transport/resp"}},
-	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/api", "internal/view", "internal/agent"},
+	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/access", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},
 	"internal/sim/planted": {may: []string{"internal/overlay", "internal/process"}},
 	// Programs of this repository, built with and without changes, as processes.
