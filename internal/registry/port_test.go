@@ -281,3 +281,34 @@ func TestLeaderThatIsUnknownHere(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A server that was down while all others were replaced has nobody left to ask but those that it is started with.
+func TestEverybodyElseWasReplaced(t *testing.T) {
+	r := newRig(t)
+	r.issuer = newAuthority(t)
+	r.start("s1", "s2", "s3")
+	r.close("s3")
+	next := freePeers(t, "s4", "s5")
+	for i, old := range []string{"s1", "s2"} {
+		opened := r.joining(next[i])
+		via := []string{"s2", "s4"}[i]
+		r.join(via, next[i])
+		opened()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		if _, err := r.open[via].Remove(ctx, old, false); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		r.gone(old)
+	}
+	r.start("s3")
+	s3 := r.open["s3"]
+	r.until("s4 or s5 to be refused", func() bool { return s3.refuses("s4") != "" && s3.refuses("s5") != "" })
+	if s3.Ready() == nil {
+		t.Error("it is ready without anybody that it knows")
+	}
+	r.close("s3")
+	r.peers = append([]Peer{r.peers[2]}, next...)
+	r.start("s3")
+	r.until("s3 to be ready", func() bool { return r.open["s3"].Ready() == nil })
+}
