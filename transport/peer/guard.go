@@ -206,11 +206,11 @@ func (g *Guard) confirm(rpc raft.RPC) {
 		g.hand(rpc)
 	}
 	addr, leader := g.facts.Leader()
-	switch {
-	case leader == g.facts.Self:
+	switch leader {
+	case g.facts.Self:
 		settle(g.HandsTo(candidate))
 		return
-	case leader == "":
+	case "":
 		settle(false)
 		return
 	}

@@ -26,23 +26,33 @@ func notRafts(format string, args ...any) error {
 
 // judge says what of a request would harm raft, nil if nothing.
 func judge(command any, f Facts) error {
-	if request, ok := command.(raft.WithRPCHeader); ok && len(request.GetRPCHeader().ID) == 0 {
-		return notRafts("a request in nobody's name")
+	if request, ok := command.(raft.WithRPCHeader); ok {
+		if err := signed(request.GetRPCHeader()); err != nil {
+			return err
+		}
 	}
 	now := f.Term()
 	switch cmd := command.(type) {
 	case *raft.AppendEntriesRequest:
 		return errors.Join(termWithin(cmd.Term, now), entriesInOrder(cmd))
 	case *raft.RequestVoteRequest:
-		return errors.Join(termWithin(cmd.Term, now), notTheLeader(cmd.RPCHeader, cmd.Candidate, f))
+		return errors.Join(termWithin(cmd.Term, now), notTheLeader(cmd.RPCHeader, f))
 	case *raft.RequestPreVoteRequest:
-		return errors.Join(termWithin(cmd.Term, now), notTheLeader(cmd.RPCHeader, nil, f))
+		return errors.Join(termWithin(cmd.Term, now), notTheLeader(cmd.RPCHeader, f))
 	case *raft.InstallSnapshotRequest:
 		return errors.Join(termWithin(cmd.Term, now), snapshotInForm(cmd))
 	case *raft.TimeoutNowRequest:
 		return nil
 	}
 	return notRafts("a request of type %T", command)
+}
+
+// signed refuses a request in nobody's name: raft goes by other fields then, and believes more of it.
+func signed(h raft.RPCHeader) error {
+	if len(h.ID) == 0 || len(h.Addr) == 0 || len(h.Addr) > maxServerText {
+		return notRafts("a request in the name of server %q, whose address has %d bytes", shown(string(h.ID)), len(h.Addr))
+	}
+	return nil
 }
 
 // senderOf is the name in a request's header, which the port has compared with the connection's.
@@ -62,9 +72,9 @@ func termWithin(term, now uint64) error {
 
 // notTheLeader refuses a vote for the leader's address in another's name: raft lets the leader's address ask for votes
 // at any time.
-func notTheLeader(h raft.RPCHeader, candidate []byte, f Facts) error {
+func notTheLeader(h raft.RPCHeader, f Facts) error {
 	addr, id := f.Leader()
-	if addr != "" && string(h.ID) != id && (string(h.Addr) == addr || string(candidate) == addr) {
+	if addr != "" && string(h.ID) != id && string(h.Addr) == addr {
 		return notRafts("server %q asks for a vote for the address of the leader, %q", shown(string(h.ID)), id)
 	}
 	return nil

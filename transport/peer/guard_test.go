@@ -147,7 +147,7 @@ func TestGuardOfTheWordToTakeOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuarded(t)
 		say := func() error {
-			req := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ID: []byte("l")}}
+			req := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ID: []byte("l"), Addr: []byte("l:1")}}
 			return g.others.TimeoutNow("s1", "s1:1", req, new(raft.TimeoutNowResponse))
 		}
 		g.word <- false
@@ -257,73 +257,87 @@ func configurationOf(servers ...raft.Server) []byte {
 	return raft.EncodeConfiguration(raft.Configuration{Servers: servers})
 }
 
-func TestJudge(t *testing.T) {
-	head := raft.RPCHeader{ID: []byte("s2"), Addr: []byte("s2:1")}
-	a, b := raft.Server{ID: "a", Address: "a:1"}, raft.Server{ID: "b", Address: "b:1", Suffrage: raft.Nonvoter}
-	appended := func(entries ...*raft.Log) any {
-		return &raft.AppendEntriesRequest{RPCHeader: head, Term: 5, PrevLogEntry: 7, PrevLogTerm: 3, Entries: entries}
-	}
-	entry := func(index, term uint64, kind raft.LogType, data []byte) *raft.Log {
-		return &raft.Log{Index: index, Term: term, Type: kind, Data: data}
-	}
-	snapshot := func(edit func(*raft.InstallSnapshotRequest)) any {
-		q := &raft.InstallSnapshotRequest{RPCHeader: head, SnapshotVersion: 1, Term: 5, LastLogIndex: 9, LastLogTerm: 4, ConfigurationIndex: 2,
-			Peers: []byte("of the old form, which is not looked at"), Configuration: configurationOf(a, b), Size: 9}
-		edit(q)
-		return q
-	}
-	f := Facts{Self: "s1", Term: func() uint64 { return 5 }, Leader: func() (string, string) { return "l:1", "l" }}
+var (
+	fromS2     = raft.RPCHeader{ID: []byte("s2"), Addr: []byte("s2:1")}
+	voterA     = raft.Server{ID: "a", Address: "a:1"}
+	nonVoterB  = raft.Server{ID: "b", Address: "b:1", Suffrage: raft.Nonvoter}
+	inTermFive = Facts{Self: "s1", Term: func() uint64 { return 5 }, Leader: func() (string, string) { return "l:1", "l" }}
+)
+
+func appending(entries ...*raft.Log) any {
+	return &raft.AppendEntriesRequest{RPCHeader: fromS2, Term: 5, PrevLogEntry: 7, PrevLogTerm: 3, Entries: entries}
+}
+
+func logEntry(index, term uint64, kind raft.LogType, data []byte) *raft.Log {
+	return &raft.Log{Index: index, Term: term, Type: kind, Data: data}
+}
+
+func snapshotRequest(edit func(*raft.InstallSnapshotRequest)) any {
+	q := &raft.InstallSnapshotRequest{RPCHeader: fromS2, SnapshotVersion: 1, Term: 5, LastLogIndex: 9, LastLogTerm: 4, ConfigurationIndex: 2,
+		Peers: []byte("of the old form, which is not looked at"), Configuration: configurationOf(voterA, nonVoterB), Size: 9}
+	edit(q)
+	return q
+}
+
+func TestJudgePasses(t *testing.T) {
 	for name, q := range map[string]any{
-		"a heartbeat":         &raft.AppendEntriesRequest{RPCHeader: head, Term: 5},
-		"a higher term":       &raft.AppendEntriesRequest{RPCHeader: head, Term: 5 + maxTermJump},
-		"an old term":         &raft.AppendEntriesRequest{RPCHeader: head},
-		"entries":             appended(entry(8, 3, raft.LogNoop, nil), entry(9, 5, raft.LogCommand, []byte("x")), entry(10, 5, raft.LogBarrier, nil), entry(11, 5, raft.LogConfiguration, configurationOf(a))),
+		"a heartbeat":         &raft.AppendEntriesRequest{RPCHeader: fromS2, Term: 5},
+		"a higher term":       &raft.AppendEntriesRequest{RPCHeader: fromS2, Term: 5 + maxTermJump},
+		"an old term":         &raft.AppendEntriesRequest{RPCHeader: fromS2},
+		"entries":             appending(logEntry(8, 3, raft.LogNoop, nil), logEntry(9, 5, raft.LogCommand, []byte("x")), logEntry(10, 5, raft.LogBarrier, nil), logEntry(11, 5, raft.LogConfiguration, configurationOf(voterA))),
 		"a vote":              vote("s2", false),
 		"the leader's vote":   &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("l"), Addr: []byte("l:1")}, Term: 6},
-		"a pre-vote":          &raft.RequestPreVoteRequest{RPCHeader: head, Term: 6},
-		"a snapshot":          snapshot(func(*raft.InstallSnapshotRequest) {}),
-		"a word to take over": &raft.TimeoutNowRequest{RPCHeader: head},
+		"a pre-vote":          &raft.RequestPreVoteRequest{RPCHeader: fromS2, Term: 6},
+		"a snapshot":          snapshotRequest(func(*raft.InstallSnapshotRequest) {}),
+		"a word to take over": &raft.TimeoutNowRequest{RPCHeader: fromS2},
 	} {
-		if err := judge(q, f); err != nil {
+		if err := judge(q, inTermFive); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+func TestJudgeDrops(t *testing.T) {
 	last := uint64(1<<64 - 1)
 	for says, q := range map[string]any{
-		"nobody's name":                &raft.AppendEntriesRequest{Term: 5},
-		"term 1000006, and":            &raft.AppendEntriesRequest{RPCHeader: head, Term: 6 + maxTermJump},
-		"term 18446744073709551615":    &raft.RequestVoteRequest{RPCHeader: head, Term: last},
-		"term 9223372036854775808":     &raft.RequestPreVoteRequest{RPCHeader: head, Term: 1 << 63},
-		"term 9223372036854775809":     snapshot(func(q *raft.InstallSnapshotRequest) { q.Term = 1<<63 + 1 }),
-		"no entry after":               appended(nil),
-		"entry 9 after index 7":        appended(entry(9, 5, raft.LogNoop, nil)),
-		"entry 8 after index 8":        appended(entry(8, 5, raft.LogNoop, nil), entry(8, 5, raft.LogNoop, nil)),
-		"entry 0 after":                &raft.AppendEntriesRequest{RPCHeader: head, Term: 5, PrevLogEntry: last, Entries: []*raft.Log{{Term: 5}}},
-		"8 of term 2, after":           appended(entry(8, 2, raft.LogNoop, nil)),
-		"8 of term 6, after":           appended(entry(8, 6, raft.LogNoop, nil)),
-		"type LogAddPeerDeprecated":    appended(entry(8, 5, raft.LogAddPeerDeprecated, nil)),
-		"type LogRemovePeerDeprecated": appended(entry(8, 5, raft.LogRemovePeerDeprecated, nil)),
-		"of type 6":                    appended(entry(8, 5, 6, nil)),
-		"configuration at index 8":     appended(entry(8, 5, raft.LogConfiguration, []byte("x"))),
-		"version 0":                    snapshot(func(q *raft.InstallSnapshotRequest) { q.SnapshotVersion = 0 }),
-		"-1 bytes":                     snapshot(func(q *raft.InstallSnapshotRequest) { q.Size = -1 }),
-		"1099511627777 bytes":          snapshot(func(q *raft.InstallSnapshotRequest) { q.Size = maxSnapshotSize + 1 }),
-		"of term 6, with":              snapshot(func(q *raft.InstallSnapshotRequest) { q.LastLogTerm = 6 }),
-		"configuration of index 10":    snapshot(func(q *raft.InstallSnapshotRequest) { q.ConfigurationIndex = 10 }),
-		"snapshot's configuration":     snapshot(func(q *raft.InstallSnapshotRequest) { q.Configuration = nil }),
+		"name of server \"\"":          &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{Addr: []byte("l:1")}, Term: 5},
+		"term 1000006, and":            &raft.AppendEntriesRequest{RPCHeader: fromS2, Term: 6 + maxTermJump},
+		"term 18446744073709551615":    &raft.RequestVoteRequest{RPCHeader: fromS2, Term: last},
+		"term 9223372036854775808":     &raft.RequestPreVoteRequest{RPCHeader: fromS2, Term: 1 << 63},
+		"term 9223372036854775809":     snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.Term = 1<<63 + 1 }),
+		"no entry after":               appending(nil),
+		"entry 9 after index 7":        appending(logEntry(9, 5, raft.LogNoop, nil)),
+		"entry 8 after index 8":        appending(logEntry(8, 5, raft.LogNoop, nil), logEntry(8, 5, raft.LogNoop, nil)),
+		"entry 0 after":                &raft.AppendEntriesRequest{RPCHeader: fromS2, Term: 5, PrevLogEntry: last, Entries: []*raft.Log{{Term: 5}}},
+		"8 of term 2, after":           appending(logEntry(8, 2, raft.LogNoop, nil)),
+		"8 of term 6, after":           appending(logEntry(8, 6, raft.LogNoop, nil)),
+		"type LogAddPeerDeprecated":    appending(logEntry(8, 5, raft.LogAddPeerDeprecated, nil)),
+		"type LogRemovePeerDeprecated": appending(logEntry(8, 5, raft.LogRemovePeerDeprecated, nil)),
+		"of type 6":                    appending(logEntry(8, 5, 6, nil)),
+		"configuration at index 8":     appending(logEntry(8, 5, raft.LogConfiguration, []byte("x"))),
+		"version 0":                    snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.SnapshotVersion = 0 }),
+		"-1 bytes":                     snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.Size = -1 }),
+		"1099511627777 bytes":          snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.Size = maxSnapshotSize + 1 }),
+		"of term 6, with":              snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.LastLogTerm = 6 }),
+		"configuration of index 10":    snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.ConfigurationIndex = 10 }),
+		"snapshot's configuration":     snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.Configuration = nil }),
 		"address of the leader":        &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("s2"), Addr: []byte("l:1")}, Term: 6},
-		"of the leader, \"l\"":         &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("s2")}, Candidate: []byte("l:1"), Term: 6},
+		"whose address has 0 bytes":    &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("s2")}, Term: 6},
+		"whose address has 513 bytes":  &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("s2"), Addr: make([]byte, 513)}, Term: 6},
 		"a vote for the address":       &raft.RequestPreVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("s2"), Addr: []byte("l:1")}, Term: 6},
 		"a request of type *raft.Log":  new(raft.Log),
 	} {
-		if err := judge(q, f); !errors.Is(err, errNotRafts) || !strings.Contains(err.Error(), says) {
+		if err := judge(q, inTermFive); !errors.Is(err, errNotRafts) || !strings.Contains(err.Error(), says) {
 			t.Errorf("got %v, want it to say %q", err, says)
 		}
 	}
+}
+
+func TestConfigurationInForm(t *testing.T) {
 	for says, c := range map[string][]byte{
 		"cut off after 0":  nil,
-		"cut off after":    configurationOf(a)[:9],
-		"before the":       append(configurationOf(a), 0),
+		"cut off after":    configurationOf(voterA)[:9],
+		"before the":       append(configurationOf(voterA), 0),
 		"no map":           bytes.Repeat([]byte{0x91}, 1<<20),
 		"nested deeper":    append([]byte{0x81, 0xa0}, bytes.Repeat([]byte{0x91}, 100)...),
 		"msgpack decode":   []byte("\x81\xa7Servers\xa1x"),
@@ -331,10 +345,10 @@ func TestJudge(t *testing.T) {
 		"65 servers":       configurationOf(make([]raft.Server, 65)...),
 		"server \"\" at":   configurationOf(raft.Server{Address: "a:1"}),
 		"at \"\"":          configurationOf(raft.Server{ID: "a"}),
-		"\"a\" or its":     configurationOf(a, raft.Server{ID: "a", Address: "c:1"}),
-		"address \"a:1\"":  configurationOf(a, raft.Server{ID: "c", Address: "a:1"}),
-		"with suffrage 2":  configurationOf(a, raft.Server{ID: "c", Address: "c:1", Suffrage: raft.Staging}),
-		"nobody votes":     configurationOf(b),
+		"\"a\" or its":     configurationOf(voterA, raft.Server{ID: "a", Address: "c:1"}),
+		"address \"a:1\"":  configurationOf(voterA, raft.Server{ID: "c", Address: "a:1"}),
+		"with suffrage 2":  configurationOf(voterA, raft.Server{ID: "c", Address: "c:1", Suffrage: raft.Staging}),
+		"nobody votes":     configurationOf(nonVoterB),
 		"server \"xxxxxxx": configurationOf(raft.Server{ID: raft.ServerID(strings.Repeat("x", maxServerText+1)), Address: "c:1"}),
 	} {
 		if err := configurationInForm(c); err == nil || !strings.Contains(err.Error(), says) {
@@ -349,13 +363,12 @@ func FuzzGuard(f *testing.F) {
 	for _, raw := range realRequests() {
 		f.Add(raw[:min(len(raw), 4096)])
 	}
-	a := raft.Server{ID: "a", Address: "a:1"}
 	f.Add(record(func(tr *raft.NetworkTransport) {
 		_ = tr.AppendEntries("s2", "b:1", &raft.AppendEntriesRequest{RPCHeader: header, Term: 3, PrevLogEntry: 1,
-			Entries: []*raft.Log{{Index: 2, Term: 3, Type: raft.LogConfiguration, Data: configurationOf(a)}}}, new(raft.AppendEntriesResponse))
+			Entries: []*raft.Log{{Index: 2, Term: 3, Type: raft.LogConfiguration, Data: configurationOf(voterA)}}}, new(raft.AppendEntriesResponse))
 	}))
 	f.Add(record(func(tr *raft.NetworkTransport) {
-		_ = tr.InstallSnapshot("s2", "b:1", &raft.InstallSnapshotRequest{RPCHeader: header, SnapshotVersion: 1, Term: 3, Configuration: configurationOf(a)},
+		_ = tr.InstallSnapshot("s2", "b:1", &raft.InstallSnapshotRequest{RPCHeader: header, SnapshotVersion: 1, Term: 3, Configuration: configurationOf(voterA)},
 			new(raft.InstallSnapshotResponse), bytes.NewReader(nil))
 	}))
 	facts := Facts{Self: "s1", Term: func() uint64 { return 3 }, Leader: func() (string, string) { return "l:1", "l" }}
