@@ -82,7 +82,9 @@ func (r *Registry) meetOthers() {
 	for {
 		select {
 		case <-r.met.due:
-			r.met.set(r.membersAsSaid())
+			if ids := r.membersAsSaid(); len(ids) > 0 { // else nobody was there to ask
+				r.met.set(ids)
+			}
 		case <-r.ctx.Done():
 			return
 		}

@@ -6,10 +6,20 @@ import (
 	"github.com/scope-registry/scope-registry/transport/peer"
 )
 
+// anyTerm is the least that counts as the term of a server whose log is empty. Having joined, it is in term 1, and takes the
+// term that the others are in, whatever that is.
+const anyTerm = 1 << 40
+
 // facts are what the guard of raft's requests goes by.
 func (r *Registry) facts() peer.Facts {
 	return peer.Facts{
-		Self: r.cfg.ID, Term: r.raft.CurrentTerm, Confirm: r.askHandsTo,
+		Self: r.cfg.ID, Confirm: r.askHandsTo,
+		Term: func() uint64 {
+			if r.raft.LastIndex() == 0 {
+				return max(r.raft.CurrentTerm(), anyTerm)
+			}
+			return r.raft.CurrentTerm()
+		},
 		Leader: func() (addr, id string) {
 			a, i := r.raft.LeaderWithID()
 			return string(a), string(i)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -311,4 +312,64 @@ func TestEverybodyElseWasReplaced(t *testing.T) {
 	r.peers = append([]Peer{r.peers[2]}, next...)
 	r.start("s3")
 	r.until("s3 to be ready", func() bool { return r.open["s3"].Ready() == nil })
+}
+
+// A server that joins takes the term that the cluster is in, also one that nobody may jump to.
+func TestJoinAtAHighTerm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, _ := memberNetwork(t, 3)
+		for _, s := range n.servers {
+			if err := s.reg.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, s := range n.servers {
+			if err := s.store.SetUint64([]byte(raftTermKey), 1_000_000_000); err != nil {
+				t.Fatal(err)
+			}
+			s.restart()
+		}
+		n.heal()
+		n.ready()
+		n.waiting("s4")
+		if _, err := n.other().reg.Join(t.Context(), "s4", "s4:1"); err != nil {
+			t.Fatal(err)
+		}
+		n.votes("s4")
+		if term := n.servers["s4"].now().raft.CurrentTerm(); term <= 1_000_000_000 {
+			t.Errorf("it is in term %d", term)
+		}
+	})
+}
+
+// The servers that count as members for what others say are those that the others name, for as long as that is fresh.
+func TestMembersAsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, _ := memberNetwork(t, 3)
+		n.isolate("s3")
+		n.waiting("s4")
+		n.isolate("s3")
+		if _, err := n.other("s3").reg.Join(t.Context(), "s4", "s4:1"); err != nil {
+			t.Fatal(err)
+		}
+		n.votes("s4")
+		s3 := n.servers["s3"].reg
+		if why := s3.refuses("s4"); !strings.Contains(why, "asks them whether there are others") {
+			t.Errorf("cut off it says %q", why)
+		}
+		n.mu.Lock()
+		clear(n.cut) // for calls only, not for raft
+		n.mu.Unlock()
+		n.until("s4 to be known", func() bool { return s3.refuses("s4") == "" })
+		if s3.refuses("s5") == "" {
+			t.Error("a server that nobody knows is one")
+		}
+		n.isolate("s3")
+		<-time.After(believedFor)
+		if s3.refuses("s4") == "" {
+			t.Error("what was said is believed for ever")
+		}
+		n.heal()
+		n.until("s3 to have it in its configuration", func() bool { _, in := find(s3.servers(), "s4"); return in && s3.refuses("s4") == "" })
+	})
 }

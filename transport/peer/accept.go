@@ -151,8 +151,8 @@ func (m *Mux) authenticate(s *socket) (id string, err error) {
 func (m *Mux) judge(h hello) string {
 	me, mine := m.cfg.Identity.ID, m.cfg.Identity.Cluster()
 	switch {
-	case h.from == "":
-		return "you gave no server id"
+	case h.from == "" || h.from != shown(h.from):
+		return fmt.Sprintf("you gave no server id but %q", shown(h.from))
 	case mine != "" && h.cluster != "" && h.cluster != mine:
 		return fmt.Sprintf("you belong to cluster %q, this server to %q; check the list of servers, and never copy a data directory", h.cluster, mine)
 	case h.from == me:

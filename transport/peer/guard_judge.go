@@ -49,8 +49,8 @@ func judge(command any, f Facts) error {
 
 // signed refuses a request in nobody's name: raft goes by other fields then, and believes more of it.
 func signed(h raft.RPCHeader) error {
-	if len(h.ID) == 0 || len(h.Addr) == 0 || len(h.Addr) > maxServerText {
-		return notRafts("a request in the name of server %q, whose address has %d bytes", shown(string(h.ID)), len(h.Addr))
+	if addr := string(h.Addr); len(h.ID) == 0 || addr == "" || shown(addr) != addr { // raft writes it to its log
+		return notRafts("a request in the name of server %q at %q", shown(string(h.ID)), shown(addr))
 	}
 	return nil
 }

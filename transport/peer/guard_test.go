@@ -322,8 +322,9 @@ func TestJudgeDrops(t *testing.T) {
 		"configuration of index 10":    snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.ConfigurationIndex = 10 }),
 		"snapshot's configuration":     snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.Configuration = nil }),
 		"address of the leader":        &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("s2"), Addr: []byte("l:1")}, Term: 6},
-		"whose address has 0 bytes":    &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("s2")}, Term: 6},
-		"whose address has 513 bytes":  &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("s2"), Addr: make([]byte, 513)}, Term: 6},
+		"server \"s2\" at \"\"":        &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("s2")}, Term: 6},
+		"server \"s2\" at \"a b\"":     &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("s2"), Addr: []byte("a\nb")}, Term: 6},
+		"server \"s2\" at \"xxxxx":     &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("s2"), Addr: bytes.Repeat([]byte("x"), maxString+1)}, Term: 6},
 		"a vote for the address":       &raft.RequestPreVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("s2"), Addr: []byte("l:1")}, Term: 6},
 		"a request of type *raft.Log":  new(raft.Log),
 	} {

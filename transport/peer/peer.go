@@ -265,8 +265,8 @@ func (m *Mux) adopt(conn net.Conn, secured side) (*socket, error) {
 	return s, nil
 }
 
-// Close implements net.Conn and takes the connection out of all counts. It does not say farewell under TLS, which would
-// wait for a side that does not read; between two records the end of the connection is told from a cut one by neither side.
+// Close implements net.Conn and takes the connection out of all counts. Under TLS it sends no word of it, which would wait
+// for a side that does not read; the other side takes an end between two records for one.
 func (s *socket) Close() (err error) {
 	s.once.Do(func() {
 		err = s.raw.Close()
