@@ -132,8 +132,12 @@ func (m *Mux) authenticate(s *socket) (id string, err error) {
 		return "", nil
 	}
 	if err := s.tls.Handshake(); err != nil {
-		m.warn("closed a connection between servers in the handshake of TLS", "remote", s.RemoteAddr(), "error", err)
 		_ = s.Close()
+		if errors.Is(err, io.EOF) { // a port scanner, or a look whether somebody listens
+			m.log.Debug("closed a connection without a handshake", "remote", s.RemoteAddr(), "error", err)
+		} else {
+			m.warn("closed a connection between servers in the handshake of TLS", "remote", s.RemoteAddr(), "error", shown(err.Error()))
+		}
 		return "", err
 	}
 	who, ok, err := m.cfg.Certs.Of(s.tls.ConnectionState())

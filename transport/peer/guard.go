@@ -168,7 +168,7 @@ func (g *Guard) drop(what string, err error, args ...any) {
 	g.dropped++
 	n := g.dropped
 	g.mu.Unlock()
-	g.warning.warn(what, append(args, "error", err, "dropped so far", n)...)
+	g.warning.warn(what, append(args, "error", err, "dropped", n)...)
 }
 
 // errNoTransfer is the answer to a server that was told to take over, and not by the leader.

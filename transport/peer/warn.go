@@ -27,7 +27,7 @@ func (w *warner) warn(msg string, args ...any) {
 	due := w.last.IsZero() || now.Sub(w.last) >= logEvery
 	if due {
 		if w.leftOut > 0 {
-			args = append(args, "left out before", w.leftOut)
+			args = append(args, "left_out", w.leftOut)
 		}
 		w.last, w.leftOut = now, 0
 	} else {
