@@ -23,8 +23,10 @@ type door struct {
 type helloAnswer struct {
 	identity
 	// Waits is the cluster that it waits to be joined to, "" if it does not wait.
-	Waits     string   `json:"waits,omitempty"`
-	You       standing `json:"you"`
+	Waits string   `json:"waits,omitempty"`
+	You   standing `json:"you"`
+	// Members are the ids in its configuration of raft, empty until raft runs there.
+	Members   []string `json:"members,omitempty"`
 	LogFormat int      `json:"log_format,omitempty"`
 }
 
@@ -36,7 +38,7 @@ func (d *door) serve(ctx context.Context, from string, kind peer.Kind, payload [
 	case kind == peer.KindHello:
 		who := helloAnswer{identity: d.dir.identity(), LogFormat: logFormat}
 		if r != nil {
-			who.You = r.standing(from)
+			who.You, who.Members = r.standing(from), idsOf(r.servers())
 		} else if f != nil {
 			who.Waits = f.waitsFor()
 		}
@@ -68,8 +70,8 @@ func (d *door) idAt(cfg Config) func(addr string) string {
 
 // refuse says why a server gets no connection for raft.
 func (d *door) refuse(id string) string {
-	if r := d.registry.Load(); r != nil && r.standing(id).Removed {
-		return removedText(id)
+	if r := d.registry.Load(); r != nil {
+		return r.refuses(id)
 	}
-	return ""
+	return errNotYet.Error()
 }

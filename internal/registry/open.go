@@ -33,6 +33,8 @@ type Registry struct {
 	dir       *dataDir
 	expel     func(server string)
 	raft      *raft.Raft
+	guard     *peer.Guard
+	met       *acquaintances
 	fsm       *fsm.FSM
 	calls     caller
 	snaps     raft.SnapshotStore
@@ -107,7 +109,7 @@ type plumbing struct {
 	logs      raft.LogStore
 	stable    raft.StableStore
 	snaps     raft.SnapshotStore
-	transport raft.Transport // raft closes it
+	transport peer.Transport // raft closes it
 	calls     caller
 	clusterID string
 	alarm     *alarm
@@ -134,6 +136,9 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 			err = errors.Join(err, closeAll(closers))
 		}
 	}()
+	if err := cfg.ownCertificate(); err != nil {
+		return nil, err
+	}
 	if err := usable(cfg.DataDir); err != nil {
 		return nil, err
 	}
@@ -147,10 +152,14 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 		return nil, err
 	}
 	d := &door{dir: dir}
-	mux, err := peer.Open(peer.Config{
+	port := peer.Config{
 		Listen: cfg.PeerListen, Advertise: cfg.addrOf(cfg.ID), PeerID: d.idAt(cfg), Refuse: d.refuse,
 		Identity: peer.Identity{ID: cfg.ID, Cluster: dir.cluster}, Handler: d.serve, Logger: cfg.Logger.Named("peer"),
-	})
+	}
+	if cfg.Certs != nil {
+		port.Certs = cfg.Certs
+	}
+	mux, err := peer.Open(port)
 	if err != nil {
 		return nil, err
 	}
@@ -221,22 +230,22 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	}
 	r := &Registry{
 		cfg: cfg, log: cfg.Logger, clusterID: p.clusterID, calls: p.calls, snaps: p.snaps, alarm: p.alarm, closers: p.closers,
-		fsm: fsm.New(p.alarm.raise), started: time.Now(), dir: p.dir, expel: p.expel, removed: make(chan struct{}),
+		fsm: fsm.New(p.alarm.raise), started: time.Now(), dir: p.dir, expel: p.expel, removed: make(chan struct{}), met: newAcquaintances(),
 		releases: p.releases, following: newFollowing(), leadership: make(chan struct{}, 1), drained: make(chan struct{}),
 	}
 	r.checks, r.dog = newChecker(r.condemn), newWatchdog()
 	logs, stable := watchedLogs{p.logs, r.dog}, watchedStable{p.stable, r.dog}
 	r.fsm.OnCheck(r.checks.marked)
-	if r.raft, err = raft.NewRaft(conf, r.fsm, logs, stable, p.snaps, p.transport); err != nil {
-		if closer, ok := p.transport.(raft.WithClose); ok {
-			err = errors.Join(err, closer.Close())
-		}
+	r.guard = peer.NewGuard(p.transport, cfg.Logger.Named("guard"))
+	if r.raft, err = raft.NewRaft(conf, r.fsm, logs, stable, p.snaps, r.guard); err != nil {
+		err = errors.Join(err, r.guard.Close())
 		return nil, fmt.Errorf("starting raft of server %q: %w; if its data is damaged, leave the server off: an older copy of %s forgets votes (docs/operations.md)", cfg.ID, err, cfg.DataDir)
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.commits = newCommitter(r.raft.Apply)
 	r.confirms = newConfirmer(r.raft.Barrier, func() uint64 { return r.fsm.State().Index() })
 	p.opened(r)
+	r.guard.Start(r.facts())
 	r.compareList()
 	r.raft.RegisterObserver(r.following.observer())
 	r.drain.Go(func() { r.drainNotify(notify) })
@@ -249,6 +258,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.wg.Go(r.reconcileLoop)
 	r.wg.Go(r.catchUp)
 	r.wg.Go(r.watchRemovals)
+	r.wg.Go(r.meetOthers)
 	return r, nil
 }
 
