@@ -61,7 +61,7 @@ var arrows = map[string]arrow{
 		tests: []string{"internal/apitest", "internal/registry"}},
 	// The clock that leases are counted by.
 	"internal/boottime": {external: []string{"golang.org/x/sys"}},
-	"client": {may: []string{"internal/api", "internal/boottime", "scope", "migration", "internal/agent"},
+	"client": {may: []string{"internal/access", "internal/api", "internal/boottime", "scope", "migration", "internal/agent"},
 		tests: []string{"fsm", "internal/registry", "transport/httpapi"}},
 	"internal/gate": {may: []string{"client", "transport/resp"}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/api", "internal/view", "internal/agent"},

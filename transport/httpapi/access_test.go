@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -13,8 +12,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/hashicorp/go-hclog"
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/access"
@@ -296,97 +293,6 @@ type behind struct {
 
 func (b *behind) State() fsm.State { return b.state }
 
-// A watch ends when its token does, and those of others go on.
-func TestWatchEndsWithItsToken(t *testing.T) {
-	for _, accept := range []string{linesType, eventsType} {
-		synctest.Test(t, func(t *testing.T) {
-			b := newBench(t)
-			anonymous := b.watching(accept)
-			b.token("admin", &fsm.CreateToken{Role: "admin"})
-			contains(t, <-anonymous.end, `"code":"UNAUTHENTICATED"`, "admits nobody unknown")
-			<-time.After(time.UnixMilli(2e12).Sub(time.Now()))
-			b.token("a", &fsm.CreateToken{Role: "viewer"})
-			b.token("b", &fsm.CreateToken{Role: "viewer", ExpiresMs: time.Now().Add(2500 * time.Millisecond).UnixMilli()})
-			revoked, expires, stays := b.watching(accept, bearing("a")...), b.watching(accept, bearing("b")...), b.watching(accept, bearing("admin")...)
-			start := time.Now()
-			b.propose(&fsm.RevokeToken{Id: "a"})
-			contains(t, <-revoked.end, `"code":"UNAUTHENTICATED"`)
-			if took := time.Since(start); took > 0 {
-				t.Errorf("revoked: ended after %v", took)
-			}
-			contains(t, <-expires.end, `"code":"UNAUTHENTICATED"`, "has expired")
-			if took := time.Since(start); took != 2500*time.Millisecond {
-				t.Errorf("expired: ended after %v", took)
-			}
-			<-time.After(2 * heartbeatEvery)
-			select {
-			case <-stays.end:
-				t.Error("the watch of another token has ended")
-			default:
-			}
-			stays.stop()
-			if text := <-stays.end; strings.Contains(text, "error") || strings.Contains(text, `"type":"change"`) {
-				t.Errorf("tokens were shown: %s", text)
-			}
-		})
-	}
-}
-
-// watched is a watch that runs; end takes all that it sent.
-type watched struct {
-	end  chan string
-	stop func()
-}
-
-func (b *bench) watching(accept string, headers ...string) watched {
-	ctx, stop := context.WithCancel(b.t.Context())
-	req := httptest.NewRequestWithContext(ctx, "GET", "/v1/watch", nil)
-	req.Header.Set("Accept", accept)
-	for i := 0; i+1 < len(headers); i += 2 {
-		req.Header.Set(headers[i], headers[i+1])
-	}
-	w := watched{make(chan string, 1), stop}
-	go func() {
-		defer stop()
-		rec := httptest.NewRecorder()
-		b.h.ServeHTTP(rec, req)
-		w.end <- rec.Body.String()
-	}()
-	synctest.Wait()
-	return w
-}
-
-// A backup breaks off when its token is revoked meanwhile.
-func TestBackupEndsWithItsToken(t *testing.T) {
-	b := newBench(t)
-	b.many(5000)
-	b.token("admin", &fsm.CreateToken{Role: "admin"})
-	b.token("op", &fsm.CreateToken{Role: "operator"})
-	req := httptest.NewRequest("GET", "/v1/backup", nil)
-	req.Header.Set("Authorization", "Bearer "+secretOf("op").Text())
-	w := &revoking{ResponseRecorder: httptest.NewRecorder(), revoke: func() { b.propose(&fsm.RevokeToken{Id: "op"}) }}
-	defer func() {
-		if cut := recover(); cut != http.ErrAbortHandler || w.writes == 0 || w.Body.Len() > 2*writePiece {
-			t.Errorf("%v after %d writes of %d bytes", cut, w.writes, w.Body.Len())
-		}
-	}()
-	b.h.ServeHTTP(w, req)
-}
-
-// revoking revokes at the first write.
-type revoking struct {
-	*httptest.ResponseRecorder
-	revoke func()
-	writes int
-}
-
-func (w *revoking) Write(p []byte) (int, error) {
-	if w.writes++; w.writes == 1 {
-		w.revoke()
-	}
-	return w.ResponseRecorder.Write(p)
-}
-
 // No GET changes anything, or asks a server to.
 func TestGetChangesNothing(t *testing.T) {
 	for id, calls := range exchanges() {
@@ -499,93 +405,4 @@ func TestOperationsNeedARow(t *testing.T) {
 		}
 	}()
 	mustKnow("shutDown")
-}
-
-// logOf is a bench whose log goes into text.
-func logOf(t *testing.T, json bool) (*bench, *bytes.Buffer) {
-	var text bytes.Buffer
-	b := benchOf(t, func(cfg *Config) {
-		cfg.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, JSONFormat: json, Output: &text})
-	})
-	return b, &text
-}
-
-// Nobody writes lines of the log but the server.
-func TestLogCannotBeForged(t *testing.T) {
-	const forged = "x\r\n2026-01-01T00:00:00Z [ERROR] forged: \x1b[2Jby=admin\x85\u2028\x00"
-	escaped := "x%0D%0A2026-01-01T00:00:00Z%20[ERROR]%20forged%1B%5B2J%E2%80%A8%00"
-	for _, asJSON := range []bool{false, true} {
-		b, text := logOf(t, asJSON)
-		for _, e := range []exchange{
-			get("/" + escaped), get("/v1/nodes/" + escaped), get("/v1/scope?prefix=" + escaped), get("/v1/watch?from=" + escaped), send("PUT", "/v1/sessions/"+escaped, `{"view_index":1}`),
-			send("DELETE", "/v1/tokens/"+escaped, ""), get("/v1/backup?" + escaped), send("POST", "/v1/restore?incarnation="+escaped, "x"), send("POST", "/healthz", forged),
-			send("PUT", "/v1/nodes/a", `{"addr":"`+strings.ReplaceAll(escaped, "%0D%0A", `\r\n`)+`"}`),
-		} {
-			for _, header := range [][]string{nil, {"User-Agent", forged}, {api.HeaderActor, forged}, {api.HeaderReason, forged}, {api.HeaderRequestID, forged}, {"Authorization", "Bearer " + forged},
-				{"Authorization", "Bearer srt_" + forged + "_00"}, {lastEventID, forged}, {"Accept", forged}, {"Origin", forged}, {"X-Forwarded-For", forged}} {
-				text.Reset()
-				req := httptest.NewRequest("GET", "/", strings.NewReader(e.body))
-				req.Method = e.method
-				var err error
-				if req.URL, err = req.URL.Parse(e.target); err != nil {
-					t.Fatal(err)
-				}
-				if header != nil {
-					req.Header.Set(header[0], header[1])
-				}
-				b.h.ServeHTTP(httptest.NewRecorder(), req)
-				line := text.String()
-				if n := strings.Count(line, "\n"); n != 1 || !strings.HasSuffix(line, "\n") || strings.ContainsAny(line, "\r\x1b\x85\x00") || strings.Contains(line, "\u2028") {
-					t.Errorf("%s %s with %q: %d lines: %q", e.method, e.target, header, n, line)
-				}
-				if asJSON && !json.Valid(text.Bytes()) {
-					t.Errorf("no JSON: %q", line)
-				}
-			}
-		}
-	}
-}
-
-// Secrets stand in no line of the log, and in no error.
-func TestSecretsStayOut(t *testing.T) {
-	const session = "0123456789abcdef0123456789abcdef"
-	good, bad := secretOf("admin"), secretOf("other")
-	secrets := []string{session}
-	for _, token := range []access.Token{good, bad} {
-		secrets = append(secrets, strings.TrimPrefix(token.Text(), "srt_"+token.ID+"_"))
-	}
-	synctest.Test(t, func(t *testing.T) {
-		b, text := logOf(t, false)
-		b.populated()
-		b.token("admin", &fsm.CreateToken{Role: "admin"})
-		all := []exchange{send("DELETE", "/v1/tokens/"+bad.Text(), ""), get("/v1/nodes/" + bad.Text()), get("/" + bad.Text()), get("/v1/nodes?token=" + bad.Text()), get("/v1/watch?from=" + bad.Text()),
-			send("POST", "/v1/tokens", strings.Replace(newToken, strings.Repeat("0", 64), bad.Text(), 1)), send("POST", "/v1/tokens", strings.Replace(newToken, "first", bad.Text(), 1)),
-			send("POST", "/v1/nodes/w/session", `{"token":"`+session+`","odd":1}`), send("POST", "/v1/nodes/w/session", `{"token":"`+session+`"}`)}
-		for _, calls := range exchanges() {
-			all = append(all, calls...)
-		}
-		for _, e := range all {
-			for _, header := range [][]string{bearing("admin"), bearing("other"), {"Authorization", bad.Text()}, {"Authorization", "Bearer " + bad.Text() + "0"},
-				append(bearing("admin"), api.HeaderRequestID, bad.Text()+"\x01"), append(bearing("admin"), api.HeaderReason, bad.Text()+"\x01")} {
-				if rec := b.ask(asker{header: header}, e); rec.Code/100 != 2 {
-					said := rec.Body.String() + fmt.Sprint(rec.Header())
-					for _, s := range secrets {
-						if strings.Contains(said, s) {
-							t.Errorf("%s %s: the error tells a secret: %s", e.method, e.target, said)
-						}
-					}
-				}
-			}
-		}
-		if text.Len() == 0 {
-			t.Error("nothing was logged")
-		}
-		for line := range strings.Lines(text.String()) {
-			for _, s := range secrets {
-				if strings.Contains(line, s) {
-					t.Errorf("the log tells a secret: %s", line)
-				}
-			}
-		}
-	})
 }
