@@ -90,7 +90,8 @@ var arrows = map[string]arrow{
 	"internal/chaos/timeline": {may: []string{"internal/chaos/history", "internal/crash/writes"}, tests: []string{"internal/api"}, external: []string{}},
 	"internal/chaos/report": {may: []string{"internal/chaos/check", "internal/chaos/history", "internal/chaos/timeline", "internal/crash/writes"},
 		tests: []string{"internal/api"}},
-	"internal/demo": {may: []string{"client", "internal/api", "internal/crash"}},
+	"internal/flood": {may: []string{"client", "internal/api", "internal/crash"}, external: []string{}},
+	"internal/demo":  {may: []string{"client", "internal/api", "internal/crash"}},
 	// Real server processes: started, killed, looked at.
 	"internal/crash": {may: []string{"internal/api", "internal/direct", "internal/process"},
 		tests: []string{"transport/resp"}},
