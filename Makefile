@@ -28,7 +28,7 @@ IMAGE  := scope-registry:dev
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-race test-peers sim sim-bugs crash kills stale demo image image-store up down logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench clean
+.PHONY: help build test test-race test-peers sim sim-bugs crash kills stale demo flood image image-store up down logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ stale: ## stop the leader ROUNDS times and read from it when it goes on (STALEFL
 
 demo: build ## three servers: declare, move, kill the leader, lose nothing
 	$(GO) run ./internal/demo -bin $(BINARY)
+
+flood: build ## moves and renewals, quiet and under 10,000 idle connections and garbage (about a minute; FLOODFLAGS=-conns N)
+	$(GO) run ./internal/flood -bin $(BINARY) $(FLOODFLAGS)
 
 # The context holds nothing but what goes into the image.
 image: build ## build the container image scope-registry:dev from the static binary

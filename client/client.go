@@ -52,6 +52,7 @@ type Client struct {
 	http      *http.Client
 	timeout   time.Duration
 	actor     string
+	reason    string
 	index     atomic.Uint64 // highest index any reply carried
 	next      atomic.Uint32 // endpoint that answered last
 	watched   atomic.Uint32 // the one after the endpoint that took a watch last; 0 if none did
@@ -277,6 +278,9 @@ func (c *Client) request(ctx context.Context, endpoint string, q call, id string
 	}
 	if c.actor != "" {
 		req.Header.Set(api.HeaderActor, c.actor)
+	}
+	if err := c.say(req); err != nil {
+		return nil, err
 	}
 	if d, ok := ctx.Deadline(); ok {
 		left := time.Until(d)

@@ -63,6 +63,7 @@ func enums() map[string][]string {
 	return map[string][]string{
 		"output": {"table", "json", "jsonl"}, "consistency": {"local", "linearizable"}, "failover": {"auto", "manual"},
 		"lease": {"auto", "always", "never"}, "mode": {"agent", "assisted"}, "state": {"running", "finished", "all"},
+		"role":   {"viewer", "node", "operator", "admin"},
 		"timing": {"fast", "default", "wan"}, "log-level": {"debug", "info", "warn", "error"},
 	}
 }
@@ -91,7 +92,8 @@ func offers() map[string]offer {
 	return map[string]offer{
 		"PREFIX": offerPrefixes, "KEY": offerPrefixes, "NODE": offerNodes, "SERVER": offerServers,
 		"node set": offerNodes, "node remove": offerNodes, "node get": offerNodes, "node fence": offerNodes,
-		"move status": offerMoves(""), "move wait": offerMoves("running"), "move abort": offerMoves("running"), "move quiesce": offerMoves("running"),
+		"token revoke": offerTokens,
+		"move status":  offerMoves(""), "move wait": offerMoves("running"), "move abort": offerMoves("running"), "move quiesce": offerMoves("running"),
 		"move shipped": offerMoves("running"), "move ready": offerMoves("running"), "move cleaned": offerMoves("finished"),
 	}
 }
@@ -123,6 +125,15 @@ func offerServers(ctx context.Context, cl *client.Client, _ string) ([]string, e
 	var out []string
 	for _, m := range all.Members {
 		out = append(out, m.ID)
+	}
+	return out, err
+}
+
+func offerTokens(ctx context.Context, cl *client.Client, _ string) ([]string, error) {
+	all, err := cl.Tokens(ctx)
+	var out []string
+	for _, t := range all.Tokens {
+		out = append(out, t.ID)
 	}
 	return out, err
 }

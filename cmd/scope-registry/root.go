@@ -32,6 +32,7 @@ type cli struct {
 	format    string
 	timeout   time.Duration
 	quiet     bool
+	reason    string // why a change is asked for, of commands that have the flag
 
 	typed func() bool // whether standard input is a terminal
 	width func() int  // columns of the terminal that standard error is, 0 if it is none
@@ -75,7 +76,7 @@ known, 9 damaged data.`,
 	f.DurationVar(&c.timeout, "timeout", 10*time.Second, "longest time for one request, all its tries together")
 	f.BoolVar(&c.quiet, "quiet", false, "print no warnings, remarks and progress")
 	root.AddCommand(c.serveCmd(), c.devCmd(), c.healthCmd(), c.scopeCmd(), c.routeCmd(), c.explainCmd(), c.nodeCmd(),
-		c.moveCmd(), c.clusterCmd(), c.backupCmd(), c.watchCmd(), c.versionCmd())
+		c.moveCmd(), c.clusterCmd(), c.tokenCmd(), c.backupCmd(), c.watchCmd(), c.versionCmd())
 	root.SetHelpCommand(helpCmd(root))
 	// cobra adds its completion command when it runs; here it is treated as all others.
 	root.InitDefaultCompletionCmd()
@@ -251,7 +252,13 @@ func (c *cli) dialFor(timeout time.Duration) *client.Client {
 	if user := os.Getenv("USER"); user != "" {
 		actor += ":" + user
 	}
-	return client.New(endpoints, client.WithTimeout(timeout), client.WithActor(actor))
+	return client.New(endpoints, client.WithTimeout(timeout), client.WithActor(actor), client.WithReason(c.reason))
+}
+
+// reasonFlag gives a command that changes something the flag --reason.
+func (c *cli) reasonFlag(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().StringVar(&c.reason, "reason", "", "why, for the audit (see cluster audit)")
+	return cmd
 }
 
 func parsePrefix(text string) (scope.Prefix, error) {

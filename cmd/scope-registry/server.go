@@ -128,9 +128,10 @@ func (s *server) serve(run context.Context, cfg serverConfig, shared prometheus.
 	metrics := httpapi.Collector(s.reg)
 	s.tally = newTally(s.reg)
 	s.running.Go(func() { s.tally.run(run) })
+	s.running.Go(func() { s.remindAnonymous(run) })
 	own.MustRegister(metrics, s.tally)
 	h := httpapi.New(httpapi.Config{Registry: s.reg, Logger: cfg.Logger, Gatherer: prometheus.Gatherers{shared, own}, Metrics: metrics, Version: cfg.Version, Spool: cfg.DataDir})
-	s.front("HTTP", func() error { return httpapi.Serve(run, open[0], h, cfg.Logger) })
+	s.front("HTTP", func() error { return httpapi.Serve(run, open[0], h, nil, cfg.Logger) })
 	if s.resp == "" {
 		return
 	}
@@ -179,6 +180,29 @@ func (s *server) remind(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+		}
+	}
+}
+
+// remindAnonymous says every minute that everybody is admitted, until that ends. A server that has not caught up yet does
+// not know.
+func (s *server) remindAnonymous(ctx context.Context) {
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		switch {
+		case s.reg.Ready() != nil:
+			t.Reset(readyEvery)
+		case !s.reg.State().AdmitsAnonymous():
+			return
+		default:
+			s.log.Warn("anonymous callers are admitted: everybody who can reach these addresses may do everything, until the first token is made (scope-registry cluster bootstrap-token)", "http", s.http, "resp", s.resp)
+			t.Reset(insecureEvery)
 		}
 	}
 }

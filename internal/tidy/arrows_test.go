@@ -61,7 +61,7 @@ var arrows = map[string]arrow{
 		tests: []string{"internal/apitest", "internal/registry"}},
 	// The clock that leases are counted by.
 	"internal/boottime": {external: []string{"golang.org/x/sys"}},
-	"client": {may: []string{"internal/api", "internal/boottime", "scope", "migration", "internal/agent"},
+	"client": {may: []string{"internal/access", "internal/api", "internal/boottime", "scope", "migration", "internal/agent"},
 		tests: []string{"fsm", "internal/registry", "transport/httpapi"}},
 	"internal/gate": {may: []string{"client", "transport/resp"}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/access", "internal/api", "internal/view", "internal/agent"},
@@ -90,7 +90,8 @@ var arrows = map[string]arrow{
 	"internal/chaos/timeline": {may: []string{"internal/chaos/history", "internal/crash/writes"}, tests: []string{"internal/api"}, external: []string{}},
 	"internal/chaos/report": {may: []string{"internal/chaos/check", "internal/chaos/history", "internal/chaos/timeline", "internal/crash/writes"},
 		tests: []string{"internal/api"}},
-	"internal/demo": {may: []string{"client", "internal/api", "internal/crash"}},
+	"internal/flood": {may: []string{"client", "internal/api", "internal/crash"}, external: []string{}},
+	"internal/demo":  {may: []string{"client", "internal/api", "internal/crash"}},
 	// Real server processes: started, killed, looked at.
 	"internal/crash": {may: []string{"internal/api", "internal/direct", "internal/process"},
 		tests: []string{"transport/resp"}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
@@ -49,6 +50,9 @@ func (s *server) joinServer(ctx context.Context, in *joinInput) (*serverOutput, 
 	}
 	ctx, cancel := in.bound(ctx)
 	defer cancel()
+	if err := s.confirm(ctx, access.JoinServer); err != nil {
+		return nil, err
+	}
 	change, err := s.reg.Join(ctx, in.Body.ID, in.Body.Addr)
 	if err != nil {
 		return nil, err
@@ -69,6 +73,9 @@ func (s *server) removeServer(ctx context.Context, in *removeServerInput) (*serv
 	}
 	ctx, cancel := in.bound(ctx)
 	defer cancel()
+	if err := s.confirm(ctx, access.RemoveServer); err != nil {
+		return nil, err
+	}
 	change, err := s.reg.Remove(ctx, in.ID, in.AcceptNoMajority)
 	if err != nil {
 		return nil, err
@@ -93,6 +100,9 @@ func (s *server) transferLeader(ctx context.Context, in *transferInput) (*applie
 	}
 	ctx, cancel := in.bound(ctx)
 	defer cancel()
+	if err := s.confirm(ctx, access.TransferLeader); err != nil {
+		return nil, err
+	}
 	if err := s.reg.Transfer(ctx, to); err != nil {
 		return nil, err
 	}
