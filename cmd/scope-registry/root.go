@@ -75,7 +75,7 @@ known, 9 damaged data.`,
 	f.DurationVar(&c.timeout, "timeout", 10*time.Second, "longest time for one request, all its tries together")
 	f.BoolVar(&c.quiet, "quiet", false, "print no warnings, remarks and progress")
 	root.AddCommand(c.serveCmd(), c.devCmd(), c.healthCmd(), c.scopeCmd(), c.routeCmd(), c.explainCmd(), c.nodeCmd(),
-		c.moveCmd(), c.clusterCmd(), c.backupCmd(), c.watchCmd(), c.versionCmd())
+		c.moveCmd(), c.clusterCmd(), c.backupCmd(), c.certsCmd(), c.watchCmd(), c.versionCmd())
 	root.SetHelpCommand(helpCmd(root))
 	// cobra adds its completion command when it runs; here it is treated as all others.
 	root.InitDefaultCompletionCmd()
@@ -142,7 +142,7 @@ func exactly(words []string) cobra.PositionalArgs {
 		switch {
 		case cmd.HasSubCommands():
 			return nil // noVerb names the word it does not know
-		case len(args) < len(words):
+		case len(args) < len(words) && !strings.HasPrefix(words[len(args)], "["):
 			return invalid("%s is missing; usage: %s", words[len(args)], cmd.UseLine())
 		case len(args) > len(words):
 			return invalid("%q is one word too many; usage: %s", args[len(words)], cmd.UseLine())

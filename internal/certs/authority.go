@@ -74,10 +74,13 @@ func NewAuthority(cluster string, now time.Time) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the key of an authority: %w", err)
 	}
-	template, err := template("scope-registry "+cluster+" authority "+now.UTC().Format("2006-01-02"), now, authorityLife)
+	template, err := template("", now, authorityLife)
 	if err != nil {
 		return nil, err
 	}
+	// Of two authorities for one cluster, as while one takes the place of the other, each has a name of its own: servers tell
+	// clients by name which ones they trust.
+	template.Subject.CommonName = fmt.Sprintf("scope-registry %s authority %s %.8x", cluster, now.UTC().Format(time.DateOnly), template.SerialNumber)
 	template.IsCA, template.BasicConstraintsValid, template.MaxPathLenZero = true, true, true
 	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	// Whoever gets hold of the key can be nobody of another cluster that trusts the authority too.
@@ -161,7 +164,7 @@ func (a *Authority) PEM() (cert, key []byte, err error) { return encode(a.cert, 
 
 // Issue makes a key and signs a certificate for it.
 func (a *Authority) Issue(w Wish, now time.Time) (cert, key []byte, err error) {
-	if err := w.check(); err != nil {
+	if err := w.Check(); err != nil {
 		return nil, nil, err
 	}
 	life := w.Life
@@ -219,7 +222,8 @@ func (w Wish) names() (all []string) {
 	return all
 }
 
-func (w Wish) check() error {
+// Check refuses what no certificate can say.
+func (w Wish) Check() error {
 	who := w.Who
 	switch {
 	case who.Role < access.Viewer || who.Role > access.Server:

@@ -138,7 +138,10 @@ func (h *held) server(st tls.ConnectionState) error {
 	if cluster == "" { // this program is nobody, and at home in every cluster
 		cluster, _, _ = Identity(leaf) // what is wrong with it is found out below
 	}
-	return serverOf(leaf, cluster, "")
+	if err := serverOf(leaf, cluster, ""); err != nil {
+		return &tls.CertificateVerificationError{UnverifiedCertificates: st.PeerCertificates, Err: err}
+	}
+	return nil
 }
 
 // read is readClient for those who are somebody themselves, and believe by the same authorities who others are.

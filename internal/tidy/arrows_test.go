@@ -61,7 +61,8 @@ var arrows = map[string]arrow{
 		tests: []string{"internal/apitest", "internal/registry"}},
 	// The clock that leases are counted by.
 	"internal/boottime": {external: []string{"golang.org/x/sys"}},
-	"client": {may: []string{"internal/api", "internal/boottime", "scope", "migration", "internal/agent"},
+	// It shows certificates and tokens, and reads both anew, as the servers do.
+	"client": {may: []string{"internal/api", "internal/access", "internal/certs", "internal/boottime", "scope", "migration", "internal/agent"},
 		tests: []string{"fsm", "internal/registry", "transport/httpapi"}},
 	"internal/gate": {may: []string{"client", "transport/resp"}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/api", "internal/view", "internal/agent"},
