@@ -224,6 +224,10 @@ func refusedByServer(err error) bool {
 }
 
 func unwelcome(endpoint string, err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op
+	}
 	return &api.Error{Code: api.Unauthenticated, Detail: fmt.Sprintf("%s refused the connection: %v; it may want a certificate: give one with --cert and --key (client.WithTLS), "+
 		"that has not expired and is of an authority the server trusts", endpoint, err)}
 }

@@ -88,7 +88,7 @@ replaced.`,
 			}
 			made = append(made, one)
 		}
-		c.remark("authority of cluster %s until %s: %s; its key stays here and goes to no server", cluster, a.Expires().UTC().Format(time.DateOnly), d.CA())
+		c.remark("authority of cluster %s until %s: %s; its key stays here and goes to no server", cluster, a.Expires().UTC().Format(time.RFC3339), d.CA())
 		return c.certificates(d, made)
 	}
 	return cmd

@@ -34,7 +34,7 @@ const (
 	personLife = 7 * day
 	// slack lets clocks differ: a certificate is good from so long before it was made.
 	slack = 10 * time.Minute
-	// leastLife is a life of which a third, the time to renew in, is worth something.
+	// leastLife is worth the making; so short a one is due for renewal at once.
 	leastLife = time.Minute
 	// maxHosts and maxHost bound the names in a certificate, which goes over the wire at every handshake; 253 is what DNS has.
 	maxHosts, maxHost = 32, 253
@@ -173,7 +173,7 @@ func (a *Authority) Issue(w Wish, now time.Time) (cert, key []byte, err error) {
 	}
 	if left := a.cert.NotAfter.Sub(now); left < life {
 		return nil, nil, fmt.Errorf("the authority ends on %s, before a certificate for %v would; make a new one as docs/operations.md says, or ask for less with --ttl",
-			a.cert.NotAfter.UTC().Format(time.DateOnly), life)
+			a.cert.NotAfter.UTC().Format(time.RFC3339), life)
 	}
 	t, err := template(w.Who.String(), now, life)
 	if err != nil {

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -42,10 +43,10 @@ func untilShutdown(ctx context.Context, cancel func()) (stop func()) {
 	return func() { end() }
 }
 
-// Serve answers requests on ln with h until ctx ends. It then ends watch
+// Serve answers requests on ln with h until ctx ends, under TLS with secure, unless it is nil. It then ends watch
 // streams and waits at once, gives other requests up to 5 s, and closes ln. It
 // returns nil after such an end, else why serving stopped.
-func Serve(ctx context.Context, ln net.Listener, h http.Handler, logger hclog.Logger) error {
+func Serve(ctx context.Context, ln net.Listener, h http.Handler, secure *tls.Config, logger hclog.Logger) error {
 	if logger == nil {
 		logger = hclog.NewNullLogger()
 	}
@@ -58,8 +59,12 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, logger hclog.Lo
 		BaseContext: func(net.Listener) context.Context { return base },
 		ErrorLog:    logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
+	accepting := limit(ln, MaxConns)
+	if secure != nil {
+		accepting = tls.NewListener(accepting, secure)
+	}
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(limit(ln, MaxConns)) }()
+	go func() { served <- srv.Serve(accepting) }()
 	select {
 	case err := <-served:
 		_ = srv.Close() // what is open has nobody to answer it

@@ -24,7 +24,7 @@ func served(t *testing.T, h http.Handler) (url string, stop func() error) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, ln, h, nil) }()
+	go func() { done <- Serve(ctx, ln, h, nil, nil) }()
 	stop = func() error {
 		cancel()
 		return <-done
@@ -148,7 +148,7 @@ func TestServeEndsWithItsListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	ln.Close()
-	if err := Serve(t.Context(), ln, http.NotFoundHandler(), nil); !errors.Is(err, net.ErrClosed) {
+	if err := Serve(t.Context(), ln, http.NotFoundHandler(), nil, nil); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("%v", err)
 	}
 }

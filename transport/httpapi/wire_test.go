@@ -44,7 +44,7 @@ func wired(t *testing.T, h http.Handler) (w *wire, stop func()) {
 	w = &wire{t: t, conns: make(chan net.Conn), done: done, close: sync.OnceFunc(func() { close(done) })}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- Serve(ctx, w, h, nil) }()
+	go func() { ended <- Serve(ctx, w, h, nil, nil) }()
 	return w, func() {
 		t.Helper()
 		cancel()
