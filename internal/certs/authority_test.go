@@ -238,7 +238,7 @@ func TestRenew(t *testing.T) {
 			if one.Due || !one.Until.Equal(at.Add(Life(one.Who.Role)).Truncate(time.Second)) {
 				t.Errorf("%s is good until %v after it was renewed on %v", one.Cert, one.Until, at)
 			}
-			out = append(out, Name(one.Who)+" "+strings.Join(one.names(), ","))
+			out = append(out, name(one.Who)+" "+strings.Join(one.names(), ","))
 		}
 		return strings.Join(out, "; ")
 	}

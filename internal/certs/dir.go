@@ -39,8 +39,14 @@ func (d Dir) CA() string { return d.path(authorityName + certSuffix) }
 
 func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
 
-// Name is that of somebody's files, without a suffix.
-func Name(w access.Who) string {
+// Files are where somebody's certificate and key are, or would be.
+func (d Dir) Files(w access.Who) Files {
+	base := d.path(name(w))
+	return Files{Cert: base + certSuffix, Key: base + keySuffix, CA: d.CA()}
+}
+
+// name is that of somebody's files, without a suffix.
+func name(w access.Who) string {
 	if w.ID == "" {
 		return w.Role.String()
 	}
@@ -89,7 +95,7 @@ func (d Dir) Issue(a *Authority, w Wish, now time.Time, force bool) (Issued, err
 	if err != nil {
 		return Issued{}, err
 	}
-	base := d.path(Name(w.Who))
+	base := d.path(name(w.Who))
 	if err := placePair(base, cert, key, force); err != nil {
 		return Issued{}, fmt.Errorf("%w; replace it with --force, or renew what is due with: scope-registry certs renew --dir %s", err, d)
 	}
@@ -152,8 +158,8 @@ func (d Dir) Renew(a *Authority, now time.Time, all bool) (renewed []Issued, err
 		if one.Cluster != a.Cluster() {
 			return renewed, fmt.Errorf("certificate %s is of cluster %q, and the authority signs for %q", one.Cert, one.Cluster, a.Cluster())
 		}
-		if name := d.path(Name(one.Who)) + certSuffix; name != one.Cert {
-			return renewed, fmt.Errorf("certificate %s is that of %s, whose file is called %s; give it back its name", one.Cert, one.Who, name)
+		if want := d.Files(one.Who).Cert; want != one.Cert {
+			return renewed, fmt.Errorf("certificate %s is that of %s, whose file is called %s; give it back its name", one.Cert, one.Who, want)
 		}
 		made, err := d.Issue(a, one.Wish, now, true)
 		if err != nil {
