@@ -56,7 +56,7 @@ func (c *cli) moveListCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&f.Prefix, "prefix", "", "only moves of this scope, and of scopes that overlap it")
-	cmd.Flags().StringVar(&f.Key, "key", "", "only moves of the scope this key is under")
+	cmd.Flags().StringVar(&f.Key, "of-key", "", "only moves of the scope this key is under")
 	cmd.Flags().StringVar(&f.State, "state", "", "running, finished or all (default)")
 	cmd.Flags().IntVar(&f.Limit, "limit", 0, "at most this many; 0 is the server's limit")
 	return cmd

@@ -27,7 +27,7 @@ type network struct {
 	mu   sync.Mutex // guards the rest
 	all  []*node
 	cut  map[string]bool
-	hung string // a server that answers no call
+	hung string          // a server that answers no call
 	old  map[string]bool // servers that say they are of the release before
 }
 

@@ -38,7 +38,7 @@ func (f *fake) run(_ context.Context, c call) ([]byte, error) {
 	return []byte(f.answers[best]), nil
 }
 
-const inspectRunning = `[{"Id":"c0ffee","State":{"Status":"running","Pid":42,"StartedAt":"2026-01-02T03:04:05.6Z"},"NetworkSettings":{"Networks":{
+const inspectRunning = `[{"Id":"c0ffee","State":{"Status":"running","Pid":42,"StartedAt":"2026-01-02T03:04:05.6Z"},"Config":{"User":"65532:65532"},"NetworkSettings":{"Networks":{
 	"test_clients":{"IPAddress":"172.20.0.2","Aliases":["registry-2"]},
 	"test_peers":{"IPAddress":"172.21.0.3","Aliases":["registry-2","registry-2.peers"]}}}}]`
 
