@@ -42,7 +42,7 @@ func (a args) tokenCommand(t *testing.T) Command {
 		}
 		hash := tokenHash(secret)
 		return &CreateToken{Id: repeated(a.pos(0)), Hash: hash, Role: a.text("role"), Node: a.text("node"), Prefix: []byte(a.text("prefix")),
-			ExpiresMs: int64(a.num(t, "expires")), First: a.has("first")} //nolint:gosec // of a script
+			ExpiresMs: int64(a.num(t, "expires")), First: a.has("first")}
 	case "revoke":
 		return &RevokeToken{Id: a.pos(0)}
 	}

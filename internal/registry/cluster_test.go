@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -229,7 +230,11 @@ func (s *node) Call(ctx context.Context, addr string, kind peer.Kind, payload []
 			if kind == peer.KindStatus && s.net.isOld(to.id) {
 				return []byte(`{"id":"` + to.id + `","version":"0.1"}`), nil
 			}
-			return d.serve(ctx, s.id, kind, payload)
+			answer, err := d.serve(ctx, s.id, kind, payload)
+			if kind == peer.KindHello && s.net.isOld(to.id) {
+				answer = bytes.Replace(answer, fmt.Appendf(nil, `"log_format":%d`, logFormat), []byte(`"log_format":1`), 1)
+			}
+			return answer, err
 		}
 	}
 	return nil, peer.ErrNotSent

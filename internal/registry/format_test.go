@@ -141,6 +141,27 @@ func TestMixedCluster(t *testing.T) {
 	})
 }
 
+// Once the log has the new format no server of the release before is taken in: it would stop at what is there.
+func TestOldServerDoesNotJoin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, _ := memberNetwork(t, 3)
+		l := n.leader("")
+		n.until("the format to be on record", func() bool { return l.reg.State().LogFormat() == logFormat })
+		n.waiting("s4")
+		n.older("s4")
+		_, err := l.reg.Join(t.Context(), "s4", "s4:1")
+		wantCode(t, err, api.WrongPhase)
+		if !strings.Contains(err.Error(), "log format 1") || !strings.Contains(err.Error(), "upgrade it first") {
+			t.Errorf("%v does not say what is wrong", err)
+		}
+		n.older()
+		if _, err := l.reg.Join(t.Context(), "s4", "s4:1"); err != nil {
+			t.Error(err)
+		}
+		n.until("s4 to run", func() bool { return n.servers["s4"].now() != nil })
+	})
+}
+
 // A server that is down has not said what it knows, and may be old: it is waited for, however long, until it is removed.
 func TestServerThatIsDownHoldsTheFormatBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -225,7 +246,7 @@ func TestOneCallerLeavesRoomToOthers(t *testing.T) {
 		}
 	}
 	wantCode(t, put(asker{}), api.Limit)
-	for len(c.take()) > 0 { //nolint:revive // until nothing waits
+	for len(c.take()) > 0 {
 	}
 	if len(c.by) != 0 {
 		t.Errorf("nothing waits, and counted are %v", c.by)

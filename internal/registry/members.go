@@ -233,6 +233,9 @@ func (r *Registry) joiner(ctx context.Context, id, addr string) (instance string
 	case known != "" && known != who.Instance, known == "" && member, who.Bootstrapped && !member && !r.recorded(id):
 		final = &api.Error{Code: api.Exists, Detail: fmt.Sprintf("server id %q is of another data directory than that of the server at %s. A server that forgot its votes can lose acknowledged writes, so it does not come back under this id: "+
 			"start it under another id, with an empty data directory, join that one, then: scope-registry cluster remove %s", id, addr, id)}
+	case !r.readable(who.LogFormat):
+		final = &api.Error{Code: api.WrongPhase, Detail: fmt.Sprintf("server %q at %s runs a release that knows log format %d, and the log of this cluster has %d, at which it would stop; upgrade it first",
+			id, addr, who.LogFormat, r.fsm.State().LogFormat())}
 	case !who.Bootstrapped && known == "" && who.Waits != r.clusterID:
 		final = &api.Error{Code: api.WrongPhase, Detail: fmt.Sprintf("server %q at %s does not wait to be joined to cluster %s; start it with at least one running server of this cluster in its --cluster, beside itself, and wait until its log says so", id, addr, r.clusterID)}
 	default:

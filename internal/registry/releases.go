@@ -39,7 +39,7 @@ func formatOf(c fsm.Command) int {
 	case *fsm.CreateToken, *fsm.RevokeToken:
 		return originFormat
 	case *fsm.InitCluster:
-		return int(c.GetLogFormat()) //nolint:gosec // the leader's own
+		return int(c.GetLogFormat())
 	}
 	return 0
 }
@@ -72,7 +72,12 @@ func (r *Registry) understood(ctx context.Context, c fsm.Command) error {
 // latched reports whether the log says that every server knows a format. Format 1 it never says: what the first check in
 // it shows, it shows by itself.
 func (r *Registry) latched(format int) bool {
-	return format == 0 || r.fsm.State().LogFormat() >= uint64(format) //nolint:gosec // a small number
+	return format == 0 || r.fsm.State().LogFormat() >= uint64(format)
+}
+
+// readable reports whether a server that knows a format knows all that may be in the log.
+func (r *Registry) readable(format int) bool {
+	return r.fsm.State().LogFormat() <= uint64(max(format, 0))
 }
 
 // leaderUnderstands refuses a command that the leader would not know: one of an older release says no more than that it
