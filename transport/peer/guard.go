@@ -159,6 +159,14 @@ func (g *Guard) passes(rpc *raft.RPC) bool {
 		return true
 	}
 	g.drop("dropped a request to raft", err, "server", senderOf(rpc.Command))
+	if snapshot := rpc.Reader; snapshot != nil { // which has to be read first, or would be taken for the next request
+		refused := *rpc
+		g.wg.Go(func() {
+			_, _ = io.Copy(io.Discard, snapshot)
+			refused.Respond(nil, err)
+		})
+		return false
+	}
 	rpc.Respond(nil, err)
 	return false
 }

@@ -162,6 +162,19 @@ func TestGuardOfTheWordToTakeOver(t *testing.T) {
 	})
 }
 
+// A snapshot that is refused is read all the same: what is left of it would be taken for the next request.
+func TestGuardReadsWhatItRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuarded(t)
+		content := strings.NewReader("a snapshot")
+		refused := snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.Configuration = []byte{0xc1} }).(*raft.InstallSnapshotRequest)
+		err := g.others.InstallSnapshot("s1", "s1:1", refused, new(raft.InstallSnapshotResponse), content)
+		if !errors.Is(err, errNotRafts) || content.Len() > 0 {
+			t.Errorf("got %v with %d bytes left", err, content.Len())
+		}
+	})
+}
+
 // While the leader is asked others get through, and no more questions are under way than may be.
 func TestGuardDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -358,8 +371,8 @@ func TestConfigurationInForm(t *testing.T) {
 	}
 }
 
-// FuzzGuard: whatever raft's decoder makes of bytes that passed the check of the port, judging it does not panic, and a
-// configuration that passes is one that raft decodes.
+// FuzzGuard: whatever raft's decoder makes of bytes that passed the check of the port, it is in the name of the connection,
+// ends where the check says, does not make judging panic, and has only configurations that raft decodes.
 func FuzzGuard(f *testing.F) {
 	for _, raw := range realRequests() {
 		f.Add(raw[:min(len(raw), 4096)])
@@ -388,6 +401,15 @@ func FuzzGuard(f *testing.F) {
 		}
 		if id := senderOf(command); id != "" && id != "s1" {
 			t.Fatalf("a request in the name of %q passed on the connection of s1", id)
+		}
+		if q, ok := command.(*raft.InstallSnapshotRequest); ok {
+			head := newPrecheck("s1")
+			for at := 0; at == 0 || head.phase == inValue; at++ {
+				_ = head.feed(raw[at : at+1])
+			}
+			if head.left != q.Size {
+				t.Fatalf("a snapshot of %d bytes is taken for one of %d", q.Size, head.left)
+			}
 		}
 		if judge(command, facts) != nil {
 			return

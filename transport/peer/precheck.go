@@ -31,6 +31,15 @@ const (
 
 var errRaftFrame = errors.New("not a request of raft")
 
+// field is what of a request is looked at.
+type field int
+
+const (
+	otherField field = iota
+	idField
+	sizeField
+)
+
 // phase is where in the exchange of requests and answers a raft connection is.
 type phase int
 
@@ -39,19 +48,16 @@ const (
 	inValue               // within the msgpack value that is the request
 	inStream              // within the snapshot that follows its request
 	atAnswer              // the request is complete, nothing may come before the answer
-	atEnd                 // a snapshot was answered, after which raft closes the connection
+	atEnd                 // a snapshot was answered before it was whole, and nothing can follow
 )
 
 // precheck follows the bytes that arrive on a raft connection and finds those that no server of raft sends. With
 // MaxRPCsInFlight 1 an exchange is strict: a byte for the type, one msgpack value, after an InstallSnapshot the
 // snapshot, then silence until the answer. It decodes nothing; it follows the lengths and counts in the msgpack
 // headers, so that a request too large in bytes, values or depth is refused at the header that says so, before
-// raft's decoder meets it. Of what the values say it looks at one: the id in the header of every request, which must be
-// that of the server whose connection it is. It is a pure state machine: bytes in any portions give the same result.
-//
-// How long a snapshot is it does not know, and lets all of it pass. What a server appends to one would be read by raft as
-// its next request; so there is none, which raft's own senders keep to. At most one buffer of raft's, 256 KiB, is read past
-// the end of the snapshot.
+// raft's decoder meets it. Of what the values say it looks at two: the id in the header of every request, which must be
+// that of the server whose connection it is, and the size of a snapshot, behind which raft goes on to decode. It is a pure
+// state machine: bytes in any portions give the same result.
 type precheck struct {
 	maxFrame int64  // bound on an AppendEntries, MaxRaftFrame but in tests
 	from     string // id of the server whose connection it is
@@ -69,8 +75,11 @@ type precheck struct {
 	open  [maxRaftDepth]int64 // values still to come in each open map or list, outermost first
 	depth int
 
-	text []byte // of the name or id being read, in the request's own map
-	isID bool   // the last name in that map is that of the sender's id
+	text []byte // of what is being read in the request's own map: a name, an id, a size
+	name field  // the last name in that map
+	left int64  // bytes of the snapshot still to come
+
+	signed bool // the number being read may be below zero
 
 	err error // first violation, it stays
 }
@@ -87,11 +96,15 @@ func (c *precheck) feed(p []byte) error {
 		case inValue:
 			p = c.value(p)
 		case inStream:
-			return nil // raft itself reads no more than the size in the request
+			n := min(c.left, int64(len(p)))
+			if c.left -= n; c.left == 0 {
+				c.phase = atAnswer
+			}
+			p = p[n:]
 		case atAnswer:
 			c.fail("%d bytes arrived before the request they follow was answered", len(p))
 		case atEnd:
-			c.fail("%d bytes arrived after a snapshot, which is the last request of its connection", len(p))
+			c.fail("%d bytes arrived after a snapshot that was refused", len(p))
 		}
 	}
 	return c.err
@@ -120,7 +133,7 @@ func (c *precheck) begin(kind byte) {
 		c.fail("type %d is unknown", kind)
 		return
 	}
-	c.phase, c.used, c.values, c.headSize, c.skip, c.isID = inValue, 1, 1, 0, 0, false
+	c.phase, c.used, c.values, c.headSize, c.skip, c.name, c.left = inValue, 1, 1, 0, 0, otherField, 0
 	c.limit = min(maxRaftSmall, c.maxFrame)
 	if kind == raftAppendEntries {
 		c.limit = c.maxFrame
@@ -135,7 +148,7 @@ func (c *precheck) value(p []byte) []byte {
 		n := min(c.skip, int64(len(p)))
 		c.skip -= n
 		c.used += n
-		if c.inRequest() && (c.isName() || c.isID) {
+		if c.inRequest() && (c.isName() || c.name != otherField) {
 			c.text = append(c.text, p[:n]...)
 		}
 		if c.skip == 0 {
@@ -237,14 +250,14 @@ func (c *precheck) inRequest() bool { return c.depth == 2 }
 // isName is whether it is a name: names and values take turns.
 func (c *precheck) isName() bool { return c.open[1]%2 == 0 }
 
-// fits refuses a request that is no map with texts for names, and an id that is not the connection's: raft's decoder takes
-// other forms for the same, which would not be seen here.
+// fits refuses a request that is no map with texts for names, an id that is not the connection's and a size that is no
+// plain number: raft's decoder takes other forms for the same, which would not be seen here.
 func (c *precheck) fits(b byte, length int64) bool {
 	isText := b >= 0xa0 && b <= 0xbf || b >= 0xc4 && b <= 0xc6 || b >= 0xd9 && b <= 0xdb
 	if b >= 0xa0 && b <= 0xbf {
 		length = int64(b & 0x1f)
 	}
-	c.text = c.text[:0]
+	c.text, c.signed = c.text[:0], b >= 0xd0 && b <= 0xd3
 	switch {
 	case c.depth == 1 && (b < 0x80 || b > 0x8f) && b != 0xde && b != 0xdf:
 		c.fail("it is no map, its first byte is %x", b)
@@ -252,21 +265,40 @@ func (c *precheck) fits(b byte, length int64) bool {
 		return true
 	case c.isName() && (!isText || length > maxRaftName):
 		c.fail("a name of type %x and %d bytes", b, length)
-	case !c.isName() && c.isID && (!isText || length != int64(len(c.from))):
+	case !c.isName() && c.name == sizeField && b > 0x7f && (b < 0xcc || b > 0xd3):
+		c.fail("a snapshot's size of type %x", b)
+	case !c.isName() && c.name == sizeField && b <= 0x7f:
+		c.left = int64(b)
+	case !c.isName() && c.name == idField && (!isText || length != int64(len(c.from))):
 		c.fail("it is not in the name of server %q, whose connection this is", c.from)
 	}
 	return c.err == nil
 }
 
-// endText looks at a whole name or id.
+// endText looks at a whole name, id or size.
 func (c *precheck) endText() {
-	if !c.inRequest() {
-		return
-	}
-	if c.isName() {
-		c.isID = string(c.text) == "ID"
-	} else if c.isID && string(c.text) != c.from {
+	switch {
+	case !c.inRequest():
+	case c.isName():
+		switch c.name = otherField; string(c.text) {
+		case "ID":
+			c.name = idField
+		case "Size":
+			c.name = sizeField
+		}
+	case c.name == idField && string(c.text) != c.from:
 		c.fail("it is in the name of server %q, and the connection is that of server %q", c.text, c.from)
+	case c.name == sizeField && len(c.text) > 0:
+		size := uint64(0) // a negative one is as large as they come
+		if int8(c.text[0]) < 0 && c.signed {
+			size = 1<<64 - 1
+		}
+		for _, b := range c.text {
+			size = size<<8 | uint64(b)
+		}
+		if c.left = int64(min(size, maxSnapshotSize)); size > maxSnapshotSize {
+			c.fail("a snapshot of %d bytes, at most %d are taken", size, int64(maxSnapshotSize))
+		}
 	}
 }
 
@@ -296,7 +328,7 @@ func (c *precheck) closeValue() {
 		c.depth--
 	}
 	c.phase = atAnswer
-	if c.snapshot {
+	if c.snapshot && c.left > 0 {
 		c.phase = inStream
 	}
 }
