@@ -49,7 +49,7 @@ var elsewhere = map[string]struct{ folder, test string }{
 }
 
 // others are the programs, and the methods of HTTP, that the runbook names besides this one.
-var others = []string{"docker", "make", "go", "chown", "set", "sha256sum", "GET", "POST", "FROM", "SCOPE_REGISTRY_ID:"}
+var others = []string{"docker", "make", "go", "cat", "chown", "set", "sha256sum", "GET", "POST", "FROM", "SCOPE_REGISTRY_ID:"}
 
 // said is one piece of the runbook in code type.
 type said struct {

@@ -138,12 +138,12 @@ func drive(ctx context.Context, o options, cluster target.Target, plan *fault.Sc
 	var servers []*direct.Server
 	env := fault.Env{Target: cluster, Servers: map[string]*direct.Server{}, Now: log.Now, Say: say,
 		Hold: o.hold, Seed: o.seed}
-	files, secure, err := credentials(cluster)
+	files, config, err := credentials(cluster)
 	if err != nil {
 		return err
 	}
 	for _, id := range cluster.Servers() {
-		s := direct.New(id, cluster.URL(id), secure)
+		s := direct.New(id, cluster.URL(id), config)
 		servers = append(servers, s)
 		env.Servers[id] = s
 	}
@@ -155,7 +155,7 @@ func drive(ctx context.Context, o options, cluster target.Target, plan *fault.Sc
 	if err := env.WaitReady(ctx); err != nil {
 		return err
 	}
-	work, err := workload.Begin(ctx, workload.Config{Servers: servers, Log: log, Seed: o.seed})
+	work, err := workload.Begin(ctx, workload.Config{Servers: servers, TLS: files, Log: log, Seed: o.seed})
 	if err != nil {
 		return err
 	}
@@ -180,24 +180,24 @@ func drive(ctx context.Context, o options, cluster target.Target, plan *fault.Sc
 }
 
 // credentials are what requests to the servers are made with, as files and as what is in them; without TLS none.
-func credentials(cluster target.Target) (certs.Files, *tls.Config, error) {
+func credentials(cluster target.Target) (client.TLS, *tls.Config, error) {
 	secured, ok := cluster.(target.Secured)
 	if !ok {
-		return certs.Files{}, nil, nil
+		return client.TLS{}, nil, nil
 	}
 	files := secured.Credentials()
 	source, err := certs.OpenClient(files, nil)
 	if err != nil {
-		return files, nil, err
+		return client.TLS{}, nil, err
 	}
-	return files, source.Client(), nil
+	return client.TLS{CA: files.CA, Cert: files.Cert, Key: files.Key}, source.Client(), nil
 }
 
 // onData is the work on the data nodes; nil where there are none.
 type onData struct{ *workload.Data }
 
-func onNodes(ctx context.Context, o options, cluster target.Target, files certs.Files, log *history.Log) (onData, error) {
-	cfg := workload.DataConfig{TLS: client.TLS{CA: files.CA, Cert: files.Cert, Key: files.Key}, Nodes: cluster.Nodes(), Addrs: map[string]string{}, Log: log, Seed: o.seed}
+func onNodes(ctx context.Context, o options, cluster target.Target, files client.TLS, log *history.Log) (onData, error) {
+	cfg := workload.DataConfig{TLS: files, Nodes: cluster.Nodes(), Addrs: map[string]string{}, Log: log, Seed: o.seed}
 	if len(cfg.Nodes) == 0 {
 		return onData{}, nil
 	}

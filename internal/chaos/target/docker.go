@@ -348,7 +348,15 @@ type inspected struct {
 		Pid       int
 		StartedAt string
 	}
-	Config          struct{ User string }
+	Config     struct{ User string }
+	HostConfig struct {
+		ReadonlyRootfs       bool
+		Privileged           bool
+		CapAdd, CapDrop      []string
+		SecurityOpt          []string
+		Memory, PidsLimit    int64
+		NetworkMode, PidMode string
+	}
 	Mounts          []struct{ Name, Destination string }
 	NetworkSettings struct {
 		Networks map[string]struct {

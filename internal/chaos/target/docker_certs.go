@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/access"
@@ -64,6 +65,9 @@ func (d *Docker) give(ctx context.Context, id string, files ...string) error {
 	if err != nil {
 		return err
 	}
+	if err := c.confined(); err != nil {
+		return err
+	}
 	a, err := newArchive(c.Config.User)
 	if err != nil {
 		return err
@@ -79,4 +83,28 @@ func (d *Docker) give(ctx context.Context, id string, files ...string) error {
 	}
 	_, err = d.call(ctx, call{args: []string{"docker", "cp", "-", c.ID + ":" + tlsDir}, in: data})
 	return err
+}
+
+// confined is an error if a process in the container could do more than ours needs.
+func (c inspected) confined() error {
+	h := c.HostConfig
+	var missing []string
+	for what, held := range map[string]bool{
+		"read_only":                              h.ReadonlyRootfs,
+		"cap_drop: [ALL]":                        slices.Contains(h.CapDrop, "ALL") && len(h.CapAdd) == 0 && !h.Privileged,
+		"security_opt: [no-new-privileges]":      slices.ContainsFunc(h.SecurityOpt, func(o string) bool { return strings.HasPrefix(o, "no-new-privileges") }),
+		"mem_limit":                              h.Memory > 0,
+		"pids_limit":                             h.PidsLimit > 0,
+		"user: a number that is not root's":      c.Config.User != "" && !strings.HasPrefix(c.Config.User, "0") && !strings.HasPrefix(c.Config.User, "root"),
+		"a process and network space of its own": h.NetworkMode != "host" && h.PidMode != "host",
+	} {
+		if !held {
+			missing = append(missing, what)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	slices.Sort(missing)
+	return fmt.Errorf("its container may do too much; the compose file lacks %s", strings.Join(missing, ", "))
 }
