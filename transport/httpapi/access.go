@@ -57,7 +57,8 @@ func (s *server) identify(r *http.Request) (caller, error) {
 		}
 		if ok {
 			c.Who, c.expires = who, r.TLS.PeerCertificates[0].NotAfter.UnixMilli()
-			return c, c.expired()
+			err = c.expired()
+			return c, err
 		}
 	}
 	if s.admitsAnonymous(st) {

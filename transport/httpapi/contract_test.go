@@ -80,7 +80,7 @@ func (e exchange) restarted() exchange {
 }
 
 // newToken asks for a token that may be the first.
-const newToken = `{"id":"first","role":"admin","hash":"0000000000000000000000000000000000000000000000000000000000000000"}`
+var newToken = `{"id":"first","role":"admin","hash":"` + strings.Repeat("0", 64) + `"}`
 
 // having has a token besides one of an admin, whose certificate asks.
 func (e exchange) having(id string) exchange {

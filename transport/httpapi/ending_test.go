@@ -20,7 +20,7 @@ func TestWatchEndsWithItsToken(t *testing.T) {
 			anonymous := b.watching(accept)
 			b.token("admin", &fsm.CreateToken{Role: "admin"})
 			contains(t, <-anonymous.end, `"code":"UNAUTHENTICATED"`, "admits nobody unknown")
-			<-time.After(time.UnixMilli(2e12).Sub(time.Now()))
+			<-time.After(time.Until(time.UnixMilli(2e12)))
 			b.token("a", &fsm.CreateToken{Role: "viewer"})
 			b.token("b", &fsm.CreateToken{Role: "viewer", ExpiresMs: time.Now().Add(2500 * time.Millisecond).UnixMilli()})
 			revoked, expires, stays := b.watching(accept, bearing("a")...), b.watching(accept, bearing("b")...), b.watching(accept, bearing("admin")...)
