@@ -132,7 +132,7 @@ func byAdminCertificate(o *Origin) bool {
 // readToken reads the command's own values.
 func (tx *txn) readToken(c *CreateToken) (Token, *api.Error) {
 	t := Token{ID: c.GetId(), Node: scope.NodeID(c.GetNode()), Prefix: scope.Prefix(c.GetPrefix()), ExpiresMS: c.GetExpiresMs(),
-		Created: tx.at.Index, CreatedMS: tx.at.TimeMS, CreatedBy: tx.actor}
+		Created: tx.at.Index, CreatedMS: tx.at.TimeMS, CreatedBy: cut(tx.actor, MaxActor)}
 	var err error
 	if t.Role, err = access.ParseRole(c.GetRole()); err != nil {
 		return t, refuse(api.Invalid, "token %q: %v", t.ID, err)

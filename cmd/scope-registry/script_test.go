@@ -60,7 +60,7 @@ func TestMain(m *testing.M) {
 //	edit FILE OLD NEW       change all places where OLD stands in a file
 //	session NODE            open a session for a node and keep renewing it; $NODE is its id, as in $S_a
 //	say NODE VERB MOVE [KEYS BYTES [KEYS_LEFT BYTES_LEFT]]  a word of that session: report, shipped, ready, abort or cleaned
-//	expire NODE             end the session of a node as the leader does whose clock has passed its lease
+//	expire NODE             end the process of that session without a word, and wait until the leader has ended the session
 //	settle                  wait until the servers agree on a leader
 //	bearer FILE             show the token in the file with all that is asked from now on
 //	pretend CODE            ask a server from now on that answers everything with this error
