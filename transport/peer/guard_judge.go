@@ -34,13 +34,13 @@ func judge(command any, f Facts) error {
 	now := f.Term()
 	switch cmd := command.(type) {
 	case *raft.AppendEntriesRequest:
-		return errors.Join(termWithin(cmd.Term, now), entriesInOrder(cmd))
+		return errors.Join(termWithin(cmd.Term, now), entriesInOrder(cmd, now))
 	case *raft.RequestVoteRequest:
 		return errors.Join(termWithin(cmd.Term, now), notTheLeader(cmd.RPCHeader, f))
 	case *raft.RequestPreVoteRequest:
 		return errors.Join(termWithin(cmd.Term, now), notTheLeader(cmd.RPCHeader, f))
 	case *raft.InstallSnapshotRequest:
-		return errors.Join(termWithin(cmd.Term, now), snapshotInForm(cmd))
+		return errors.Join(termWithin(cmd.Term, now), termWithin(cmd.LastLogTerm, now), snapshotInForm(cmd))
 	case *raft.TimeoutNowRequest:
 		return nil
 	}
@@ -81,8 +81,9 @@ func notTheLeader(h raft.RPCHeader, f Facts) error {
 }
 
 // entriesInOrder checks what raft takes for granted of the entries that a leader sends: they follow each other and what was
-// before them, and are of kinds that it knows.
-func entriesInOrder(cmd *raft.AppendEntriesRequest) error {
+// before them, and are of kinds that it knows. They may be of a later term than the request: a leader that has just lost its
+// office goes on for a moment, and by then has entries of the next one.
+func entriesInOrder(cmd *raft.AppendEntriesRequest, now uint64) error {
 	index, term := cmd.PrevLogEntry, cmd.PrevLogTerm
 	for _, e := range cmd.Entries {
 		switch {
@@ -90,8 +91,8 @@ func entriesInOrder(cmd *raft.AppendEntriesRequest) error {
 			return notRafts("no entry after index %d", index)
 		case e.Index != index+1 || e.Index == 0:
 			return notRafts("entry %d after index %d", e.Index, index)
-		case e.Term < term || e.Term > cmd.Term:
-			return notRafts("entry %d of term %d, after one of term %d, from a leader of term %d", e.Index, e.Term, term, cmd.Term)
+		case e.Term < term:
+			return notRafts("entry %d of term %d, after one of term %d", e.Index, e.Term, term)
 		}
 		index, term = e.Index, e.Term
 		switch e.Type {
@@ -104,7 +105,7 @@ func entriesInOrder(cmd *raft.AppendEntriesRequest) error {
 			return notRafts("entry %d of type %v", e.Index, e.Type)
 		}
 	}
-	return nil
+	return termWithin(term, now)
 }
 
 func snapshotInForm(cmd *raft.InstallSnapshotRequest) error {
@@ -114,9 +115,8 @@ func snapshotInForm(cmd *raft.InstallSnapshotRequest) error {
 	if cmd.Size < 0 || cmd.Size > maxSnapshotSize {
 		return notRafts("a snapshot of %d bytes, at most %d are taken", cmd.Size, int64(maxSnapshotSize))
 	}
-	if cmd.LastLogTerm > cmd.Term || cmd.ConfigurationIndex > cmd.LastLogIndex {
-		return notRafts("a snapshot up to index %d of term %d, with a configuration of index %d, from a leader of term %d",
-			cmd.LastLogIndex, cmd.LastLogTerm, cmd.ConfigurationIndex, cmd.Term)
+	if cmd.ConfigurationIndex > cmd.LastLogIndex {
+		return notRafts("a snapshot up to index %d with a configuration of index %d", cmd.LastLogIndex, cmd.ConfigurationIndex)
 	}
 	if err := configurationInForm(cmd.Configuration); err != nil {
 		return notRafts("the snapshot's configuration: %v", err)

@@ -192,6 +192,7 @@ func TestGuardDoesNotWait(t *testing.T) {
 		if g.next() == nil || time.Since(began) != 0 {
 			t.Errorf("others waited for %v", time.Since(began))
 		}
+		synctest.Wait()
 		if n := g.confirmed.Load(); n != maxConfirming {
 			t.Errorf("the leader was asked %d times", n)
 		}
@@ -295,6 +296,7 @@ func snapshotRequest(edit func(*raft.InstallSnapshotRequest)) any {
 func TestJudgePasses(t *testing.T) {
 	for name, q := range map[string]any{
 		"a heartbeat":         &raft.AppendEntriesRequest{RPCHeader: fromS2, Term: 5},
+		"of a lost office":    appending(logEntry(8, 6, raft.LogNoop, nil)),
 		"a higher term":       &raft.AppendEntriesRequest{RPCHeader: fromS2, Term: 5 + maxTermJump},
 		"an old term":         &raft.AppendEntriesRequest{RPCHeader: fromS2},
 		"entries":             appending(logEntry(8, 3, raft.LogNoop, nil), logEntry(9, 5, raft.LogCommand, []byte("x")), logEntry(10, 5, raft.LogBarrier, nil), logEntry(11, 5, raft.LogConfiguration, configurationOf(voterA))),
@@ -323,7 +325,7 @@ func TestJudgeDrops(t *testing.T) {
 		"entry 8 after index 8":        appending(logEntry(8, 5, raft.LogNoop, nil), logEntry(8, 5, raft.LogNoop, nil)),
 		"entry 0 after":                &raft.AppendEntriesRequest{RPCHeader: fromS2, Term: 5, PrevLogEntry: last, Entries: []*raft.Log{{Term: 5}}},
 		"8 of term 2, after":           appending(logEntry(8, 2, raft.LogNoop, nil)),
-		"8 of term 6, after":           appending(logEntry(8, 6, raft.LogNoop, nil)),
+		"term 1000007, and":            appending(logEntry(8, 5, raft.LogNoop, nil), logEntry(9, 7+maxTermJump, raft.LogNoop, nil)),
 		"type LogAddPeerDeprecated":    appending(logEntry(8, 5, raft.LogAddPeerDeprecated, nil)),
 		"type LogRemovePeerDeprecated": appending(logEntry(8, 5, raft.LogRemovePeerDeprecated, nil)),
 		"of type 6":                    appending(logEntry(8, 5, 6, nil)),
@@ -331,7 +333,7 @@ func TestJudgeDrops(t *testing.T) {
 		"version 0":                    snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.SnapshotVersion = 0 }),
 		"-1 bytes":                     snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.Size = -1 }),
 		"1099511627777 bytes":          snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.Size = maxSnapshotSize + 1 }),
-		"of term 6, with":              snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.LastLogTerm = 6 }),
+		"term 1000008, and":            snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.LastLogTerm = 8 + maxTermJump }),
 		"configuration of index 10":    snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.ConfigurationIndex = 10 }),
 		"snapshot's configuration":     snapshotRequest(func(q *raft.InstallSnapshotRequest) { q.Configuration = nil }),
 		"address of the leader":        &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("s2"), Addr: []byte("l:1")}, Term: 6},
