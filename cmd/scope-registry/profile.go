@@ -5,7 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"net/http/pprof" //nolint:gosec // what it registers by itself is served by nobody; serveProfiles says what is, and where
+	"net/http/pprof" // what it registers by itself is served by nobody
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -40,6 +40,8 @@ func serveProfiles(ctx context.Context, ln net.Listener, log hclog.Logger) error
 	if srv.Shutdown(end) != nil {
 		_ = srv.Close() // whoever waits for a profile waits for nothing
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -210,7 +211,7 @@ func TestNothingIsOverwritten(t *testing.T) {
 			}
 		}
 	}
-	if after, err := os.ReadFile(f.Key); err != nil || string(after) != string(before) {
+	if after, err := os.ReadFile(f.Key); err != nil || !bytes.Equal(after, before) {
 		t.Errorf("the key was replaced: %v", err)
 	}
 	if left, err := filepath.Glob(i.path(".*")); err != nil || len(left) > 0 {
