@@ -19,7 +19,7 @@ const (
 func (m *Memory) Leases() api.Leases { return api.DefaultLeases() }
 
 // Renew notes the view of a live session. The error is Down, INVALID for a view
-// that is not in the log, SESSION_EXPIRED, or FORBIDDEN of a node that is not its holder.
+// that is not in the log, SESSION_EXPIRED, or FORBIDDEN for another node.
 func (m *Memory) Renew(_ context.Context, r api.Renewal) (api.Renewed, error) {
 	st := m.State()
 	if err := m.live(st, r.Session, r.As); err != nil {
@@ -38,17 +38,17 @@ func (m *Memory) live(st fsm.State, session, as string) error {
 	if m.Down != nil {
 		return m.Down
 	}
-	switch holder, ok := st.Holder(session); {
+	switch n, ok := st.Holder(session); {
 	case !ok:
 		return &api.Error{Code: api.SessionExpired, Index: st.Index(), Detail: fmt.Sprintf("session %q is not live; open a new one", session)}
-	case as != "" && as != string(holder.ID):
-		return &api.Error{Code: api.Forbidden, Index: st.Index(), Detail: fmt.Sprintf("session %q is of node %q, not of %q", session, holder.ID, as)}
+	case as != "" && as != string(n.ID):
+		return &api.Error{Code: api.Forbidden, Detail: fmt.Sprintf("node %q may speak for its own session only, and this one is of node %q", as, n.ID)}
 	}
 	return nil
 }
 
 // Report keeps the newest report of a running move. The error is Down,
-// SESSION_EXPIRED, FORBIDDEN, NOT_FOUND or WRONG_PHASE.
+// SESSION_EXPIRED, FORBIDDEN for another node, NOT_FOUND or WRONG_PHASE.
 func (m *Memory) Report(_ context.Context, r api.Report) error {
 	st := m.State()
 	if err := m.live(st, r.Session, r.As); err != nil {
