@@ -2,6 +2,7 @@ package view
 
 import (
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 )
@@ -36,7 +37,7 @@ func Audit(st fsm.State, f AuditFilter, limit int) api.Audit {
 		switch {
 		case f.Newest && f.From != 0 && r.GetNumber() > f.From:
 			continue
-		case f.Prefix != nil && (scope.Prefix(r.GetPrefix()) != *f.Prefix || ofNoScope(r)):
+		case f.Prefix != nil && (scope.Prefix(r.GetPrefix()) != *f.Prefix || !ofScope(r)):
 			continue
 		case f.Move != "" && r.GetMove() != f.Move:
 			continue
@@ -49,9 +50,13 @@ func Audit(st fsm.State, f AuditFilter, limit int) api.Audit {
 	return out
 }
 
-// ofNoScope reports whether a record without a prefix is not about the empty one: what it is about has an id.
-func ofNoScope(r *fsm.AuditRecord) bool {
-	return len(r.GetPrefix()) == 0 && r.GetMove() == "" && r.GetSubject() != ""
+// ofScope reports whether a record without a prefix is about the empty one, and not about nothing that has one.
+func ofScope(r *fsm.AuditRecord) bool {
+	switch access.Action(r.GetAction()) {
+	case access.DeclareScope, access.RetireScope, access.ReleaseScope, access.Force:
+		return true
+	}
+	return len(r.GetPrefix()) > 0 || r.GetMove() != ""
 }
 
 func auditRecord(r *fsm.AuditRecord) api.AuditRecord {

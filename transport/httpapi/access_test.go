@@ -268,6 +268,30 @@ func TestOperatorOfAPrefix(t *testing.T) {
 	}
 }
 
+// A word with a session is its node's alone: everybody may read what sessions there are.
+func TestWordsOfAnotherNode(t *testing.T) {
+	for _, c := range []struct{ node, target, body string }{
+		{"x", "/v1/moves/m4/abort", `{"session":"s-x"}`},
+		{"y", "/v1/moves/m4/abort", `{"session":"s-y"}`},
+		{"x", "/v1/moves/m5/cleaned", `{"session":"s-x","node":"x","prefix":"left:","epoch":9}`},
+		{"x", "/v1/moves/m4/progress", `{"session":"s-x","keys":1,"bytes":1,"keys_left":0,"bytes_left":0}`},
+		{"z", "/v1/nodes/z/session", `{"identity":"disk-z","session":"s-z","token":"0123456789abcdef0123456789abcdef","incarnation":1,"incarnation_tag":"c1","view_index":3}`},
+	} {
+		b := newBench(t)
+		b.populated()
+		b.token("root", &fsm.CreateToken{Role: "admin"})
+		for _, node := range []string{"x", "y", "z"} {
+			b.token("of-"+node, &fsm.CreateToken{Role: "node", Node: node})
+		}
+		for _, node := range []string{"x", "y", "z"} {
+			if node != c.node {
+				b.refused(api.Forbidden, "POST", c.target, c.body, bearing("of-"+node)...)
+			}
+		}
+		b.ok(200, nil, "POST", c.target, c.body, bearing("of-"+c.node)...)
+	}
+}
+
 // What is no command is looked at in a state as new as the leader's: this server may be behind.
 func TestRevokedSinceAdmitted(t *testing.T) {
 	b := newBench(t)
