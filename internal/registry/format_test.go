@@ -117,6 +117,14 @@ func TestMixedCluster(t *testing.T) {
 				}
 			}
 		}
+		// A server passes it on as it came in, whose state says already what that of a new leader does not say yet.
+		raw, err := from(setNode(30), 1).Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.reg.commit(t.Context(), raw); err != nil {
+			t.Fatal(err)
+		}
 		if l.reg.State().LogFormat() != 0 {
 			t.Fatalf("the log has format %d beside a server that does not know it", l.reg.State().LogFormat())
 		}
