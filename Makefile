@@ -2,7 +2,7 @@
 #
 # Variables: GO (the go command), TESTFLAGS (more flags for `go test`, e.g.
 # TESTFLAGS=-race), SEEDS (of the simulation), KILLS, ROUNDS, SEED (of kills and stale), FUZZTIME (per fuzz target), BENCHTIME (per Go benchmark),
-# PART, ETCD, BENCHFLAGS (see tools/bench.sh), COMPOSE (docker compose or docker-compose), CHAOSFLAGS (see docs/chaos.md).
+# CERTS (directory of the certificates of make up; certs), PART, ETCD, BENCHFLAGS (see tools/bench.sh), COMPOSE (docker compose or docker-compose), CHAOSFLAGS (see docs/chaos.md).
 
 GO        ?= go
 TESTFLAGS ?=
@@ -52,7 +52,7 @@ test: ## run all tests that need only Go (TESTFLAGS=… for more flags)
 test-race: ## run the same tests under the race detector (needs a C compiler)
 	$(MAKE) test TESTFLAGS='-race $(TESTFLAGS)'
 
-test-peers: ## run the tests that need other programs (promtool, …)
+test-peers: ## run the tests that need other programs (promtool, openssl, …)
 	$(GO) test -timeout 10m -tags peers -count=1 -run Peer $(TESTFLAGS) ./internal/crash/... ./internal/certs
 
 sim: ## simulate the protocol over SEEDS seeds: faults, invariants, counts of what happened

@@ -136,8 +136,7 @@ func TestStrangersArePassedOver(t *testing.T) {
 		t.Errorf("%v, and the good server was shown %q", err, good.last())
 	}
 	// A token that one server does not know yet is tried at the others, once.
-	unknown := when(refuse(api.Unauthenticated))
-	both := servers(t, unknown, unknown)
+	both := servers(t, when(refuse(api.Unauthenticated)), refuse(api.Unauthenticated))
 	if _, err := both.client().SetNode(t.Context(), api.Node{ID: "a"}); !is(err, api.Unauthenticated) || len(both.requests()) != 2 {
 		t.Errorf("%v after %d requests", err, len(both.requests()))
 	}

@@ -11,6 +11,9 @@ import (
 
 // TestPeerOpenSSL: OpenSSL, on which curl and redis-cli stand, takes the certificates for what they are.
 func TestPeerOpenSSL(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Fatalf("%v; on Debian: apt-get install openssl", err)
+	}
 	i := newIssuer(t, "east")
 	verify := func(f Files, args ...string) error {
 		out, err := exec.CommandContext(t.Context(), "openssl", append(append([]string{"verify", "-x509_strict", "-CAfile", i.CA()}, args...), f.Cert)...).CombinedOutput()
