@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -121,7 +120,7 @@ func useSecrets(ctx context.Context, t *testing.T, at string) (secrets []string)
 	for _, asked := range []func(*http.Request){
 		func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+other) },
 		func(r *http.Request) { r.Header.Set("Authorization", other) },
-		func(r *http.Request) { r.URL.Path = filepath.Join("/v1/tokens", other) },
+		func(r *http.Request) { r.URL.Path = "/v1/tokens/" + other },
 		func(r *http.Request) { r.URL.RawQuery = "token=" + other },
 		func(r *http.Request) { r.Header.Set(api.HeaderRequestID, other+"\xff") },
 	} {

@@ -156,6 +156,11 @@ func (s *server) describe() {
 			field.Nullable = false // huma expects null for every slice; no reply has one
 		}
 	}
+	doc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"token":       {Type: "http", Scheme: "bearer", Description: "srt_ID_SECRET"},
+		"certificate": {Type: "mutualTLS", Description: "With a URI scope-registry://CLUSTER/ROLE[/ID]"},
+	}
+	doc.Security = []map[string][]string{{"token": {}}, {"certificate": {}}, {}} // the last until the first token is made
 	doc.Components.Headers = map[string]*huma.Param{
 		api.HeaderIndex:       {Description: "Index of the state that answered", Schema: index()},
 		api.HeaderLeader:      {Description: "Id of the leader; empty if none is known", Schema: &huma.Schema{Type: huma.TypeString}},
