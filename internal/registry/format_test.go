@@ -157,13 +157,13 @@ func TestOldServerDoesNotJoin(t *testing.T) {
 		n.until("the format to be on record", func() bool { return l.reg.State().LogFormat() == logFormat })
 		n.waiting("s4")
 		n.older("s4")
-		_, err := l.reg.Join(t.Context(), "s4", "s4:1")
+		_, err := l.reg.Join(t.Context(), fsm.Envelope{}, "s4", "s4:1")
 		wantCode(t, err, api.WrongPhase)
 		if !strings.Contains(err.Error(), "log format 1") || !strings.Contains(err.Error(), "upgrade it first") {
 			t.Errorf("%v does not say what is wrong", err)
 		}
 		n.older()
-		if _, err := l.reg.Join(t.Context(), "s4", "s4:1"); err != nil {
+		if _, err := l.reg.Join(t.Context(), fsm.Envelope{}, "s4", "s4:1"); err != nil {
 			t.Error(err)
 		}
 		n.until("s4 to run", func() bool { return n.servers["s4"].now() != nil })
@@ -191,7 +191,7 @@ func TestServerThatIsDownHoldsTheFormatBack(t *testing.T) {
 			t.Fatalf("%v does not say what to do about %s", err, down.id)
 		}
 		mustPropose(t, l, from(setNode(1), 1))
-		if _, err := l.reg.Remove(t.Context(), down.id, false); err != nil {
+		if _, err := l.reg.Remove(t.Context(), fsm.Envelope{}, down.id, false); err != nil {
 			t.Fatal(err)
 		}
 		n.until("the format to be on record", func() bool { return l.reg.State().LogFormat() == logFormat })

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/certs"
 	"github.com/scope-registry/scope-registry/transport/peer"
@@ -263,7 +264,7 @@ func TestLeaderThatIsUnknownHere(t *testing.T) {
 	opened()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if _, err := r.open["s2"].Remove(ctx, "s1", false); err != nil {
+	if _, err := r.open["s2"].Remove(ctx, fsm.Envelope{}, "s1", false); err != nil {
 		t.Fatal(err)
 	}
 	r.gone("s1")
@@ -296,7 +297,7 @@ func TestEverybodyElseWasReplaced(t *testing.T) {
 		r.join(via, next[i])
 		opened()
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		if _, err := r.open[via].Remove(ctx, old, false); err != nil {
+		if _, err := r.open[via].Remove(ctx, fsm.Envelope{}, old, false); err != nil {
 			t.Fatal(err)
 		}
 		cancel()
@@ -332,7 +333,7 @@ func TestJoinAtAHighTerm(t *testing.T) {
 		n.heal()
 		n.ready()
 		n.waiting("s4")
-		if _, err := n.other().reg.Join(t.Context(), "s4", "s4:1"); err != nil {
+		if _, err := n.other().reg.Join(t.Context(), fsm.Envelope{}, "s4", "s4:1"); err != nil {
 			t.Fatal(err)
 		}
 		n.votes("s4")
@@ -349,7 +350,7 @@ func TestMembersAsSaid(t *testing.T) {
 		n.isolate("s3")
 		n.waiting("s4")
 		n.isolate("s3")
-		if _, err := n.other("s3").reg.Join(t.Context(), "s4", "s4:1"); err != nil {
+		if _, err := n.other("s3").reg.Join(t.Context(), fsm.Envelope{}, "s4", "s4:1"); err != nil {
 			t.Fatal(err)
 		}
 		n.votes("s4")

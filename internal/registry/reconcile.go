@@ -171,9 +171,13 @@ func (r *Registry) proposeOne(ctx context.Context, c fsm.Command) error {
 	if err != nil {
 		return err
 	}
+	return r.submitOne(ctx, envelope, asker{own: true})
+}
+
+func (r *Registry) submitOne(ctx context.Context, envelope []byte, by asker) error {
 	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
 	defer cancel()
-	result, err := r.commits.submit(ctx, envelope, asker{own: true})
+	result, err := r.commits.submit(ctx, envelope, by)
 	if err != nil {
 		return err
 	}

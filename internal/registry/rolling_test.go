@@ -218,7 +218,7 @@ func TestUpgradeOfRelease01(t *testing.T) {
 	opened()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if _, err := r.open["s2"].Remove(ctx, "s1", false); err != nil {
+	if _, err := r.open["s2"].Remove(ctx, fsm.Envelope{}, "s1", false); err != nil {
 		t.Fatal(err)
 	}
 	r.gone("s1")

@@ -48,12 +48,16 @@ func (s *server) joinServer(ctx context.Context, in *joinInput) (*serverOutput, 
 	if err := checkNode("id", in.Body.ID); err != nil {
 		return nil, err
 	}
+	by, err := envelope(ctx, in.Mutation, nil)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := in.bound(ctx)
 	defer cancel()
 	if err := s.confirm(ctx, access.JoinServer); err != nil {
 		return nil, err
 	}
-	change, err := s.reg.Join(ctx, in.Body.ID, in.Body.Addr)
+	change, err := s.reg.Join(ctx, by, in.Body.ID, in.Body.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -71,12 +75,16 @@ func (s *server) removeServer(ctx context.Context, in *removeServerInput) (*serv
 	if err := checkNode("id", in.ID); err != nil {
 		return nil, err
 	}
+	by, err := envelope(ctx, in.Mutation, nil)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := in.bound(ctx)
 	defer cancel()
 	if err := s.confirm(ctx, access.RemoveServer); err != nil {
 		return nil, err
 	}
-	change, err := s.reg.Remove(ctx, in.ID, in.AcceptNoMajority)
+	change, err := s.reg.Remove(ctx, by, in.ID, in.AcceptNoMajority)
 	if err != nil {
 		return nil, err
 	}

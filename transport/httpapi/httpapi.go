@@ -74,8 +74,8 @@ type Registry interface {
 	Status(ctx context.Context, hash bool) (api.Cluster, error)
 	Transfer(ctx context.Context, to string) error
 	// Join returns when the join of a server is on record, Remove when the server has left.
-	Join(ctx context.Context, id, addr string) (api.ServerChange, error)
-	Remove(ctx context.Context, id string, acceptNoMajority bool) (api.ServerChange, error)
+	Join(ctx context.Context, by fsm.Envelope, id, addr string) (api.ServerChange, error)
+	Remove(ctx context.Context, by fsm.Envelope, id string, acceptNoMajority bool) (api.ServerChange, error)
 	// Members counts the servers, and says whether this one votes.
 	Members() (voters, nonVoters int, votes bool)
 	// Renew answers when the leader has confirmed the lease.
