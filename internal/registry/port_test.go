@@ -347,30 +347,31 @@ func TestJoinAtAHighTerm(t *testing.T) {
 func TestMembersAsSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, _ := memberNetwork(t, 3)
-		n.isolate("s3")
-		n.waiting("s4")
-		n.isolate("s3")
-		if _, err := n.other("s3").reg.Join(t.Context(), fsm.Envelope{}, "s4", "s4:1"); err != nil {
-			t.Fatal(err)
+		r := n.servers["s3"].reg
+		if got := r.membersAsSaid(); len(got) != 3 || !got["s1"] || !got["s2"] || !got["s3"] {
+			t.Errorf("the others name %v", got)
 		}
-		n.votes("s4")
-		s3 := n.servers["s3"].reg
-		if why := s3.refuses("s4"); !strings.Contains(why, "asks them whether there are others") {
-			t.Errorf("cut off it says %q", why)
+		n.servers["s1"].rename("s9") // another server answers at its address
+		n.servers["s2"].rename("s8")
+		if got := r.membersAsSaid(); len(got) > 0 {
+			t.Errorf("servers that are not who they should be name %v", got)
 		}
-		n.mu.Lock()
-		clear(n.cut) // for calls only, not for raft
-		n.mu.Unlock()
-		n.until("s4 to be known", func() bool { return s3.refuses("s4") == "" })
-		if s3.refuses("s5") == "" {
-			t.Error("a server that nobody knows is one")
+		r.met.set(map[string]bool{"s4": true})
+		if r.refuses("s4") != "" || r.refuses("s1") != "" {
+			t.Error("a member is refused")
 		}
-		n.isolate("s3")
+		if why := r.refuses("s5"); !strings.Contains(why, "asks them whether there are others") {
+			t.Errorf("a server that nobody knows: %q", why)
+		}
+		<-time.After(2 * meetEvery) // nobody is there to say anything else
+		if r.refuses("s4") != "" {
+			t.Error("a round without an answer made it forget")
+		}
 		<-time.After(believedFor)
-		if s3.refuses("s4") == "" {
+		if r.refuses("s4") == "" {
 			t.Error("what was said is believed for ever")
 		}
-		n.heal()
-		n.until("s3 to have it in its configuration", func() bool { _, in := find(s3.servers(), "s4"); return in && s3.refuses("s4") == "" })
+		n.servers["s1"].rename("s1")
+		n.servers["s2"].rename("s2")
 	})
 }
