@@ -2,7 +2,7 @@
 #
 # Variables: GO (the go command), TESTFLAGS (more flags for `go test`, e.g.
 # TESTFLAGS=-race), SEEDS (of the simulation), KILLS, ROUNDS, SEED (of kills and stale), FUZZTIME (per fuzz target), BENCHTIME (per Go benchmark),
-# PART, ETCD, BENCHFLAGS (see tools/bench.sh), COMPOSE (docker compose or docker-compose), CHAOSFLAGS (see docs/chaos.md).
+# CERTS (directory of the certificates of make up; certs), PART, ETCD, BENCHFLAGS (see tools/bench.sh), COMPOSE (docker compose or docker-compose), CHAOSFLAGS (see docs/chaos.md).
 
 GO        ?= go
 TESTFLAGS ?=
@@ -27,8 +27,14 @@ IMAGE  := scope-registry:dev
 # Compose v2 if docker has it, else docker-compose.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
+# Published ports of the containers.
+HTTP_1 := $(or $(SCOPE_REGISTRY_HTTP_1),7481)
+HTTP_2 := $(or $(SCOPE_REGISTRY_HTTP_2),7491)
+HTTP_3 := $(or $(SCOPE_REGISTRY_HTTP_3),7501)
+RESP_1 := $(or $(SCOPE_REGISTRY_RESP_1),7480)
+
 .DEFAULT_GOAL := help
-.PHONY: help build test test-race test-peers sim sim-bugs crash kills stale demo image image-store up down logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench clean
+.PHONY: help build test test-race test-peers sim sim-bugs crash kills stale demo flood image image-store certs up down logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,8 +52,8 @@ test: ## run all tests that need only Go (TESTFLAGS=… for more flags)
 test-race: ## run the same tests under the race detector (needs a C compiler)
 	$(MAKE) test TESTFLAGS='-race $(TESTFLAGS)'
 
-test-peers: ## run the tests that need other programs (promtool, …)
-	$(GO) test -timeout 10m -tags peers -count=1 -run Peer $(TESTFLAGS) ./internal/crash/...
+test-peers: ## run the tests that need other programs (promtool, openssl, …)
+	$(GO) test -timeout 10m -tags peers -count=1 -run Peer $(TESTFLAGS) ./internal/crash/... ./internal/certs
 
 sim: ## simulate the protocol over SEEDS seeds: faults, invariants, counts of what happened
 	$(GO) run ./internal/sim/run -seeds $(SEEDS)
@@ -67,25 +73,47 @@ stale: ## stop the leader ROUNDS times and read from it when it goes on (STALEFL
 demo: build ## three servers: declare, move, kill the leader, lose nothing
 	$(GO) run ./internal/demo -bin $(BINARY)
 
+flood: build ## moves and renewals, quiet and under 10,000 idle connections and garbage (about a minute; FLOODFLAGS=-conns N)
+	$(GO) run ./internal/flood -bin $(BINARY) $(FLOODFLAGS)
+
 # The context holds nothing but what goes into the image.
 image: build ## build the container image scope-registry:dev from the static binary
 	rm -rf bin/image && mkdir -p bin/image/data
 	cp $(BINARY) bin/image/
 	docker build --quiet --tag $(IMAGE) --file Dockerfile bin/image
 
-up: image ## start three servers in containers, and wait until they are ready
-	$(COMPOSE) up --detach --remove-orphans
-	@for port in $(or $(SCOPE_REGISTRY_HTTP_1),7481) $(or $(SCOPE_REGISTRY_HTTP_2),7491) $(or $(SCOPE_REGISTRY_HTTP_3),7501); do \
+# Where the certificates of the containers are made and kept, and with them an admin's.
+CERTS ?= certs
+ADMIN = --cacert $(CERTS)/ca.pem --cert $(CERTS)/admin.pem --key $(CERTS)/admin.key
+
+# Makes what is missing, and renews what is due.
+certs: build ## make or renew, in the directory certs, the certificates of the servers in containers and of an admin
+	@if [ -e $(CERTS)/ca.pem ]; then $(BINARY) certs renew --dir $(CERTS); else $(BINARY) certs init --dir $(CERTS) \
+		--servers s1=registry-1/registry-1.peers,s2=registry-2/registry-2.peers,s3=registry-3/registry-3.peers; fi
+
+# A container gets its certificate before it starts, as files of its own user; one that runs reads them anew.
+up: image certs ## start three servers in containers, under TLS, and wait until they are ready
+	$(COMPOSE) up --no-start --remove-orphans
+	@for n in 1 2 3; do \
+		tar --create --owner=65532 --group=65532 --numeric-owner --directory $(CERTS) ca.pem server-s$$n.pem server-s$$n.key | \
+			docker cp - "$$($(COMPOSE) ps --all --quiet registry-$$n):/tls" || exit 1; \
+	done
+	$(COMPOSE) up --detach
+	@for port in $(HTTP_1) $(HTTP_2) $(HTTP_3); do \
 		tries=0; \
-		until $(BINARY) health --quiet --timeout 2s --endpoints http://127.0.0.1:$$port >/dev/null 2>&1; do \
+		until $(BINARY) health --quiet --timeout 2s $(ADMIN) --endpoints https://127.0.0.1:$$port >/dev/null 2>&1; do \
 			tries=$$((tries + 1)); \
 			if [ $$tries -ge 60 ]; then echo "the server on port $$port is not ready; see make logs" >&2; exit 1; fi; \
 			sleep 1; \
 		done; \
-		echo "ready: http://127.0.0.1:$$port"; \
+		echo "ready: https://127.0.0.1:$$port"; \
 	done
+	@echo; echo "Ask them, as the admin whose certificate is in $(CERTS):"
+	@echo "  $(BINARY) --endpoints https://127.0.0.1:$(HTTP_1) $(ADMIN) cluster status"
+	@echo "  curl $(ADMIN) https://127.0.0.1:$(HTTP_1)/v1/cluster"
+	@echo "  redis-cli --tls $(ADMIN) -p $(RESP_1) SCOPE LIST"
 
-down: ## stop the containers and delete their data
+down: ## stop the containers and delete their data; the directory certs stays
 	$(COMPOSE) down --volumes --remove-orphans
 
 logs: ## show the containers' logs, and follow them (Ctrl-C ends)

@@ -52,9 +52,14 @@ type Client struct {
 	http      *http.Client
 	timeout   time.Duration
 	actor     string
-	index     atomic.Uint64 // highest index any reply carried
-	next      atomic.Uint32 // endpoint that answered last
-	watched   atomic.Uint32 // the one after the endpoint that took a watch last; 0 if none did
+	reason    string
+	tls       *TLS                   // nil if none was given
+	token     func() (string, error) // nil if there is none to show
+	// plainToken lets it go over plain HTTP to other machines.
+	plainToken bool
+	index      atomic.Uint64 // highest index any reply carried
+	next       atomic.Uint32 // endpoint that answered last
+	watched    atomic.Uint32 // the one after the endpoint that took a watch last; 0 if none did
 }
 
 // Option changes how a Client behaves.
@@ -69,26 +74,20 @@ func WithActor(name string) Option { return func(c *Client) { c.actor = name } }
 // WithHTTPClient replaces the HTTP client, which must not have a timeout of its own.
 func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h } }
 
-// New returns a client of the servers at the endpoints, "http://host:port" or
-// "host:port" each. It does not connect. Close it when done.
+// New returns a client of the servers at the endpoints, "https://host:port", "http://host:port" or "host:port" each, which
+// is https with [WithTLS] and http without. It does not connect. Close it when done.
 func New(endpoints []string, opts ...Option) *Client {
 	c := &Client{timeout: defaultTimeout}
-	for _, e := range endpoints {
-		if e = strings.TrimRight(strings.TrimSpace(e), "/"); e == "" {
-			continue
-		}
-		if !strings.Contains(e, "://") {
-			e = "http://" + e
-		}
-		c.endpoints = append(c.endpoints, e)
-	}
 	for _, o := range opts {
 		o(c)
 	}
+	for _, e := range endpoints {
+		if e = base(e, c.tls != nil); e != "" {
+			c.endpoints = append(c.endpoints, e)
+		}
+	}
 	if c.http == nil {
-		dialer := &net.Dialer{Timeout: 2 * time.Second}
-		c.http = &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext,
-			MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second}}
+		c.http = &http.Client{Transport: newOverTLS(c.tls)}
 	}
 	direct := *c.http
 	// A POST that is sent elsewhere becomes a GET, whose good answer would be taken for that of the change.
@@ -163,6 +162,8 @@ func (c *Client) try(ctx context.Context, q call, id string, body []byte) error 
 	q.share = c.share(ctx, q)
 	least := c.leastTime(ctx, q)
 	for round := range rounds {
+		// Another server may trust another authority, or know a token that is new; to wait does not help.
+		strange := true
 		for i := range c.endpoints {
 			if last != nil && !hasTime(ctx, least) {
 				return c.ended(q, id, unsure, last)
@@ -173,7 +174,8 @@ func (c *Client) try(ctx context.Context, q call, id string, body []byte) error 
 				c.next.Store(at)
 				return nil
 			}
-			if !again(err, q.mutates) || q.final != "" && api.CodeOf(err) == q.final {
+			stranger := api.CodeOf(err) == api.Unauthenticated
+			if !stranger && !again(err, q.mutates) || q.final != "" && api.CodeOf(err) == q.final {
 				c.next.Store(at)
 				if unsure && !decided(err) {
 					return outcomeUnknown(id, err)
@@ -181,9 +183,9 @@ func (c *Client) try(ctx context.Context, q call, id string, body []byte) error 
 				return err
 			}
 			unsure = unsure || q.mutates && errors.Is(err, &api.Error{Code: api.OutcomeUnknown})
-			last = err
+			last, strange = err, strange && stranger
 		}
-		if round == rounds-1 || !sleep(ctx, pause) {
+		if strange || round == rounds-1 || !sleep(ctx, pause) {
 			break
 		}
 		pause = min(2*pause, maxPause)
@@ -278,6 +280,9 @@ func (c *Client) request(ctx context.Context, endpoint string, q call, id string
 	if c.actor != "" {
 		req.Header.Set(api.HeaderActor, c.actor)
 	}
+	if err := c.say(req); err != nil {
+		return nil, err
+	}
 	if d, ok := ctx.Deadline(); ok {
 		left := time.Until(d)
 		if q.share > 0 {
@@ -288,7 +293,7 @@ func (c *Client) request(ctx context.Context, endpoint string, q call, id string
 	if q.epoch != 0 {
 		req.Header.Set("If-Match", strconv.FormatUint(q.epoch, 10))
 	}
-	return req, nil
+	return req, c.authorize(req)
 }
 
 // share is how long one endpoint may take, so that one which takes requests and answers none leaves time for the others,
@@ -372,7 +377,11 @@ func (c *Client) open(ctx context.Context, endpoint string, q call, id string, b
 	}
 	resp, err := c.http.Do(req) //nolint:bodyclose // reply.close does
 	if err != nil {
-		err = transportError(endpoint, r.why(err))
+		if err = r.why(err); !q.mutates && refusedByServer(err) {
+			err = unwelcome(endpoint, err)
+		} else {
+			err = transportError(endpoint, err)
+		}
 		r.close()
 		return nil, err
 	}
@@ -414,7 +423,14 @@ func unsent(err error) error {
 
 // transportError tells a request that never left from one whose fate is open.
 func transportError(endpoint string, err error) error {
+	var own *api.Error
+	if errors.As(err, &own) { // of this client's own, before it dialed
+		return own
+	}
 	if dialling := unsent(err); dialling != nil {
+		if e := handshakeFailed(endpoint, dialling); e != nil {
+			return e
+		}
 		return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("%s cannot be reached: %v; is a server running there, and is the list of endpoints right?", endpoint, dialling)}
 	}
 	return &api.Error{Code: api.OutcomeUnknown, Detail: fmt.Sprintf("%s did not answer: %v", endpoint, err)}
@@ -428,15 +444,17 @@ func problem(endpoint string, resp *http.Response, data []byte) error {
 		}
 		return e
 	}
-	code := api.Internal
+	code, is := api.Internal, "is it a registry server?"
 	switch resp.StatusCode {
 	case http.StatusNotFound:
 		code = api.Unavailable // no server of ours: another one may be
+	case http.StatusBadRequest: // what Go's servers say to plain HTTP where they expect TLS
+		is = "is it a registry server, and does it want TLS? Then write https://"
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 		return &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("%s sends the request on to %q, which is not followed; name the server itself",
 			endpoint, resp.Header.Get("Location"))}
 	}
-	return &api.Error{Code: code, Detail: fmt.Sprintf("%s answered status %d without a registry error; is it a registry server?", endpoint, resp.StatusCode)}
+	return &api.Error{Code: code, Detail: fmt.Sprintf("%s answered status %d without a registry error; %s", endpoint, resp.StatusCode, is)}
 }
 
 // requestID makes the id a mutation keeps over all its tries:

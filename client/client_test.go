@@ -59,7 +59,7 @@ func TestAnotherEndpointIsAsked(t *testing.T) {
 func TestDefiniteRefusalIsFinal(t *testing.T) {
 	for _, code := range api.Codes() {
 		switch code {
-		case api.NoLeader, api.Unavailable, api.OutcomeUnknown, api.RequestExpired:
+		case api.NoLeader, api.Unavailable, api.OutcomeUnknown, api.RequestExpired, api.Unauthenticated:
 			continue
 		}
 		cl := servers(t, when(refuse(code)), when(ok(api.Applied{})))

@@ -51,7 +51,7 @@ func (c *Client) watchNext() uint32 {
 }
 
 // openStreamAt begins with the endpoint of number first, counted round. A server
-// that has too many watchers is passed over too.
+// that has too many watchers, or is not trusted, is passed over too.
 func (c *Client) openStreamAt(ctx context.Context, first uint32, from uint64, quiet time.Duration) (*stream, error) {
 	var last error = noEndpoint()
 	q := call{method: http.MethodGet, path: "/v1/watch", query: url.Values{"from": {strconv.FormatUint(from, 10)}}}
@@ -65,7 +65,9 @@ func (c *Client) openStreamAt(ctx context.Context, first uint32, from uint64, qu
 			s.lines = bufio.NewReaderSize(s, lineBuffer)
 			return s, nil
 		}
-		if !again(err, false) && api.CodeOf(err) != api.Limit {
+		switch code := api.CodeOf(err); {
+		case code == api.Limit, code == api.Unauthenticated, again(err, false):
+		default:
 			return nil, err
 		}
 		last = err

@@ -63,7 +63,9 @@ func (s State) ApplyEntry(index, term uint64, data []byte) (State, []*Result, []
 
 // Apply is the one transition. It is pure and O(log n), a batch with prune
 // excepted. The index advances also when the command is refused; nothing else
-// does then, but for a Ready with another manifest, which aborts its move.
+// does then, but for the audit, and for a Ready with another manifest, which
+// aborts its move. Of a command that is known by its request id nothing is looked
+// at again, who asks neither: the answer is the same, and leaves no other record.
 func (s State) Apply(at At, e Envelope) (State, *Result, []Event) {
 	s, r, events, _ := s.apply(at, e)
 	return s, r, events
@@ -86,7 +88,7 @@ func (s State) apply(at At, e Envelope) (State, *Result, []Event, error) {
 	}
 	tx := &txn{State: s, at: at, actor: e.Actor, origin: e.Origin}
 	var done *Result
-	err := tx.authorize(e.Origin, e.Command)
+	d, err := tx.authorize(e.Origin, e.Command)
 	if err == nil {
 		done, err = tx.run(e.Command)
 	}
@@ -103,6 +105,7 @@ func (s State) apply(at At, e Envelope) (State, *Result, []Event, error) {
 	if e.RequestID != "" {
 		tx.dedup = tx.dedup.with(e.RequestID, hash, result)
 	}
+	tx.audited(e, d, result)
 	return tx.State, result, tx.events, tx.unknown
 }
 
@@ -192,15 +195,22 @@ func (tx *txn) runSession(c Command) (*Result, *api.Error) {
 	return nil, refuse(api.Invalid, "%T is not a command", c)
 }
 
+// initCluster names a new cluster, or notes of one that has its name that every
+// server knows a newer format of the log by now.
 func (tx *txn) initCluster(c *InitCluster) (*Result, *api.Error) {
-	if c.GetId() == "" {
+	raises := c.GetLogFormat() > tx.logFormat
+	switch {
+	case c.GetId() == "" && (tx.cluster.ID == "" || c.GetLogFormat() == 0):
 		return nil, refuse(api.Invalid, "the cluster id is empty")
-	}
-	if tx.cluster.ID != "" {
+	case c.GetId() == "" && !raises:
+		return nil, refuse(api.Exists, "the log has format %d already, given was %d", tx.logFormat, c.GetLogFormat())
+	case c.GetId() != "" && tx.cluster.ID != "":
 		return nil, refuse(api.Exists, "the cluster already has the id %s", tx.cluster.ID)
 	}
-	tx.cluster.ID, tx.cluster.Tag, tx.cluster.Incarnation = c.GetId(), c.GetId(), 1
-	tx.emitCluster("init")
+	if tx.logFormat = max(tx.logFormat, c.GetLogFormat()); c.GetId() != "" {
+		tx.cluster.ID, tx.cluster.Tag, tx.cluster.Incarnation = c.GetId(), c.GetId(), 1
+		tx.emitCluster("init")
+	}
 	return &Result{}, nil
 }
 

@@ -40,6 +40,12 @@ func (s State) Check() error {
 	if err := s.checkServers(); err != nil {
 		return err
 	}
+	if err := s.checkTokens(); err != nil {
+		return err
+	}
+	if err := s.checkAudit(); err != nil {
+		return err
+	}
 	return s.checkHold()
 }
 

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/pb"
 )
 
@@ -31,16 +32,21 @@ func samples() []Command {
 		&Restore{Id: "u1", Bytes: 8, Sha256: []byte("sum"), Incarnation: 2, Tag: "t2"}, &DropBackup{Id: "u1", Bytes: 8},
 		&JoinServer{Id: "s4", Addr: "h:1", Instance: "i4"}, &SettleServer{Id: "s4", Phase: "member", Addr: "h:1"},
 		&RemoveServer{Id: "s4", AcceptNoMajority: true},
+		&CreateToken{Id: "t1", Role: "admin", Hash: tokenHash("t1"), First: true}, &CreateToken{Id: "t2", Role: "operator", Prefix: []byte("a"), Hash: tokenHash("t2"), ExpiresMs: 9},
+		&RevokeToken{Id: "t2"}, &CheckState{},
 	}
 }
 
 func encoded(t testing.TB, c Command) []byte {
 	t.Helper()
-	raw, err := Envelope{RequestID: "0-00000000000000000000000000000001", Actor: "ann", Command: c}.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return raw
+	return encodedAs(t, Envelope{RequestID: "0-00000000000000000000000000000001", Actor: "ann", Command: c})
+}
+
+// askedFor is the command of an admin.
+func askedFor(t testing.TB, c Command) []byte {
+	t.Helper()
+	return encodedAs(t, Envelope{RequestID: "0-00000000000000000000000000000001", Actor: "ann", Command: c,
+		Origin: &Origin{Role: "admin", Id: "ann", Source: "10.0.0.1", Reason: "why"}})
 }
 
 func entryOf(t testing.TB, envelopes ...[]byte) []byte {
@@ -83,6 +89,9 @@ func TestUnknownFieldsStopTheServer(t *testing.T) {
 	declare.ProtoReflect().SetUnknown(strange())
 	check("a batch's node", entryOf(t, encoded(t, &Batch{Nodes: []*SetNode{node}})))
 	check("a batch's scope", entryOf(t, encoded(t, &Batch{Scopes: []*Declare{declare}})))
+	who := &Origin{Role: "admin"}
+	who.ProtoReflect().SetUnknown(strange())
+	check("the origin", entryOf(t, encodedAs(t, Envelope{Origin: who, Command: &SetNode{Id: "n1", Addr: "h:1"}})))
 	check("no command at all", entryOf(t, []byte{}))
 	check("garbage", []byte("\xff\xff\xff"))
 }
@@ -99,6 +108,7 @@ func TestEntriesWithoutCommands(t *testing.T) {
 func FuzzApplyEntry(f *testing.F) {
 	for _, c := range samples() {
 		f.Add(entryOf(f, encoded(f, c)))
+		f.Add(entryOf(f, askedFor(f, c)))
 		f.Add(append(entryOf(f, encoded(f, c)), strange()...))
 	}
 	var all [][]byte
@@ -134,6 +144,7 @@ func FuzzApplyEntry(f *testing.F) {
 func FuzzEnvelope(f *testing.F) {
 	for _, c := range samples() {
 		f.Add(encoded(f, c))
+		f.Add(askedFor(f, c))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		e, err := DecodeEnvelope(data)
@@ -148,7 +159,7 @@ func FuzzEnvelope(f *testing.F) {
 		if err != nil {
 			t.Fatalf("own bytes do not decode: %v", err)
 		}
-		if back.RequestID != e.RequestID || back.Actor != e.Actor || !proto.Equal(back.Command, e.Command) {
+		if back.RequestID != e.RequestID || back.Actor != e.Actor || !proto.Equal(back.Command, e.Command) || !proto.Equal(back.Origin, e.Origin) {
 			t.Fatalf("%v came back as %v", e, back)
 		}
 		again, err := back.Encode()
@@ -164,6 +175,7 @@ func FuzzLoader(f *testing.F) {
 	s := founded(f)
 	for i, c := range samples() {
 		s, _, _ = s.Apply(At{Index: s.Index() + 1, TimeMS: int64(i)}, Envelope{RequestID: requestID(s.Index(), i), Command: c})
+		s, _ = asked(s, access.Who{Role: access.Admin, ID: "ann"}, &SetNode{Id: "n1", Addr: "h:1"})
 		f.Add(recordBytes(f, s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -71,13 +71,16 @@ func (l Ledger) Urgent() bool { return l.urgent }
 
 // Renew judges a renewal that arrived before a confirm which was done at now,
 // and s is the state since then. An error is an *[api.Error]: SESSION_EXPIRED if
-// the session is not live or its expiry was proposed, STALE if its node does not
-// see what concerns it, INVALID for a view of what is not in the log. The ledger
+// the session is not live or its expiry was proposed, FORBIDDEN if another node asks,
+// STALE if the node does not see what concerns it, INVALID for a view of what is not in the log. The ledger
 // returned counts also after an error.
 func (l Ledger) Renew(s State, r api.Renewal, now time.Duration) (Ledger, error) {
 	n, ok := s.Holder(r.Session)
 	if !ok {
 		return l, refuse(api.SessionExpired, "session %.*q is not live; stop to admit and open a new one", MaxRandom, r.Session)
+	}
+	if err := speaksFor(r.As, n); err != nil {
+		return l, err
 	}
 	if r.View > s.Index() {
 		return l, refuse(api.Invalid, "a view cannot have reached index %d, as the leader is at %d", r.View, s.Index())
@@ -106,6 +109,14 @@ func (l Ledger) Renew(s State, r api.Renewal, now time.Duration) (Ledger, error)
 		l.acks, l.urgent = l.acks.With(id, held.view), true
 	}
 	return l, refusal
+}
+
+// speaksFor refuses the word of one node for the session of another: sessions are shown to everybody.
+func speaksFor(as string, holder Node) error {
+	if as == "" || as == string(holder.ID) {
+		return nil
+	}
+	return refuse(api.Forbidden, "node %.*q may speak for its own session only, and this one is of node %q", scope.MaxNodeIDLen, as, holder.ID)
 }
 
 // watched notes a change that concerns the node and that its view has not

@@ -49,7 +49,7 @@ func TestEnvelopeLimits(t *testing.T) {
 	encodedAs(t, Envelope{RequestID: strings.Repeat("r", MaxRequestID), Actor: strings.Repeat("a", MaxActor), Command: one})
 }
 
-func encodedAs(t *testing.T, e Envelope) []byte {
+func encodedAs(t testing.TB, e Envelope) []byte {
 	t.Helper()
 	raw, err := e.Encode()
 	if err != nil {

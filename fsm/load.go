@@ -20,6 +20,8 @@ type Loader struct {
 
 	scopes     scope.TableBuilder
 	tombstones scope.Builder[Tombstone]
+	tokens     scope.Builder[*tokenRecord]
+	audit      scope.Builder[*AuditRecord]
 	heirs      heirBuilder
 	unarmed    awaitingBuilder
 	retired    awaitingBuilder
@@ -68,6 +70,12 @@ func (l *Loader) Add(r *pb.Record) error {
 		l.ended, l.written = true, k.Written.GetTimeMs()
 	case *pb.Record_Server:
 		l.tx.servers = append(l.tx.servers, loadServer(k.Server)) // Check looks at them
+	case *pb.Record_Token:
+		return l.token(k.Token)
+	case *pb.Record_Audit:
+		if !l.audit.Add(auditKey(k.Audit.GetNumber()), k.Audit) {
+			return fmt.Errorf("audit record %d does not come after those before it", k.Audit.GetNumber())
+		}
 	default:
 		return fmt.Errorf("the snapshot has a record of no known kind; upgrade this server")
 	}
@@ -77,7 +85,8 @@ func (l *Loader) Add(r *pb.Record) error {
 func (l *Loader) cluster(c *pb.ClusterRecord) {
 	l.tx.cluster = Cluster{ID: c.GetId(), Incarnation: c.GetIncarnation(), Tag: c.GetIncarnationTag(), NextEpoch: c.GetNextEpoch(),
 		Hold: c.GetHold(), Complete: c.GetComplete()}
-	l.tx.base = c.GetIndexBase()
+	l.tx.base, l.tx.logFormat = c.GetIndexBase(), c.GetLogFormat()
+	l.tx.tokens.first, l.tx.tokens.changed, l.tx.audit.last = c.GetFirstToken(), c.GetTokensChanged(), c.GetAudited()
 	l.tx.index, l.tx.configIndex, l.tx.dedup.floor = c.GetIndex(), c.GetConfigIndex(), c.GetDedupFloor()
 	if k := c.GetChecked(); k != nil {
 		l.tx.checked = Checked{k.GetIndex(), k.GetOf(), k.GetHash()}
@@ -205,6 +214,7 @@ func (l *Loader) State() (State, error) {
 		return State{}, fmt.Errorf("the snapshot holds no cluster record")
 	}
 	l.tx.scopes, l.tx.tombstones = l.scopes.Table(), l.tombstones.Index()
+	l.tx.tokens.byID, l.tx.audit.byNumber = l.tokens.Index(), l.audit.Index()
 	l.tx.heirs, l.tx.unarmed, l.tx.retired = l.heirs.table(), l.unarmed.awaiting(), l.retired.awaiting()
 	for n := range l.tx.Nodes() {
 		r, _ := l.tx.node(n.ID)

@@ -26,7 +26,8 @@ type progress struct {
 
 // Report takes what the source of a move says of its copying. An error is an
 // *[api.Error]: NOT_FOUND, WRONG_PHASE unless the move is copying or quiescing,
-// SESSION_EXPIRED, or INVALID if the session is not of the move's source.
+// SESSION_EXPIRED, FORBIDDEN if another node asks, or INVALID if the session is
+// not of the move's source.
 func (l Ledger) Report(s State, r api.Report, now time.Duration) (Ledger, error) {
 	m, ok := s.moves.Get(r.Move)
 	if !ok {
@@ -40,6 +41,9 @@ func (l Ledger) Report(s State, r api.Report, now time.Duration) (Ledger, error)
 	n, ok := s.Holder(r.Session)
 	if !ok {
 		return l, refuse(api.SessionExpired, "session %.*q is not live; nothing that it says counts any more, open a new one", MaxRandom, r.Session)
+	}
+	if err := speaksFor(r.As, n); err != nil {
+		return l, err
 	}
 	if n.ID != m.From {
 		return l, refuse(api.Invalid, "move %s: a report is the word of node %q, and session %q is of node %q", m.ID, m.From, r.Session, n.ID)

@@ -174,9 +174,9 @@ func applied(t testing.TB, s State, c Command) State {
 	return next
 }
 
-// bare is the state without what every command may change.
+// bare is the state without what a refused command may change too.
 func bare(s State) string {
-	s.index, s.dedup = 0, ring{}
+	s.index, s.dedup, s.audit = 0, ring{}, auditTrail{}
 	return s.Hash()
 }
 
@@ -224,6 +224,9 @@ func TestAnyLog(t *testing.T) {
 				s, twin = drawRestore(t, s, twin, counts)
 			}
 			e := Envelope{RequestID: fmt.Sprintf("%d-%032x", s.Index(), i), Actor: "ann", Command: drawCommand(t, s)}
+			if evenly(t) < 4 {
+				e = drawAsked(t, s, e)
+			}
 			at := At{Index: s.Index() + 1, Term: 1, TimeMS: int64(i)}
 			next, r, events := step(t, s, at, e)
 			counts[fmt.Sprintf("%T %s", e.Command, r.GetCode())]++
@@ -233,6 +236,7 @@ func TestAnyLog(t *testing.T) {
 			checkEpochs(t, s, next)
 			checkRefusal(t, s, next, r, events)
 			checkRoutes(t, next)
+			checkAudited(t, s, next, e, r)
 			checkSessionRules(t, s, next, e.Command, r)
 			checkConcern(t, s, next, events)
 			checkHoldRules(t, s, next, e.Command)
@@ -256,7 +260,9 @@ func TestAnyLog(t *testing.T) {
 		"restore", "hold-ended", "*pb.Release ", "*pb.Release NODE_DOWN", "*pb.Release INVALID", "*pb.Retire WRONG_PHASE", "*pb.StartMove WRONG_PHASE",
 		"*pb.RemoveNode WRONG_PHASE",
 		"*pb.JoinServer ", "*pb.JoinServer MEMBERS_CHANGING", "*pb.JoinServer EXISTS", "*pb.RemoveServer ", "*pb.RemoveServer MEMBERS_CHANGING",
-		"*pb.SettleServer ", "*pb.SettleServer WRONG_PHASE", "*pb.SettleServer NOT_FOUND"} {
+		"*pb.SettleServer ", "*pb.SettleServer WRONG_PHASE", "*pb.SettleServer NOT_FOUND",
+		"*pb.CreateToken ", "*pb.CreateToken EXISTS", "*pb.CreateToken FORBIDDEN", "*pb.RevokeToken ", "*pb.RevokeToken WRONG_PHASE", "*pb.RevokeToken NOT_FOUND",
+		"*pb.SetNode UNAUTHENTICATED", "*pb.Declare FORBIDDEN", "create-token", "revoke-token", "expire-token"} {
 		if counts[want] == 0 {
 			t.Errorf("no log reached %q; the generator is too weak: %v", want, counts)
 		}

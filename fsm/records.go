@@ -19,7 +19,8 @@ func (s State) clusterRecord() *pb.Record {
 	return &pb.Record{Kind: &pb.Record_Cluster{Cluster: &pb.ClusterRecord{
 		Id: s.cluster.ID, Incarnation: s.cluster.Incarnation, IncarnationTag: s.cluster.Tag, Index: s.index,
 		ConfigIndex: s.configIndex, NextEpoch: s.cluster.NextEpoch, DedupFloor: s.dedup.floor,
-		Hold: s.cluster.Hold, Complete: s.cluster.Complete, Checked: s.checked.record(), IndexBase: s.base}}}
+		Hold: s.cluster.Hold, Complete: s.cluster.Complete, Checked: s.checked.record(), IndexBase: s.base,
+		LogFormat: s.logFormat, FirstToken: s.tokens.first, TokensChanged: s.tokens.changed, Audited: s.audit.last}}}
 }
 
 // headRecords yields the cluster and the nodes.
@@ -110,6 +111,16 @@ func (s State) tailRecords(yield func(*pb.Record) bool) bool {
 	}
 	for _, server := range s.servers {
 		if !yield(serverRecord(server)) {
+			return false
+		}
+	}
+	for _, t := range s.tokens.byID.All() {
+		if !yield(t.record()) {
+			return false
+		}
+	}
+	for r := range s.Audit(1) {
+		if !yield(&pb.Record{Kind: &pb.Record_Audit{Audit: r}}) {
 			return false
 		}
 	}

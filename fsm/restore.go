@@ -50,6 +50,9 @@ func (s State) restored(r Restoration) (State, []Event, *api.Error) {
 	if r.Cluster != "" {
 		tx.base, tx.cluster.ID = r.Base, r.Cluster
 	}
+	if tx.tokens.first != 0 {
+		tx.tokens.changed = r.Index // whoever was authenticated before is looked at again
+	}
 	tx.cluster.NextEpoch = max(tx.cluster.NextEpoch, r.NextEpoch)
 	tx.cluster.Incarnation, tx.cluster.Tag = r.Incarnation, r.Tag
 	tx.cluster.Hold, tx.cluster.Complete = true, r.Complete

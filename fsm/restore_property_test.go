@@ -61,6 +61,9 @@ func checkRestored(t *rapid.T, s, next State, r Restoration) {
 			t.Fatalf("scope %+v became %+v", *sc, got)
 		}
 	}
+	if next.tokens.byID != s.tokens.byID || next.tokens.first != s.tokens.first || s.tokens.first != 0 && next.TokensChanged() != r.Index || next.audit != s.audit || next.logFormat != s.logFormat {
+		t.Fatalf("a restore changed who may ask: %+v became %+v", s.tokens, next.tokens)
+	}
 	if next.Scopes().Len() != s.Scopes().Len() || next.NodesLen() != s.NodesLen() || next.tombstones.Len() != s.tombstones.Len() {
 		t.Fatal("a restore made or dropped records")
 	}

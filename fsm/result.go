@@ -3,7 +3,6 @@ package fsm
 import (
 	"fmt"
 	"slices"
-	"unicode/utf8"
 
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
@@ -31,7 +30,7 @@ func resultOf(done *Result, err *api.Error, index uint64) *Result {
 			Changed: done.GetChanged(), Warnings: fewWarnings(done.GetWarnings())}
 	}
 	conflict, _ := scope.ParseBytes(err.ConflictsWith)
-	return &Result{Code: string(err.Code), Detail: shortened(err.Detail), Index: index, Epoch: err.Epoch, Move: err.Move,
+	return &Result{Code: string(err.Code), Detail: cut(err.Detail, MaxDetail), Index: index, Epoch: err.Epoch, Move: err.Move,
 		Owner: err.Owner, ConflictsWith: []byte(conflict), Floor: err.Floor}
 }
 
@@ -40,18 +39,6 @@ func fewWarnings(all []string) []string {
 		return all
 	}
 	return append(slices.Clone(all[:maxWarnings]), fmt.Sprintf("and %d more", len(all)-maxWarnings))
-}
-
-func shortened(text string) string {
-	const mark = "…"
-	if len(text) <= MaxDetail {
-		return text
-	}
-	cut := MaxDetail - len(mark)
-	for !utf8.RuneStart(text[cut]) {
-		cut--
-	}
-	return text[:cut] + mark
 }
 
 // ResultError is nil if the command was applied, else the refusal as an

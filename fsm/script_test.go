@@ -11,6 +11,7 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/migration"
 	"github.com/scope-registry/scope-registry/scope"
@@ -26,7 +27,7 @@ func TestScripts(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			s := &script{t: t}
+			s := &script{t: t, shown: map[string]access.Who{}}
 			datadriven.RunTest(t, file, func(t *testing.T, d *datadriven.TestData) string {
 				s.t, s.out = t, strings.Builder{}
 				s.perform(d)
@@ -42,6 +43,8 @@ type script struct {
 	last  Envelope
 	term  uint64 // of the next entry
 	out   strings.Builder
+	shown map[string]access.Who // whose tokens are or were, by id: their holders may show them for ever
+	saved []byte                // a backup
 }
 
 func (s *script) perform(d *datadriven.TestData) {
@@ -81,6 +84,9 @@ func (s *script) found() {
 func (s *script) line(line string) {
 	a := parseArgs(s.t, line)
 	s.term = max(1, a.num(s.t, "at-term"))
+	if s.access(a) {
+		return
+	}
 	switch a.cmd {
 	case "settled":
 		sc, ok := s.state.Scopes().Get(scope.Prefix(a.prefix(s.t, 0)))
@@ -105,7 +111,7 @@ func (s *script) line(line string) {
 	case "retry":
 		s.apply(s.last)
 	default:
-		s.last = Envelope{RequestID: a.text("id-req"), Actor: "ann", Command: a.command(s.t)}
+		s.last = Envelope{RequestID: a.text("id-req"), Actor: "ann", Origin: s.origin(a), Command: a.command(s.t)}
 		s.apply(s.last)
 	}
 }
@@ -168,6 +174,9 @@ func (s *script) apply(e Envelope) {
 		s.t.Fatalf("after %v: %v", e.Command, err)
 	}
 	s.state = next
+	for t := range next.Tokens() {
+		s.shown[t.ID] = t.Who()
+	}
 	s.result(results[0])
 	for _, ev := range events {
 		fmt.Fprintf(&s.out, "  %s\n", eventText(ev))
@@ -234,6 +243,9 @@ func eventText(e Event) string {
 	}
 	if e.Tombstone != nil {
 		add(tombstoneText(*e.Tombstone))
+	}
+	if e.Token != nil {
+		add(tokenText(*e.Token))
 	}
 	if set != 1 {
 		return fmt.Sprintf("BAD EVENT with %d records", set)
@@ -385,7 +397,7 @@ func (a args) command(t *testing.T) Command {
 	t.Helper()
 	switch a.cmd {
 	case "init":
-		return &InitCluster{Id: a.pos(0)}
+		return &InitCluster{Id: a.pos(0), LogFormat: a.num(t, "format")}
 	case "node":
 		return &SetNode{Id: a.pos(0), Addr: a.pos(1)}
 	case "rmnode":

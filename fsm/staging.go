@@ -129,6 +129,23 @@ func (tx *txn) putBack(back State, c *Restore) (*Result, *api.Error) {
 		return nil, err
 	}
 	next.servers = tx.servers // of this cluster
+	next = next.accessOf(tx.State, index)
 	tx.State, tx.events, tx.orphans, tx.at.Index = next, events, nil, index
 	return &Result{Changed: uint64(next.scopes.Len() + next.NodesLen())}, nil
+}
+
+// accessOf returns the state of a backup with what is about this cluster and not about its scopes: who may ask, who asked,
+// and what its servers know. A token that was revoked since must not come back ◆, and who may ask now must not be locked
+// out. Only a cluster that never had a token takes those of the backup, and its audit if that tells more: what a new cluster
+// has is hardly more than this upload.
+func (s State) accessOf(now State, index uint64) State {
+	if now.tokens.first != 0 || now.audit.last >= s.audit.last {
+		s.audit = now.audit
+	}
+	if now.tokens.first != 0 {
+		s.tokens = now.tokens
+		s.tokens.changed = index
+	}
+	s.logFormat = max(s.logFormat, now.logFormat) // whoever reads the backup knows its format
+	return s
 }

@@ -118,6 +118,8 @@ type State struct {
 	checked     Checked
 	servers     []Server // by id; never changed in place
 	tokens      tokenTable
+	audit       auditTrail
+	logFormat   uint64
 }
 
 // Index is the index of the last entry applied, refused commands included. It is
@@ -127,6 +129,10 @@ func (s State) Index() uint64 { return s.index }
 
 // LogIndex is the index in raft's log of the last entry applied.
 func (s State) LogIndex() uint64 { return s.index - s.base }
+
+// LogFormat is the format of the log that every server is known to know, 0 until
+// the first one that the log says so of, which is 2. It never goes back.
+func (s State) LogFormat() uint64 { return s.logFormat }
 
 // ConfigIndex is the log index of the last change of nodes or scopes.
 func (s State) ConfigIndex() uint64 { return s.configIndex }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/pb"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -131,31 +132,78 @@ func byAdminCertificate(o *Origin) bool {
 // readToken reads the command's own values.
 func (tx *txn) readToken(c *CreateToken) (Token, *api.Error) {
 	t := Token{ID: c.GetId(), Node: scope.NodeID(c.GetNode()), Prefix: scope.Prefix(c.GetPrefix()), ExpiresMS: c.GetExpiresMs(),
-		Created: tx.at.Index, CreatedMS: tx.at.TimeMS, CreatedBy: tx.actor}
-	role, err := access.ParseRole(c.GetRole())
-	if t.Role = role; err == nil {
-		err = access.CheckTokenID(t.ID)
+		Created: tx.at.Index, CreatedMS: tx.at.TimeMS, CreatedBy: cut(tx.actor, MaxActor)}
+	var err error
+	if t.Role, err = access.ParseRole(c.GetRole()); err != nil {
+		return t, refuse(api.Invalid, "token %q: %v", t.ID, err)
 	}
+	if err := (&tokenRecord{t, string(c.GetHash())}).check(); err != nil {
+		return t, err
+	}
+	if t.expired(tx.at.TimeMS) {
+		return t, refuse(api.Invalid, "token %q: its end, %d ms since 1970, is not after the leader's clock, %d", t.ID, t.ExpiresMS, tx.at.TimeMS)
+	}
+	return t, nil
+}
+
+// check refuses what no token is.
+func (t *tokenRecord) check() *api.Error {
+	err := access.CheckTokenID(t.ID)
 	if err == nil && t.Role == access.Node {
 		err = t.Node.Check()
 	}
 	switch {
 	case err != nil:
-		return t, refuse(api.Invalid, "token %q: %v", c.GetId(), err)
+		return refuse(api.Invalid, "token %q: %v", t.ID, err)
 	case t.Role == access.Server:
-		return t, refuse(api.Invalid, "token %q: servers show certificates, not tokens", t.ID)
-	case len(c.GetHash()) != TokenHashLen:
-		return t, refuse(api.Invalid, "token %q: a hash has %d bytes, given were %d", t.ID, TokenHashLen, len(c.GetHash()))
+		return refuse(api.Invalid, "token %q: servers show certificates, not tokens", t.ID)
+	case len(t.hash) != TokenHashLen:
+		return refuse(api.Invalid, "token %q: a hash has %d bytes, given were %d", t.ID, TokenHashLen, len(t.hash))
 	case t.Role != access.Node && t.Node != "":
-		return t, refuse(api.Invalid, "token %q: node %q was given with role %s; only a token of role node is of one", t.ID, t.Node, t.Role)
+		return refuse(api.Invalid, "token %q: node %q was given with role %s; only a token of role node is of one", t.ID, t.Node, t.Role)
 	case t.Role != access.Operator && t.Prefix != "":
-		return t, refuse(api.Invalid, "token %q: prefix %q was given with role %s; only an operator's token can be restricted to one", t.ID, t.Prefix, t.Role)
+		return refuse(api.Invalid, "token %q: prefix %q was given with role %s; only an operator's token can be restricted to one", t.ID, t.Prefix, t.Role)
 	case len(t.Prefix) > scope.MaxPrefixLen:
-		return t, refuse(api.Invalid, "token %q: the prefix has %d bytes, the limit is %d", t.ID, len(t.Prefix), scope.MaxPrefixLen)
-	case t.ExpiresMS < 0 || t.expired(tx.at.TimeMS):
-		return t, refuse(api.Invalid, "token %q: its end, %d ms since 1970, is not after the leader's clock, %d", t.ID, t.ExpiresMS, tx.at.TimeMS)
+		return refuse(api.Invalid, "token %q: the prefix has %d bytes, the limit is %d", t.ID, len(t.Prefix), scope.MaxPrefixLen)
+	case t.ExpiresMS < 0:
+		return refuse(api.Invalid, "token %q: its end, %d ms since 1970, is before that", t.ID, t.ExpiresMS)
 	}
-	return t, nil
+	return nil
+}
+
+func (t *tokenRecord) record() *pb.Record {
+	return &pb.Record{Kind: &pb.Record_Token{Token: &pb.TokenRecord{Id: t.ID, Hash: []byte(t.hash), Role: t.Role.String(), Node: string(t.Node),
+		Prefix: []byte(t.Prefix), ExpiresMs: t.ExpiresMS, Created: t.Created, CreatedMs: t.CreatedMS, CreatedBy: t.CreatedBy}}}
+}
+
+// token takes the record of a token; Check looks at it.
+func (l *Loader) token(r *pb.TokenRecord) error {
+	role, err := access.ParseRole(r.GetRole())
+	if err != nil {
+		return fmt.Errorf("token %.40q: %w", r.GetId(), err)
+	}
+	t := &tokenRecord{Token{r.GetId(), role, scope.NodeID(r.GetNode()), scope.Prefix(r.GetPrefix()), r.GetExpiresMs(),
+		r.GetCreated(), r.GetCreatedMs(), r.GetCreatedBy()}, string(r.GetHash())}
+	if !l.tokens.Add(scope.Prefix(t.ID), t) {
+		return fmt.Errorf("token %.40q does not come after those before it", t.ID)
+	}
+	return nil
+}
+
+func (s State) checkTokens() error {
+	first, changed := s.tokens.first, s.tokens.changed
+	if first > changed || changed > s.index || (first == 0) != (changed == 0) || s.tokens.byID.Len() > MaxTokens {
+		return fmt.Errorf("%d tokens are held, the first was made at index %d, the last change is of %d, and the state is at %d", s.tokens.byID.Len(), first, changed, s.index)
+	}
+	for _, t := range s.tokens.byID.All() {
+		if err := t.check(); err != nil {
+			return err
+		}
+		if t.Created < first || t.Created > changed || len(t.CreatedBy) > MaxActor {
+			return fmt.Errorf("token %q was made at index %d by %.40q, the first at %d, and the last change is of %d", t.ID, t.Created, t.CreatedBy, first, changed)
+		}
+	}
+	return nil
 }
 
 // revokeToken ends a token. The last that can make others stays, unless whoever asks does not need one.

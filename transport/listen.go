@@ -17,28 +17,29 @@ type resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
-// CheckListener decides whether a server may listen on addr, "host:port" as given to the named flag. Without TLS
-// only loopback addresses may be listened on: no host, an unspecified address, and a name of which any address is
-// not loopback are refused, unless the operator typed --insecure. The error names the flag, the address and the
-// two ways out. It is nil for an address that may be used; whether it can be bound is found out by binding it.
-func CheckListener(flag, addr string, insecure bool) error {
-	return checkListener(net.DefaultResolver, flag, addr, insecure)
+// CheckListener decides whether a server may listen on addr, "host:port" as given to the named flag. Others may reach
+// it under TLS, or where the operator typed --insecure: exposable is true then. Else only loopback addresses may be
+// listened on: no host, an unspecified address, and a name of which any address is not loopback are refused. The error
+// names the flag, the address and the ways out. It is nil for an address that may be used; whether it can be bound is
+// found out by binding it.
+func CheckListener(flag, addr string, exposable bool) error {
+	return checkListener(net.DefaultResolver, flag, addr, exposable)
 }
 
-func checkListener(r resolver, flag, addr string, insecure bool) error {
+func checkListener(r resolver, flag, addr string, exposable bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("%s %q is not host:port: %w; write it like 127.0.0.1:7000", flag, addr, err)
 	}
-	if insecure {
+	if exposable {
 		return nil
 	}
 	why := exposed(r, host)
 	if why == "" {
 		return nil
 	}
-	return fmt.Errorf("%s %s: %s, and TLS is not available in this version; bind a loopback address such as 127.0.0.1, "+
-		"or add --insecure if everybody who can reach this address may control the cluster", flag, addr, why)
+	return fmt.Errorf("%s %s: %s, and there is no TLS; give --cert, --key and --cacert (scope-registry certs --help), bind a loopback "+
+		"address such as 127.0.0.1, or add --insecure if everybody who can reach this address may control the cluster", flag, addr, why)
 }
 
 // exposed says why host is not loopback alone, or "" when it is.

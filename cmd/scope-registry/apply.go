@@ -157,7 +157,7 @@ one log entry, needs --chunks, which is not atomic.`,
 	cmd.Flags().BoolVar(&prune, "prune", false, "also remove what the file does not name")
 	cmd.Flags().BoolVar(&chunks, "chunks", false, "apply a large file in several batches; not atomic")
 	_ = cmd.MarkFlagRequired("file")
-	return cmd
+	return c.reasonFlag(cmd)
 }
 
 func (c *cli) applyOne(cmd *cobra.Command, cl *client.Client, b api.Batch) error {

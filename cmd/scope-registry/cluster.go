@@ -57,7 +57,8 @@ Requests go on; changes wait for some milliseconds.`,
 	transfer.Flags().StringVar(&to, "to", "", "server that becomes leader; any if empty")
 	return group("cluster", "The servers of the registry", `
 The servers of the registry: whether they answer and agree, who leads, and how
-they are replaced.`, "  scope-registry cluster status", status, transfer, c.clusterJoinCmd(), c.clusterRemoveCmd(), c.clusterRecoverCmd())
+they are replaced. Also the first token, and who changed what.`, "  scope-registry cluster status", status, transfer, c.clusterJoinCmd(), c.clusterRemoveCmd(), c.clusterRecoverCmd(),
+		c.clusterBootstrapCmd(), c.clusterAuditCmd())
 }
 
 func (c *cli) clusterTable(s api.Cluster, hash bool) error {

@@ -46,7 +46,7 @@ func (c *cli) complete(cmd *cobra.Command, words []string) {
 		}
 	}
 	for name, kind := range map[string]string{"writer": "NODE", "fallback": "NODE", "source-fenced": "NODE", "from": "NODE", "to": "NODE", "as": "NODE",
-		"node": "NODE", "under": "PREFIX", "prefix": "PREFIX", "key": "KEY"} {
+		"node": "NODE", "under": "PREFIX", "prefix": "PREFIX", "of-key": "KEY"} {
 		if cmd.Name() == "transfer" {
 			kind = "SERVER"
 		}
@@ -63,6 +63,7 @@ func enums() map[string][]string {
 	return map[string][]string{
 		"output": {"table", "json", "jsonl"}, "consistency": {"local", "linearizable"}, "failover": {"auto", "manual"},
 		"lease": {"auto", "always", "never"}, "mode": {"agent", "assisted"}, "state": {"running", "finished", "all"},
+		"role":   {"viewer", "node", "operator", "admin"},
 		"timing": {"fast", "default", "wan"}, "log-level": {"debug", "info", "warn", "error"},
 	}
 }
@@ -89,11 +90,17 @@ func (c *cli) ask(o offer, begun string, more bool) ([]cobra.Completion, cobra.S
 // an ID, by the command.
 func offers() map[string]offer {
 	return map[string]offer{
-		"PREFIX": offerPrefixes, "KEY": offerPrefixes, "NODE": offerNodes, "SERVER": offerServers,
+		"ROLE": offerRoles, "PREFIX": offerPrefixes, "KEY": offerPrefixes, "NODE": offerNodes, "SERVER": offerServers,
 		"node set": offerNodes, "node remove": offerNodes, "node get": offerNodes, "node fence": offerNodes,
-		"move status": offerMoves(""), "move wait": offerMoves("running"), "move abort": offerMoves("running"), "move quiesce": offerMoves("running"),
+		"token revoke": offerTokens,
+		"move status":  offerMoves(""), "move wait": offerMoves("running"), "move abort": offerMoves("running"), "move quiesce": offerMoves("running"),
 		"move shipped": offerMoves("running"), "move ready": offerMoves("running"), "move cleaned": offerMoves("finished"),
 	}
+}
+
+// offerRoles are those that a certificate can have.
+func offerRoles(context.Context, *client.Client, string) ([]string, error) {
+	return []string{"admin", "node", "operator", "server", "viewer"}, nil
 }
 
 func offerPrefixes(ctx context.Context, cl *client.Client, begun string) ([]string, error) {
@@ -123,6 +130,15 @@ func offerServers(ctx context.Context, cl *client.Client, _ string) ([]string, e
 	var out []string
 	for _, m := range all.Members {
 		out = append(out, m.ID)
+	}
+	return out, err
+}
+
+func offerTokens(ctx context.Context, cl *client.Client, _ string) ([]string, error) {
+	all, err := cl.Tokens(ctx)
+	var out []string
+	for _, t := range all.Tokens {
+		out = append(out, t.ID)
 	}
 	return out, err
 }

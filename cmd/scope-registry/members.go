@@ -55,7 +55,7 @@ HOST:PORT is its --peer, as the other servers dial it.`,
 		},
 	}
 	cmd.Flags().DurationVar(&limit, "wait", joinWait, "how long to wait until it votes; 0 does not wait")
-	return cmd
+	return c.reasonFlag(cmd)
 }
 
 // awaitMember waits until a server that joins has become a voter.
@@ -118,7 +118,7 @@ Refused while the servers that would stay, and are up, are no majority of them.`
 		},
 	}
 	cmd.Flags().BoolVar(&accept, "accept-no-majority", false, "remove it although the servers that stay and are up are no majority: nothing can be changed then until more are up")
-	return cmd
+	return c.reasonFlag(cmd)
 }
 
 // unsureOfServer says what to do about a change of the servers of which nobody knows whether it is under way.

@@ -38,7 +38,7 @@ func (c *cli) moveListCmd() *cobra.Command {
 	var f client.MoveFilter
 	cmd := &cobra.Command{
 		Use: "list", Short: "List moves, running ones first",
-		Long:    "List the running moves by prefix, then the finished ones, newest first.\nCAUSE says why a move was aborted, CLEANUP whether its source still has its copy.",
+		Long:    "List the running moves by prefix, then the finished ones, newest first.\nCAUSE says why a move was aborted, CLEANUP whether its source still has its copy,\nACTOR who started it.",
 		Example: "  scope-registry move list --state running",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.Limit < 0 {
@@ -50,13 +50,13 @@ func (c *cli) moveListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return list(c, m, m.Moves, "ID PREFIX FROM TO PHASE MODE CAUSE CLEANUP", func(m api.Move) []string {
-				return []string{m.ID, m.Prefix, m.From, m.To, m.Phase, m.Mode, m.Cause, m.Cleanup}
+			return list(c, m, m.Moves, "ID PREFIX FROM TO PHASE MODE CAUSE CLEANUP ACTOR", func(m api.Move) []string {
+				return []string{m.ID, m.Prefix, m.From, m.To, m.Phase, m.Mode, m.Cause, m.Cleanup, m.Actor}
 			})
 		},
 	}
 	cmd.Flags().StringVar(&f.Prefix, "prefix", "", "only moves of this scope, and of scopes that overlap it")
-	cmd.Flags().StringVar(&f.Key, "key", "", "only moves of the scope this key is under")
+	cmd.Flags().StringVar(&f.Key, "of-key", "", "only moves of the scope this key is under")
 	cmd.Flags().StringVar(&f.State, "state", "", "running, finished or all (default)")
 	cmd.Flags().IntVar(&f.Limit, "limit", 0, "at most this many; 0 is the server's limit")
 	return cmd
@@ -100,7 +100,7 @@ aborted, 6 if it goes on after --for or Ctrl-C.`,
 }
 
 func (c *cli) moveQuiesceCmd() *cobra.Command {
-	return &cobra.Command{
+	return c.reasonFlag(&cobra.Command{
 		Use: "quiesce ID", Short: "Close the scope of a move for writes",
 		Long: `Close the scope of a move that was started with --precopy: from now on nobody
 accepts writes to it, and the move's window runs. In mode agent the leader does
@@ -115,7 +115,7 @@ so by itself once the source reports little left; this does not wait for that.`,
 			}
 			return c.move(m)
 		},
-	}
+	})
 }
 
 func (c *cli) moveReasonCmd(verb, short, long string, call func(*client.Client, context.Context, string, string) (api.Move, error)) *cobra.Command {
@@ -164,7 +164,7 @@ func (c *cli) moveManifestCmd(verb, short, long string, call func(*client.Client
 	cmd.Flags().Uint64Var(&m.Keys, "keys", 0, "how many keys the slice has")
 	cmd.Flags().Uint64Var(&m.Bytes, "bytes", 0, "how many bytes the slice has")
 	cmd.Flags().StringVar(&m.Digest, "digest", "", "digest over the slice, the same on both sides")
-	return cmd
+	return c.reasonFlag(cmd)
 }
 
 // move prints one move.

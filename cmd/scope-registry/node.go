@@ -27,7 +27,7 @@ by MISDIRECTED and QUIESCED.`,
 Data nodes are what scopes are written by: an id, and the address clients are sent
 to. A session is the right of one process to speak for its node, and lasts as long
 as that process renews it.`, "  scope-registry node list",
-		set, c.nodeListCmd(), c.nodeGetCmd(), c.nodeRemoveCmd(), c.nodeSessionsCmd(), c.nodeFenceCmd())
+		c.reasonFlag(set), c.nodeListCmd(), c.nodeGetCmd(), c.nodeRemoveCmd(), c.nodeSessionsCmd(), c.nodeFenceCmd())
 }
 
 func (c *cli) nodeRemoveCmd() *cobra.Command {
@@ -55,5 +55,5 @@ it was given later, and removing the last such node lets the hold end.`,
 	}
 	cmd.Flags().StringVar(&off.Node, "source-fenced", "", "your word that this node, ID again, is off")
 	cmd.Flags().StringVar(&off.Identity, "source-fenced-identity", "", fencedIdentity)
-	return cmd
+	return c.reasonFlag(cmd)
 }

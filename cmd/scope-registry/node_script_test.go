@@ -11,7 +11,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/scope-registry/scope-registry/client"
-	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
@@ -21,6 +20,7 @@ type nodes struct {
 	ctx     context.Context
 	running sync.WaitGroup
 	clients []*client.Client
+	ends    map[string]context.CancelFunc // by node: its process ends without a word
 }
 
 func (n *nodes) close() {
@@ -37,6 +37,7 @@ func (n *nodes) close() {
 func (b *bench) dial(ts *testscript.TestScript) *client.Client {
 	if b.nodes.cancel == nil {
 		b.nodes.ctx, b.nodes.cancel = context.WithCancel(context.Background())
+		b.nodes.ends = map[string]context.CancelFunc{}
 	}
 	cl := client.New(strings.Split(ts.Getenv(envEndpoints), ","))
 	b.nodes.clients = append(b.nodes.clients, cl)
@@ -56,16 +57,18 @@ func (b *bench) session(ts *testscript.TestScript, args []string) {
 	opened, err := cl.OpenSession(b.nodes.ctx, node, client.OpenSession{Identity: "disk-" + node, Session: sessionID(node), Token: strings.Repeat("t", 32),
 		Incarnation: now.Incarnation, Tag: now.Tag, View: cl.Index()})
 	ts.Check(err)
+	ctx, end := context.WithCancel(b.nodes.ctx)
+	b.nodes.ends[node] = end
 	b.nodes.running.Go(func() {
 		t := time.NewTicker(time.Duration(opened.RenewMS) * time.Millisecond)
 		defer t.Stop()
 		for {
-			_, err := cl.Renew(b.nodes.ctx, client.Renewal{Session: opened.Session, View: cl.Index()})
-			if b.nodes.ctx.Err() != nil || errors.Is(err, &api.Error{Code: api.SessionExpired}) {
+			_, err := cl.Renew(ctx, client.Renewal{Session: opened.Session, View: cl.Index()})
+			if ctx.Err() != nil || errors.Is(err, &api.Error{Code: api.SessionExpired}) {
 				return
 			}
 			select {
-			case <-b.nodes.ctx.Done():
+			case <-ctx.Done():
 				return
 			case <-t.C:
 			}
@@ -117,15 +120,15 @@ func (b *bench) expire(ts *testscript.TestScript, args []string) {
 	if len(args) != 1 {
 		ts.Fatalf("usage: expire NODE")
 	}
+	b.nodes.ends[args[0]]()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	s := b.any()
-	status, err := s.reg.Status(ctx, false)
-	ts.Check(err)
-	term := uint64(0)
-	for _, m := range status.Members {
-		term = max(term, m.Term)
+	for _, s := range b.servers {
+		for live := true; live; {
+			st := s.reg.State()
+			if _, live = st.Holder(sessionID(args[0])); live {
+				ts.Check(s.reg.WaitIndex(ctx, st.Index()+1))
+			}
+		}
 	}
-	_, err = s.reg.Propose(ctx, fsm.Envelope{Command: &fsm.Expire{Session: sessionID(args[0]), Term: term}})
-	ts.Check(err)
 }

@@ -56,7 +56,7 @@ the loss of all servers, for example, into a new and empty cluster.`,
 	}
 	o.add(cmd, "the backup")
 	cmd.Flags().StringVar(&o.from, "from-cluster", "", "id of the cluster that the backup is of, where it is another one")
-	return cmd
+	return c.reasonFlag(cmd)
 }
 
 func (c *cli) restore(cmd *cobra.Command, name string, o restoreFlags) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,13 +15,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/scope-registry/scope-registry/client"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
 const (
 	defaultEndpoint = "http://127.0.0.1:7481"
+	secureEndpoint  = "https://127.0.0.1:7481"
 	envEndpoints    = "SCOPE_REGISTRY_ENDPOINTS"
+	envToken        = "SCOPE_REGISTRY_TOKEN"
 )
 
 // cli is what all commands of one run share.
@@ -29,9 +33,14 @@ type cli struct {
 	out, err io.Writer
 
 	endpoints []string
-	format    string
-	timeout   time.Duration
-	quiet     bool
+	// Files; of serve, the server's own.
+	cacert, cert, key string
+	tokenFile         string
+	plainToken        bool
+	format            string
+	timeout           time.Duration
+	quiet             bool
+	reason            string // why a change is asked for, of commands that have the flag
 
 	typed func() bool // whether standard input is a terminal
 	width func() int  // columns of the terminal that standard error is, 0 if it is none
@@ -71,11 +80,16 @@ known, 9 damaged data.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	f := root.PersistentFlags()
 	f.StringSliceVar(&c.endpoints, "endpoints", nil, "servers to ask, in turn (env "+envEndpoints+", default "+defaultEndpoint+")")
+	f.StringVar(&c.cacert, "cacert", "", "authorities whose certificates are trusted, in PEM (env "+envPrefix+"CACERT)")
+	f.StringVar(&c.cert, "cert", "", "certificate to show, in PEM (env "+envPrefix+"CERT)")
+	f.StringVar(&c.key, "key", "", "its private key (env "+envPrefix+"KEY)")
+	f.StringVar(&c.tokenFile, "token-file", "", "file with the token to show (env "+envToken+"_FILE, or the token itself in "+envToken+")")
+	f.BoolVar(&c.plainToken, "plain-token", false, "show the token to other machines also without TLS, where it can be read on the way")
 	f.StringVarP(&c.format, "output", "o", "table", "how to print: table, json or jsonl")
 	f.DurationVar(&c.timeout, "timeout", 10*time.Second, "longest time for one request, all its tries together")
 	f.BoolVar(&c.quiet, "quiet", false, "print no warnings, remarks and progress")
 	root.AddCommand(c.serveCmd(), c.devCmd(), c.healthCmd(), c.scopeCmd(), c.routeCmd(), c.explainCmd(), c.nodeCmd(),
-		c.moveCmd(), c.clusterCmd(), c.backupCmd(), c.watchCmd(), c.versionCmd())
+		c.moveCmd(), c.clusterCmd(), c.tokenCmd(), c.backupCmd(), c.certsCmd(), c.watchCmd(), c.versionCmd())
 	root.SetHelpCommand(helpCmd(root))
 	// cobra adds its completion command when it runs; here it is treated as all others.
 	root.InitDefaultCompletionCmd()
@@ -142,7 +156,7 @@ func exactly(words []string) cobra.PositionalArgs {
 		switch {
 		case cmd.HasSubCommands():
 			return nil // noVerb names the word it does not know
-		case len(args) < len(words):
+		case len(args) < len(words) && !strings.HasPrefix(words[len(args)], "["):
 			return invalid("%s is missing; usage: %s", words[len(args)], cmd.UseLine())
 		case len(args) > len(words):
 			return invalid("%q is one word too many; usage: %s", args[len(words)], cmd.UseLine())
@@ -244,14 +258,46 @@ func (c *cli) dialFor(timeout time.Duration) *client.Client {
 	if len(endpoints) == 0 {
 		endpoints = strings.FieldsFunc(os.Getenv(envEndpoints), func(r rune) bool { return r == ',' || r == ' ' })
 	}
+	opts, secure := c.credentials()
 	if len(endpoints) == 0 {
 		endpoints = []string{defaultEndpoint}
+		if secure {
+			endpoints = []string{secureEndpoint}
+		}
 	}
 	actor := "cli"
 	if user := os.Getenv("USER"); user != "" {
 		actor += ":" + user
 	}
-	return client.New(endpoints, client.WithTimeout(timeout), client.WithActor(actor))
+	return client.New(endpoints, append(opts, client.WithTimeout(timeout), client.WithActor(actor), client.WithReason(c.reason))...)
+}
+
+// reasonFlag gives a command that changes something the flag --reason.
+func (c *cli) reasonFlag(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().StringVar(&c.reason, "reason", "", "why, for the audit (see cluster audit)")
+	return cmd
+}
+
+// credentials are what the flags, and then the environment, say of TLS and of the token. secure is true if there is something
+// about TLS.
+func (c *cli) credentials() (opts []client.Option, secure bool) {
+	given := func(flag, name string) string { return cmp.Or(flag, os.Getenv(envPrefix+name)) }
+	files := client.TLS{CA: given(c.cacert, "CACERT"), Cert: given(c.cert, "CERT"), Key: given(c.key, "KEY")}
+	if secure = files != (client.TLS{}); secure {
+		opts = append(opts, client.WithTLS(files))
+	}
+	if file := given(c.tokenFile, "TOKEN_FILE"); file != "" {
+		opts = append(opts, client.WithToken(client.TokenFile(file)))
+	} else if text := os.Getenv(envToken); text != "" {
+		opts = append(opts, client.WithToken(func() (string, error) {
+			_, err := access.ParseToken(text)
+			return text, err
+		}))
+	}
+	if c.plainToken {
+		opts = append(opts, client.WithPlainToken())
+	}
+	return opts, secure
 }
 
 func parsePrefix(text string) (scope.Prefix, error) {

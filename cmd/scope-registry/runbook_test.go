@@ -18,26 +18,27 @@ import (
 const runbook = "../../docs/operations.md"
 
 // elsewhere are the messages of the runbook that no script can bring about, since it takes a disk that fails, fills or
-// hangs, memory that fails, or a later release; and the test that does, with what it has instead.
+// hangs, memory that fails, a later release, or a server that is none of the cluster; and the test that does, with what it has instead.
 var elsewhere = map[string]struct{ folder, test string }{
-	"the disk of … is nearly full":                              {"cmd/scope-registry", "TestClusterWarnings"},
-	"the disk of s1 is nearly full":                             {"cmd/scope-registry", "TestClusterWarnings"},
-	"the disk of … hangs":                                       {"cmd/scope-registry", "TestClusterWarnings"},
-	"have different states at index …":                          {"cmd/scope-registry", "TestClusterWarnings"},
-	"is joining since index …":                                  {"cmd/scope-registry", "TestClusterWarnings"},
-	"state of server …":                                         {"internal/registry", "TestStateThatDiffersStopsThatServerAlone"},
-	"its hash is A, and a majority of the servers has B":        {"internal/registry", "TestStateThatDiffersStopsThatServerAlone"},
-	"runs release …, which is older":                            {"cmd/scope-registry", "TestClusterWarnings"},
-	"runs release …, which does not know this command":          {"internal/registry", "TestOldReleasesAreUpgradedFirst"},
-	"is of another data directory than that of the server at …": {"internal/registry", "TestJoinsAndRemovalsThatAreRefused"},
-	"servers change one at a time":                              {"fsm", "TestScripts"},
+	"the disk of … is nearly full":                                                        {"cmd/scope-registry", "TestClusterWarnings"},
+	"the disk of s1 is nearly full":                                                       {"cmd/scope-registry", "TestClusterWarnings"},
+	"the disk of … hangs":                                                                 {"cmd/scope-registry", "TestClusterWarnings"},
+	"have different states at index …":                                                    {"cmd/scope-registry", "TestClusterWarnings"},
+	"is joining since index …":                                                            {"cmd/scope-registry", "TestClusterWarnings"},
+	"state of server …":                                                                   {"internal/registry", "TestStateThatDiffersStopsThatServerAlone"},
+	"its hash is A, and a majority of the servers has B":                                  {"internal/registry", "TestStateThatDiffersStopsThatServerAlone"},
+	"runs release …, which is older":                                                      {"cmd/scope-registry", "TestClusterWarnings"},
+	"runs release …, which does not know this command":                                    {"internal/registry", "TestOldReleasesAreUpgradedFirst"},
+	"is of another data directory than that of the server at …":                           {"internal/registry", "TestJoinsAndRemovalsThatAreRefused"},
+	`server "s4" is not one of …, which are the members as server "s3" knows`:             {"internal/registry", "TestPortUnderTLS"},
+	"servers change one at a time":                                                        {"fsm", "TestScripts"},
 	"server s4 at … is joining since index 4711: it catches up: 120000 of 500000 entries": {"cmd/scope-registry", "TestClusterWarnings"},
-	"it does not answer":                                               {"internal/registry", "TestJoiningServerThatIsCutOffAndRestarted"},
-	"with its vote … voters would be up":                               {"internal/registry", "TestJoinNeedsAMajority"},
-	"without it … voters would be up":                                  {"internal/registry", "TestRemovalIsGivenUp"},
-	"snapshots in …: … this server stops":                              {"internal/registry", "TestSnapshotErrorsAreFatal"},
-	"raft store …: writing the log: … this server stops":               {"internal/registry", "TestStoreWriteErrorIsFatalAndCloseIsNot"},
-	"the states of the servers differ, and no majority of them agrees": {"internal/registry", "TestStatesThatDifferWithoutAMajority"},
+	"it does not answer":                                                                  {"internal/registry", "TestJoiningServerThatIsCutOffAndRestarted"},
+	"with its vote … voters would be up":                                                  {"internal/registry", "TestJoinNeedsAMajority"},
+	"without it … voters would be up":                                                     {"internal/registry", "TestRemovalIsGivenUp"},
+	"snapshots in …: … this server stops":                                                 {"internal/registry", "TestSnapshotErrorsAreFatal"},
+	"raft store …: writing the log: … this server stops":                                  {"internal/registry", "TestStoreWriteErrorIsFatalAndCloseIsNot"},
+	"the states of the servers differ, and no majority of them agrees":                    {"internal/registry", "TestStatesThatDifferWithoutAMajority"},
 	"log entry N": {"fsm", "TestUndecodableEntryStopsForGood"},
 	"it was written by a newer release; upgrade this server":           {"fsm", "TestUnknownFieldsStopTheServer"},
 	"the disk of server … hangs: … has not returned for 4s":            {"internal/registry", "TestWatchdog"},
@@ -49,7 +50,7 @@ var elsewhere = map[string]struct{ folder, test string }{
 }
 
 // others are the programs, and the methods of HTTP, that the runbook names besides this one.
-var others = []string{"docker", "make", "go", "chown", "set", "sha256sum", "GET", "POST", "FROM", "SCOPE_REGISTRY_ID:"}
+var others = []string{"docker", "make", "go", "cat", "chown", "set", "sha256sum", "GET", "POST", "FROM", "SCOPE_REGISTRY_ID:"}
 
 // said is one piece of the runbook in code type.
 type said struct {

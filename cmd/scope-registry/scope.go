@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -53,17 +55,20 @@ whose last owner may not know of the retire, unless that owner is the writer.`,
 	f.StringVar(&d.SourceFencedIdentity, "source-fenced-identity", "", fencedIdentity)
 	f.Uint64Var(&epoch, "if-epoch", 0, "only if the scope has this epoch")
 	_ = cmd.MarkFlagRequired("writer")
-	return cmd
+	return c.reasonFlag(cmd)
 }
 
 func (c *cli) scopeGetCmd() *cobra.Command {
-	return &cobra.Command{
+	history := false
+	cmd := &cobra.Command{
 		Use: "get PREFIX", Short: "Show one scope",
 		Long: `Show one scope: who writes it and who owns it now, at which epoch, the move that
 runs, and the nodes that still have to delete an old copy. It is settled once
 every live session has seen its last change. Where it needs a lease it is armed
-once its owner is known to have seen that; only then does a fallback take over.`,
-		Example: "  scope-registry scope get app:billing: -o json",
+once its owner is known to have seen that; only then does a fallback take over.
+--history adds who asked for what about this prefix, and when, as far back as that
+is kept; of a retired scope cluster audit --prefix shows it.`,
+		Example: "  scope-registry scope get app:billing: --history",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := parsePrefix(args[0])
 			if err != nil {
@@ -75,9 +80,31 @@ once its owner is known to have seen that; only then does a fallback take over.`
 			if err != nil {
 				return err
 			}
+			if history {
+				return c.scopeHistory(cmd.Context(), cl, s, p)
+			}
 			return c.show(s, func() error { return c.scopeFacts(s) })
 		},
 	}
+	cmd.Flags().BoolVar(&history, "history", false, "also who asked for what about it")
+	return cmd
+}
+
+// scopeHistory shows a scope with its audit records.
+func (c *cli) scopeHistory(ctx context.Context, cl *client.Client, s api.Scope, p scope.Prefix) error {
+	audit, err := allAudit(ctx, cl, client.AuditFilter{Prefix: &p})
+	if err != nil {
+		return err
+	}
+	return c.show(struct {
+		api.Scope
+		History []api.AuditRecord `json:"history"`
+	}{s, audit.Records}, func() error {
+		if err := errors.Join(c.scopeFacts(s), c.printf("\n")); err != nil {
+			return err
+		}
+		return c.auditTable(audit.Records)
+	})
 }
 
 func (c *cli) scopeFacts(s api.Scope) error {
@@ -184,7 +211,7 @@ declared for these keys only with --source-fenced, your word that it is off.`,
 	cmd.Flags().StringVar(&off.Node, "source-fenced", "", "your word that this node, the owner, is off")
 	cmd.Flags().StringVar(&off.Identity, "source-fenced-identity", "", fencedIdentity)
 	cmd.Flags().Uint64Var(&epoch, "if-epoch", 0, "only if the scope has this epoch")
-	return cmd
+	return c.reasonFlag(cmd)
 }
 
 func (c *cli) scopeForceCmd() *cobra.Command {

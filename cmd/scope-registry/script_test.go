@@ -10,6 +10,8 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,8 +60,9 @@ func TestMain(m *testing.M) {
 //	edit FILE OLD NEW       change all places where OLD stands in a file
 //	session NODE            open a session for a node and keep renewing it; $NODE is its id, as in $S_a
 //	say NODE VERB MOVE [KEYS BYTES [KEYS_LEFT BYTES_LEFT]]  a word of that session: report, shipped, ready, abort or cleaned
-//	expire NODE             end the session of a node as the leader does whose clock has passed its lease
+//	expire NODE             end the process of that session without a word, and wait until the leader has ended the session
 //	settle                  wait until the servers agree on a leader
+//	bearer FILE             show the token in the file with all that is asked from now on
 //	pretend CODE            ask a server from now on that answers everything with this error
 //	exits N scope-registry …  run the program, which must exit with N
 //	start NAME scope-registry …  run it in the background
@@ -77,7 +80,7 @@ func TestScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmds := map[string]func(*bench, *testscript.TestScript, []string){
-		"server": (*bench).startOne, "cluster": (*bench).startThree, "down": (*bench).down, "up": (*bench).up, "changes": (*bench).changes, "copydir": (*bench).copydir, "edit": (*bench).edit, "cut": (*bench).cut, "spoil": (*bench).spoil, "settle": (*bench).settle, "pretend": (*bench).pretend,
+		"server": (*bench).startOne, "cluster": (*bench).startThree, "down": (*bench).down, "up": (*bench).up, "changes": (*bench).changes, "copydir": (*bench).copydir, "edit": (*bench).edit, "cut": (*bench).cut, "spoil": (*bench).spoil, "settle": (*bench).settle, "pretend": (*bench).pretend, "bearer": (*bench).bearer,
 		"session": (*bench).session, "free": (*bench).free, "say": (*bench).say, "expire": (*bench).expire,
 		"exits": (*bench).exits, "start": (*bench).start, "until": (*bench).until, "interrupt": (*bench).interrupt,
 		"ended": (*bench).ended, "capture": (*bench).capture, "fields": (*bench).fields,
@@ -260,6 +263,22 @@ func (b *bench) pretend(ts *testscript.TestScript, args []string) {
 	ts.Setenv(envEndpoints, s.URL)
 }
 
+// bearer puts a proxy before the first of the servers, which shows the token.
+func (b *bench) bearer(ts *testscript.TestScript, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: bearer FILE")
+	}
+	to, err := url.Parse(ts.Getenv("S1"))
+	ts.Check(err)
+	token := strings.TrimSpace(ts.ReadFile(args[0]))
+	s := httptest.NewServer(&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(to)
+		r.Out.Header.Set("Authorization", "Bearer "+token)
+	}})
+	b.fakes = append(b.fakes, s)
+	ts.Setenv(envEndpoints, s.URL)
+}
+
 func (b *bench) exits(ts *testscript.TestScript, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: exits N program [args...]")
@@ -388,14 +407,15 @@ var varying = []struct {
 	{regexp.MustCompile(`(?m)^(lease +)[0-9.]+s$`), "${1}SPAN"},
 	{regexp.MustCompile(`[0-9hms.]+ ago \(|in [0-9hms.]+ \(|due now \(`), "SPAN ("},
 	{regexp.MustCompile(`(?m)^(2> \S+ [a-z]+) for [0-9hms]+(, [0-9hms]+ left)?: .*`), "$1"}, // how often it looks at the move
-	{regexp.MustCompile(`("(?:since|at|time|quiesced)_ms": ?)[0-9]+`), "${1}MS"},
+	{regexp.MustCompile(`\bsrt_([a-z0-9-]+)_[0-9a-f]{64}\b`), "srt_${1}_SECRET"},
+	{regexp.MustCompile(`("(?:since|at|time|quiesced|created|expires)_ms": ?)[0-9]+`), "${1}MS"},
 	{regexp.MustCompile(`([Ii]ndex"?[:= ] *|"floor": ?|"term": ?|--from )[0-9]+`), "${1}N"},
 	{regexp.MustCompile(`(?m)^[0-9]+  +`), "N  "},
 	{regexp.MustCompile(`(?m)^(s[0-9]) +(?:leader|follower|candidate) +[0-9]+ +[0-9]+ +[0-9]+ `), "$1  ROLE  N  N  N  "},
 	{regexp.MustCompile(`(?m)^2> server s[0-9] at \S+ is joining since .*\n`), ""}, // how often it looks
 	{regexp.MustCompile(`((?:says|said) server ")s[0-9]`), "${1}ONE"},
 	{regexp.MustCompile(`("(?:log_index|behind|since)": ?)[0-9]+`), "${1}N"},
-	{regexp.MustCompile(`("role": ?")[a-z]+|(leader |"leader": ?")s[0-9]`), "${1}${2}ROLE"},
+	{regexp.MustCompile(`("role": ?")(?:leader|follower|candidate)|(leader |"leader": ?")s[0-9]`), "${1}${2}ROLE"},
 	{regexp.MustCompile(`\bmv-[0-9a-f]{16}\b`), "mv-ID"},
 	{regexp.MustCompile(`\b[0-9]+-[0-9a-f]{32}\b`), "REQUEST"},
 	{regexp.MustCompile(`\b([0-9a-f]{32}|[0-9a-f]{64})\b`), "HASH"},

@@ -15,7 +15,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/certs"
 	"github.com/scope-registry/scope-registry/internal/registry"
 )
 
@@ -33,9 +35,9 @@ const (
 
 // serveFlags are the flags of serve, which are the keys of its config file.
 type serveFlags struct {
-	id, dataDir, peer, http, resp, timing, logLevel, config string
-	cluster                                                 []string
-	insecure, logJSON                                       bool
+	id, dataDir, peer, http, resp, pprof, timing, logLevel, config string
+	cluster                                                        []string
+	insecure, logJSON, requireCerts                                bool
 }
 
 func (c *cli) serveCmd() *cobra.Command {
@@ -49,8 +51,13 @@ without it, waits until somebody says: scope-registry cluster join. Later starts
 what the cluster has agreed on, whatever --cluster says, but for this server's own
 address. Every flag may also stand in the environment (--data-dir as
 SCOPE_REGISTRY_DATA_DIR) or in the file of --config: flag > environment > file.
+With --cert, --key and --cacert all its ports are under TLS 1.3; the certificate is that
+of the server's id (scope-registry certs --help), and the files are read anew when they
+change. Without, it listens on loopback alone.
 Exit 9: the data directory is damaged. Exit 7: the server was removed.`,
-		Example: "  scope-registry serve --id s1 --data-dir data/s1 --cluster s1=127.0.0.1:7482,s2=127.0.0.1:7492,s3=127.0.0.1:7502",
+		Example: "  scope-registry serve --id s1 --data-dir data/s1 --cluster s1=127.0.0.1:7482,s2=127.0.0.1:7492,s3=127.0.0.1:7502\n" +
+			"  scope-registry serve --id s1 --data-dir data/s1 --cluster s1=db1:7482,s2=db2:7482,s3=db3:7482 \\\n" +
+			"    --http 0.0.0.0:7481 --resp 0.0.0.0:7480 --cacert ca.pem --cert server-s1.pem --key server-s1.key",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := fillFlags(cmd.Flags(), o.config); err != nil {
 				return err
@@ -72,7 +79,9 @@ Exit 9: the data directory is damaged. Exit 7: the server was removed.`,
 	f.StringVar(&o.timing, "timing", "default", "how soon a silent leader is replaced: fast, default or wan")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.config, "config", "", "TOML file whose keys are these flags' names; flag > environment > file")
-	f.BoolVar(&o.insecure, "insecure", false, "allow addresses that others can reach")
+	f.BoolVar(&o.insecure, "insecure", false, "allow addresses that others can reach, without TLS")
+	f.BoolVar(&o.requireCerts, "require-client-certs", false, "with TLS, let nobody connect without a client certificate")
+	f.StringVar(&o.pprof, "pprof", "", "serve Go's profiles at this loopback address; off if empty")
 	f.BoolVar(&o.logJSON, "log-json", false, "log JSON lines")
 	return cmd
 }
@@ -119,6 +128,11 @@ type configFile struct {
 	LogLevel *string `toml:"log-level"`
 	Insecure *bool   `toml:"insecure"`
 	LogJSON  *bool   `toml:"log-json"`
+	CACert   *string `toml:"cacert"`
+	Cert     *string `toml:"cert"`
+	Key      *string `toml:"key"`
+	Require  *bool   `toml:"require-client-certs"`
+	PProf    *string `toml:"pprof"`
 }
 
 func readConfig(fs *pflag.FlagSet, name string) (map[string]string, error) {
@@ -135,12 +149,13 @@ func readConfig(fs *pflag.FlagSet, name string) (map[string]string, error) {
 		return nil, configError(name, err)
 	}
 	out := map[string]string{}
-	for key, v := range map[string]*string{"id": cf.ID, "data-dir": cf.DataDir, "peer": cf.Peer, "http": cf.HTTP, "resp": cf.RESP, "timing": cf.Timing, "log-level": cf.LogLevel} {
+	for key, v := range map[string]*string{"id": cf.ID, "data-dir": cf.DataDir, "peer": cf.Peer, "http": cf.HTTP, "resp": cf.RESP, "timing": cf.Timing, "log-level": cf.LogLevel,
+		"cacert": cf.CACert, "cert": cf.Cert, "key": cf.Key, "pprof": cf.PProf} {
 		if v != nil {
 			out[key] = *v
 		}
 	}
-	for key, v := range map[string]*bool{"insecure": cf.Insecure, "log-json": cf.LogJSON} {
+	for key, v := range map[string]*bool{"insecure": cf.Insecure, "log-json": cf.LogJSON, "require-client-certs": cf.Require} {
 		if v != nil {
 			out[key] = strconv.FormatBool(*v)
 		}
@@ -203,7 +218,10 @@ func (o serveFlags) server(c *cli) (serverConfig, error) {
 	case noRESP:
 		cfg.RESPListen = ""
 	}
-	cfg.Insecure = o.insecure
+	cfg.Insecure, cfg.CertsRequired, cfg.Profile = o.insecure, o.requireCerts, o.pprof
+	if cfg.Certs, err = c.serverCerts(o, cfg.Logger); err != nil {
+		return cfg, err
+	}
 	cfg.Listening = func(http, resp string) error {
 		if resp == "" {
 			resp = noRESP
@@ -215,6 +233,25 @@ func (o serveFlags) server(c *cli) (serverConfig, error) {
 	}
 	_, err = checkListeners(cfg)
 	return cfg, err
+}
+
+// serverCerts opens the server's certificate; nil if there is none, and it listens without TLS.
+func (c *cli) serverCerts(o serveFlags, log hclog.Logger) (*certs.Source, error) {
+	files := certs.Files{Cert: c.cert, Key: c.key, CA: c.cacert}
+	if files.None() {
+		if o.requireCerts {
+			return nil, invalid("--require-client-certs needs TLS; give --cert, --key and --cacert")
+		}
+		return nil, nil
+	}
+	own, err := certs.Open(files, log)
+	if err != nil {
+		return nil, invalid("%v", err)
+	}
+	if who := own.Who(); who.Role != access.Server || who.ID != o.id {
+		return nil, invalid("certificate %s is that of %s, and this is server %q; give the one of server/%s, or the right --id", c.cert, who, o.id, o.id)
+	}
+	return own, nil
 }
 
 // parseCluster reads --cluster and says how many servers stand before this one

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -12,14 +13,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/certs"
 	"github.com/scope-registry/scope-registry/internal/registry"
 	"github.com/scope-registry/scope-registry/transport"
 	"github.com/scope-registry/scope-registry/transport/httpapi"
 	"github.com/scope-registry/scope-registry/transport/respapi"
 )
 
-// insecureEvery is how often a server on an open address says so.
-const insecureEvery = time.Minute
+// remindEvery is how often a server on an open address, or with a certificate that ends soon, says so.
+const remindEvery = time.Minute
 
 // readyEvery is how often a starting server looks whether it is ready.
 const readyEvery = 50 * time.Millisecond
@@ -30,6 +32,10 @@ type serverConfig struct {
 	HTTPListen string
 	RESPListen string // "" is no Redis-protocol front end
 	Insecure   bool
+	// CertsRequired keeps everybody out who has no client certificate.
+	CertsRequired bool
+	// Profile is where Go's profiles are served, host:port on loopback; "" is nowhere.
+	Profile string
 	// Listening is told the bound addresses before the server waits for the
 	// others; nil is nobody. resp is "" if there is none.
 	Listening func(http, resp string) error
@@ -40,9 +46,10 @@ type server struct {
 	reg        *registry.Registry
 	log        hclog.Logger
 	http, resp string // addresses that were bound; resp is "" without one
+	profile    string // as resp
 	cancel     context.CancelFunc
 	tally      *tally
-	running    sync.WaitGroup // front ends, the tally, and the reminder of --insecure
+	running    sync.WaitGroup // front ends, the tally, the profiles, and the reminder
 	failed     chan error     // of front ends that stopped by themselves
 }
 
@@ -61,10 +68,17 @@ func checkListeners(cfg serverConfig) (bool, error) {
 		if l.addr == "" {
 			continue
 		}
-		if err := transport.CheckListener(l.flag, l.addr, cfg.Insecure); err != nil {
+		if err := transport.CheckListener(l.flag, l.addr, cfg.Insecure || cfg.Certs != nil); err != nil {
 			return false, invalid("%v", err)
 		}
-		needed = needed || cfg.Insecure && transport.CheckListener(l.flag, l.addr, false) != nil
+		needed = needed || cfg.Insecure && cfg.Certs == nil && transport.CheckListener(l.flag, l.addr, false) != nil
+	}
+	if cfg.Profile == "" {
+		return needed, nil
+	}
+	// Nobody is asked who they are there, whatever the other ports do.
+	if err := transport.CheckListener("--pprof", cfg.Profile, false); err != nil {
+		return false, invalid("--pprof %s: profiles are for this machine alone; give a loopback address such as 127.0.0.1:6060", cfg.Profile)
 	}
 	return needed, nil
 }
@@ -80,7 +94,7 @@ func startServer(ctx context.Context, cfg serverConfig) (_ *server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{log: cfg.Logger, failed: make(chan error, 2)}
+	s := &server{log: cfg.Logger, failed: make(chan error, 3)}
 	var run context.Context
 	run, s.cancel = context.WithCancel(context.Background())
 	var open []net.Listener
@@ -96,7 +110,7 @@ func startServer(ctx context.Context, cfg serverConfig) (_ *server, err error) {
 	for _, p := range []struct {
 		flag, addr string
 		bound      *string
-	}{{"--http", cfg.HTTPListen, &s.http}, {"--resp", cfg.RESPListen, &s.resp}} {
+	}{{"--http", cfg.HTTPListen, &s.http}, {"--resp", cfg.RESPListen, &s.resp}, {"--pprof", cfg.Profile, &s.profile}} {
 		if p.addr == "" {
 			continue
 		}
@@ -106,8 +120,8 @@ func startServer(ctx context.Context, cfg serverConfig) (_ *server, err error) {
 		}
 		open, *p.bound = append(open, ln), ln.Addr().String()
 	}
-	if exposed {
-		s.running.Go(func() { s.remind(run) })
+	if exposed || cfg.Certs != nil {
+		s.running.Go(func() { s.remind(run, exposed, cfg.Certs) })
 	}
 	if cfg.Listening != nil {
 		if err := cfg.Listening(s.http, s.resp); err != nil {
@@ -128,15 +142,27 @@ func (s *server) serve(run context.Context, cfg serverConfig, shared prometheus.
 	metrics := httpapi.Collector(s.reg)
 	s.tally = newTally(s.reg)
 	s.running.Go(func() { s.tally.run(run) })
+	if !cfg.CertsRequired {
+		s.running.Go(func() { s.remindAnonymous(run) })
+	}
 	own.MustRegister(metrics, s.tally)
-	h := httpapi.New(httpapi.Config{Registry: s.reg, Logger: cfg.Logger, Gatherer: prometheus.Gatherers{shared, own}, Metrics: metrics, Version: cfg.Version, Spool: cfg.DataDir})
-	s.front("HTTP", func() error { return httpapi.Serve(run, open[0], h, cfg.Logger) })
+	var secure *tls.Config
+	if cfg.Certs != nil {
+		own.MustRegister(certificateEnd(cfg.Certs))
+		secure = cfg.Certs.Listen(cfg.CertsRequired)
+	}
+	h := httpapi.New(httpapi.Config{Registry: s.reg, Logger: cfg.Logger, Gatherer: prometheus.Gatherers{shared, own}, Metrics: metrics, Version: cfg.Version, Spool: cfg.DataDir,
+		Certs: cfg.Certs, CertsRequired: cfg.CertsRequired})
+	s.front("HTTP", func() error { return httpapi.Serve(run, open[0], h, secure, cfg.Logger) })
+	if s.profile != "" {
+		s.front("profile", func() error { return serveProfiles(run, open[len(open)-1], cfg.Logger) })
+	}
 	if s.resp == "" {
 		return
 	}
 	counts := respapi.Collector()
 	own.MustRegister(counts)
-	door := respapi.New(respapi.Config{Registry: s.reg, Logger: cfg.Logger, Version: cfg.Version, Metrics: counts})
+	door := respapi.New(respapi.Config{Registry: s.reg, Logger: cfg.Logger, Version: cfg.Version, Metrics: counts, Certs: cfg.Certs, CertsRequired: cfg.CertsRequired})
 	s.front("RESP", func() error { return door.Serve(run, open[1]) })
 }
 
@@ -169,16 +195,44 @@ func openError(err error) error {
 	return &api.Error{Code: code, Detail: fmt.Sprintf("the server did not start: %v", err)}
 }
 
-// remind says every minute that the ports are open to everybody.
-func (s *server) remind(ctx context.Context) {
-	t := time.NewTicker(insecureEvery)
+// remind says every minute that the ports are open to everybody, if they are, and that the certificate is to be renewed.
+func (s *server) remind(ctx context.Context, exposed bool, own *certs.Source) {
+	t := time.NewTicker(remindEvery)
 	defer t.Stop()
 	for {
-		s.log.Warn("running with --insecure: everybody who can reach these addresses controls the cluster", "http", s.http, "resp", s.resp)
+		if exposed {
+			s.log.Warn("running with --insecure: everybody who can reach these addresses controls the cluster", "http", s.http, "resp", s.resp)
+		}
+		if own != nil && own.Due() {
+			s.log.Warn("the certificate has less than a third of its life left; renew it, it is read anew by itself", "until", own.Expires().UTC().Format(time.RFC3339))
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+		}
+	}
+}
+
+// remindAnonymous says every minute that everybody is admitted, until that ends. A server that has not caught up yet does
+// not know.
+func (s *server) remindAnonymous(ctx context.Context) {
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		switch {
+		case s.reg.Ready() != nil:
+			t.Reset(readyEvery)
+		case !s.reg.State().AdmitsAnonymous():
+			return
+		default:
+			s.log.Warn("anonymous callers are admitted: everybody who can reach these addresses may do everything, until the first token is made (scope-registry cluster bootstrap-token)", "http", s.http, "resp", s.resp)
+			t.Reset(remindEvery)
 		}
 	}
 }

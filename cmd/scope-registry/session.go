@@ -178,5 +178,5 @@ session, and void after its next one.`,
 	}
 	cmd.Flags().StringVar(&f.Identity, "identity", "", "identity of the data that is off")
 	_ = cmd.MarkFlagRequired("identity")
-	return cmd
+	return c.reasonFlag(cmd)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/certs"
 )
 
 // perPeer are raft's series that have a server's id in their name. The same
@@ -49,6 +50,12 @@ func raftMetrics() (*prometheus.Registry, error) {
 		sinkReg = reg
 	})
 	return sinkReg, sinkErr
+}
+
+// certificateEnd is the metric of when the certificate in use ends.
+func certificateEnd(own *certs.Source) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "scope_registry_certificate_end_timestamp_seconds",
+		Help: "When the certificate that this server shows ends, in seconds since 1970."}, func() float64 { return float64(own.Expires().Unix()) })
 }
 
 // blocked are the prefixes with the service name that the library puts before

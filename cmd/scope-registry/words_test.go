@@ -94,6 +94,9 @@ func TestCompletion(t *testing.T) {
 		"backup s":                 "save",
 		"scope get a --endpoints ": "",
 		"serve --timing ":          "fast default wan",
+		"certs issue ":             "admin node operator server viewer",
+		"certs issue node ":        "",
+		"certs issue o":            "operator",
 	} {
 		full := append([]string{"__complete"}, strings.Split(args, " ")...)
 		t.Setenv(envEndpoints, at)

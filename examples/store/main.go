@@ -39,6 +39,7 @@ const (
 // config is what the flags say.
 type config struct {
 	node, listen, addr, data, endpoints, log string
+	cacert, cert, key, token                 string // files
 	grace                                    time.Duration
 	register, refuse, insecure               bool
 }
@@ -72,11 +73,15 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	f.StringVar(&c.addr, "addr", "", "host:port at which clients and other nodes reach this one (default: the one it listens on)")
 	f.StringVar(&c.data, "data", "", "directory of this node alone")
 	f.StringVar(&c.endpoints, "endpoints", endpoints, "the registry's servers, separated by commas (env SCOPE_REGISTRY_ENDPOINTS)")
+	f.StringVar(&c.cacert, "cacert", os.Getenv("SCOPE_REGISTRY_CACERT"), "authorities that the registry's servers may have their certificates of (env SCOPE_REGISTRY_CACERT)")
+	f.StringVar(&c.cert, "cert", os.Getenv("SCOPE_REGISTRY_CERT"), "certificate to show them (env SCOPE_REGISTRY_CERT)")
+	f.StringVar(&c.key, "key", os.Getenv("SCOPE_REGISTRY_KEY"), "its private key (env SCOPE_REGISTRY_KEY)")
+	f.StringVar(&c.token, "token-file", os.Getenv("SCOPE_REGISTRY_TOKEN_FILE"), "file with the token to show them (env SCOPE_REGISTRY_TOKEN_FILE)")
 	f.DurationVar(&c.grace, "grace", time.Hour, "how long an old copy is kept after a move")
 	f.BoolVar(&c.register, "register", true, "declare the node with its address")
 	f.BoolVar(&c.refuse, "refuse-unscoped", false, "refuse writes of keys that no scope holds")
 	f.StringVar(&c.log, "log", "text", "text or json")
-	f.BoolVar(&c.insecure, "insecure", false, "listen where others can reach it: there is no access control and no TLS")
+	f.BoolVar(&c.insecure, "insecure", false, "listen where others can reach it: this port has no access control and no TLS")
 	if err := f.Parse(args); err != nil {
 		return c, err
 	}
@@ -92,6 +97,18 @@ func parse(args []string, stderr io.Writer) (config, error) {
 		return c, fmt.Errorf("--node: %w", err)
 	}
 	return c, c.checkListen()
+}
+
+// options are how the registry is asked. Certificate and token are read anew when their files change.
+func (c config) options() []client.Option {
+	opts := []client.Option{client.WithActor(c.node)}
+	if files := (client.TLS{CA: c.cacert, Cert: c.cert, Key: c.key}); files != (client.TLS{}) {
+		opts = append(opts, client.WithTLS(files))
+	}
+	if c.token != "" {
+		opts = append(opts, client.WithToken(client.TokenFile(c.token)))
+	}
+	return opts
 }
 
 // checkListen refuses addresses that others can reach.
@@ -129,7 +146,7 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) (err error) 
 		cfg.addr = listener.Addr().String()
 	}
 
-	registry := client.New(strings.Split(cfg.endpoints, ","), client.WithActor(cfg.node))
+	registry := client.New(strings.Split(cfg.endpoints, ","), cfg.options()...)
 	defer registry.Close()
 	session, err := client.StartSession(registry, client.SessionConfig{Node: cfg.node, DataDir: filepath.Join(cfg.data, "session"),
 		Store: disk, Grace: cfg.grace, RefuseUnscoped: cfg.refuse, Log: log})

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"regexp"
 	"strings"
 )
 
@@ -78,3 +79,9 @@ func (t Token) String() string { return tokenMark + t.ID + "_…" }
 
 // GoString hides it from %#v.
 func (t Token) GoString() string { return t.String() }
+
+// shownToken is a token in a text, with a secret of any length.
+var shownToken = regexp.MustCompile(`(?i)srt_[a-z0-9-]+_[0-9a-f]+`)
+
+// Hide is a text, for a log or an error, with all in it gone that looks like a token: people paste them in the wrong place.
+func Hide(text string) string { return shownToken.ReplaceAllString(text, tokenMark+"…") }

@@ -19,10 +19,10 @@ const (
 func (m *Memory) Leases() api.Leases { return api.DefaultLeases() }
 
 // Renew notes the view of a live session. The error is Down, INVALID for a view
-// that is not in the log, or SESSION_EXPIRED.
+// that is not in the log, SESSION_EXPIRED, or FORBIDDEN for another node.
 func (m *Memory) Renew(_ context.Context, r api.Renewal) (api.Renewed, error) {
 	st := m.State()
-	if err := m.live(st, r.Session); err != nil {
+	if err := m.live(st, r.Session, r.As); err != nil {
 		return api.Renewed{}, err
 	}
 	if r.View > st.Index() {
@@ -34,21 +34,24 @@ func (m *Memory) Renew(_ context.Context, r api.Renewal) (api.Renewed, error) {
 	return api.Renewed{Index: st.Index(), LeaseMS: m.Leases().Lease.Milliseconds()}, nil
 }
 
-func (m *Memory) live(st fsm.State, session string) error {
+func (m *Memory) live(st fsm.State, session, as string) error {
 	if m.Down != nil {
 		return m.Down
 	}
-	if _, ok := st.Holder(session); !ok {
+	switch n, ok := st.Holder(session); {
+	case !ok:
 		return &api.Error{Code: api.SessionExpired, Index: st.Index(), Detail: fmt.Sprintf("session %q is not live; open a new one", session)}
+	case as != "" && as != string(n.ID):
+		return &api.Error{Code: api.Forbidden, Detail: fmt.Sprintf("node %q may speak for its own session only, and this one is of node %q", as, n.ID)}
 	}
 	return nil
 }
 
 // Report keeps the newest report of a running move. The error is Down,
-// SESSION_EXPIRED, NOT_FOUND or WRONG_PHASE.
+// SESSION_EXPIRED, FORBIDDEN for another node, NOT_FOUND or WRONG_PHASE.
 func (m *Memory) Report(_ context.Context, r api.Report) error {
 	st := m.State()
-	if err := m.live(st, r.Session); err != nil {
+	if err := m.live(st, r.Session, r.As); err != nil {
 		return err
 	}
 	switch move, ok := st.Moves().Get(r.Move); {

@@ -176,18 +176,26 @@ func (m *Memory) Transfer(_ context.Context, to string) error {
 	return m.Fail
 }
 
-// Join notes the address in To.
-func (m *Memory) Join(_ context.Context, id, addr string) (api.ServerChange, error) {
+func (m *Memory) note(e fsm.Envelope) {
+	m.Mu.Lock()
+	defer m.Mu.Unlock()
+	m.Asked = append(m.Asked, e)
+}
+
+// Join notes the address in To, and who asks.
+func (m *Memory) Join(_ context.Context, by fsm.Envelope, id, addr string) (api.ServerChange, error) {
 	m.To = addr
+	m.note(by)
 	return api.ServerChange{ID: id, Addr: addr, Phase: "joining", Since: 7}, m.Fail
 }
 
-// Remove notes the id in To. Without the word only s3, which is down anyway, may leave.
-func (m *Memory) Remove(_ context.Context, id string, acceptNoMajority bool) (api.ServerChange, error) {
+// Remove notes the id in To, and who asks. Without the word only s3, which is down anyway, may leave.
+func (m *Memory) Remove(_ context.Context, by fsm.Envelope, id string, acceptNoMajority bool) (api.ServerChange, error) {
 	if id != "s3" && !acceptNoMajority {
 		return api.ServerChange{}, &api.Error{Code: api.NoMajority, Detail: "s3 does not answer"}
 	}
 	m.To = id
+	m.note(by)
 	return api.ServerChange{ID: id, Addr: id + ":1", Phase: "gone", Since: 8}, m.Fail
 }
 

@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,10 +27,23 @@ type Files struct {
 	CA   string // authorities whose certificates are believed
 }
 
+// None says whether no file is named.
+func (f Files) None() bool { return f == Files{} }
+
+// whole refuses a certificate without its key, and the other way round; a server needs authorities too.
+func (f Files) whole(server bool) error {
+	if (f.Cert == "") == (f.Key == "") && (!server || f.Cert != "" && f.CA != "") {
+		return nil
+	}
+	return fmt.Errorf("certificate %q, key %q and authorities %q do not make a whole: a certificate needs its key, and a server all three; "+
+		"give --cert, --key and --cacert", f.Cert, f.Key, f.CA)
+}
+
 // Source is a program's certificate and the authorities it trusts. It is safe for use by many goroutines. It needs no
 // closing.
 type Source struct {
 	files Files
+	read  func(Files) (*held, error)
 	log   hclog.Logger
 	now   func() time.Time
 
@@ -40,21 +55,33 @@ type Source struct {
 
 // held is what the files held when they were read last.
 type held struct {
-	raw     [3][]byte // contents of the files
-	cert    *tls.Certificate
-	pool    *x509.CertPool
-	cluster string
+	raw     [3][]byte        // contents of the files
+	cert    *tls.Certificate // nil if the program has none
+	pool    *x509.CertPool   // nil is that of the system
+	cluster string           // "" without a certificate
 	who     access.Who
+	client  *tls.Config // what Client returns
 }
 
 // Open reads the files. The certificate must say who the program is, see [access.Who.URI], and be of an authority in CA.
 // log may be nil.
 func Open(files Files, log hclog.Logger) (*Source, error) {
+	return open(files, log, Files.read)
+}
+
+// OpenClient reads the files of a program that only connects to servers: without a certificate it shows none, and without
+// authorities it trusts those of the system. Of the returned Source only Client, Problem may be used. log may
+// be nil.
+func OpenClient(files Files, log hclog.Logger) (*Source, error) {
+	return open(files, log, Files.readClient)
+}
+
+func open(files Files, log hclog.Logger, read func(Files) (*held, error)) (*Source, error) {
 	if log == nil {
 		log = hclog.NewNullLogger()
 	}
-	s := &Source{files: files, log: log, now: time.Now}
-	h, err := files.read()
+	s := &Source{files: files, read: read, log: log, now: time.Now}
+	h, err := read(files)
 	if err != nil {
 		return nil, err
 	}
@@ -62,28 +89,72 @@ func Open(files Files, log hclog.Logger) (*Source, error) {
 	return s, nil
 }
 
-func (f Files) read() (*held, error) {
-	h := &held{}
+// readClient reads what of the files is named. Whether the certificate is good is for servers to say, who may trust other
+// authorities.
+func (f Files) readClient() (*held, error) {
+	if err := f.whole(false); err != nil {
+		return nil, err
+	}
+	h := &held{client: &tls.Config{MinVersion: tls.VersionTLS13}}
 	for i, name := range []string{f.Cert, f.Key, f.CA} {
+		if name == "" {
+			continue
+		}
 		data, err := os.ReadFile(name)
 		if err != nil {
 			return nil, fmt.Errorf("reading a certificate or key: %w; see scope-registry certs --help", err)
 		}
 		h.raw[i] = data
 	}
-	pair, err := tls.X509KeyPair(h.raw[0], h.raw[1])
+	if f.Cert != "" {
+		pair, err := tls.X509KeyPair(h.raw[0], h.raw[1])
+		if err != nil {
+			return nil, fmt.Errorf("certificate %s and key %s: %w", f.Cert, f.Key, err)
+		}
+		if h.cluster, h.who, err = Identity(pair.Leaf); err != nil {
+			return nil, fmt.Errorf("certificate %s: %w", f.Cert, err)
+		}
+		h.cert, h.client.Certificates = &pair, []tls.Certificate{pair}
+	}
+	if f.CA != "" {
+		h.pool = x509.NewCertPool()
+		if !h.pool.AppendCertsFromPEM(h.raw[2]) {
+			return nil, fmt.Errorf("%s holds no certificate of an authority in PEM", f.CA)
+		}
+		h.client.RootCAs = h.pool
+	}
+	h.client.VerifyConnection = h.server
+	return h, nil
+}
+
+// server refuses a certificate that is good for the name of the host, and says that its holder is somebody else than a
+// server: a node's, say. One that says nothing is that of a proxy.
+func (h *held) server(st tls.ConnectionState) error {
+	leaf := st.PeerCertificates[0]
+	if !slices.ContainsFunc(leaf.URIs, func(u *url.URL) bool { return u.Scheme == access.Scheme }) {
+		return nil
+	}
+	cluster := h.cluster
+	if cluster == "" { // this program is nobody, and at home in every cluster
+		cluster, _, _ = Identity(leaf) // what is wrong with it is found out below
+	}
+	if err := serverOf(leaf, cluster, ""); err != nil {
+		return &tls.CertificateVerificationError{UnverifiedCertificates: st.PeerCertificates, Err: err}
+	}
+	return nil
+}
+
+// read is readClient for those who are somebody themselves, and believe by the same authorities who others are.
+func (f Files) read() (*held, error) {
+	if err := f.whole(true); err != nil {
+		return nil, err
+	}
+	h, err := f.readClient()
 	if err != nil {
-		return nil, fmt.Errorf("certificate %s and key %s: %w", f.Cert, f.Key, err)
+		return nil, err
 	}
-	h.cert, h.pool = &pair, x509.NewCertPool()
-	if !h.pool.AppendCertsFromPEM(h.raw[2]) {
-		return nil, fmt.Errorf("%s holds no certificate of an authority in PEM", f.CA)
-	}
-	h.cluster, h.who, err = Identity(pair.Leaf)
-	if err != nil {
-		return nil, fmt.Errorf("certificate %s: %w", f.Cert, err)
-	}
-	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: h.pool, Intermediates: between(pair.Certificate[1:]), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+	leaf := h.cert.Leaf
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: h.pool, Intermediates: between(h.cert.Certificate[1:]), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
 		return nil, fmt.Errorf("certificate %s is not good under the authorities in %s: %w", f.Cert, f.CA, err)
 	}
 	return h, nil
@@ -99,6 +170,14 @@ func between(raw [][]byte) *x509.CertPool {
 	return pool
 }
 
+// until is the end of the certificate as text, "" without one.
+func (h *held) until() string {
+	if h.cert == nil {
+		return ""
+	}
+	return h.cert.Leaf.NotAfter.UTC().Format(time.RFC3339)
+}
+
 // current is what the files hold, looked at once a second at most. Files that cannot be used, as while they are being
 // replaced, leave what was there.
 func (s *Source) current() *held {
@@ -109,7 +188,7 @@ func (s *Source) current() *held {
 		return s.held
 	}
 	s.looked = now
-	h, err := s.files.read()
+	h, err := s.read(s.files)
 	switch {
 	case err != nil:
 		if s.failed != err.Error() {
@@ -127,7 +206,7 @@ func (s *Source) current() *held {
 	s.failed = ""
 	for i := range h.raw {
 		if !bytes.Equal(h.raw[i], s.held.raw[i]) {
-			s.log.Info("certificates were read anew", "certificate", s.files.Cert, "until", h.cert.Leaf.NotAfter.UTC().Format(time.RFC3339))
+			s.log.Info("certificates were read anew", "certificate", s.files.Cert, "until", h.until())
 			s.held = h
 			break
 		}
@@ -151,6 +230,23 @@ func (s *Source) Who() access.Who {
 
 // Expires is the end of the certificate in use.
 func (s *Source) Expires() time.Time { return s.current().cert.Leaf.NotAfter }
+
+// Due says whether it is time to renew the certificate in use.
+func (s *Source) Due() bool { return due(s.current().cert.Leaf, s.now()) }
+
+// Problem is why the files could not be read anew at the last look; nil if they could.
+func (s *Source) Problem() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed == "" {
+		return nil
+	}
+	return errors.New(s.failed)
+}
+
+// Client is the configuration of connections to the front doors of servers, whose certificates must be good for the names of
+// their hosts. It must not be changed. It is another one when files have changed, and connections are best made anew then.
+func (s *Source) Client() *tls.Config { return s.current().client }
 
 // Listen is the configuration of a listener, TLS 1.3. With required nobody gets in who has no certificate of a trusted
 // authority; otherwise one is asked for, and one that is shown must be good.
@@ -197,7 +293,9 @@ func serverOf(leaf *x509.Certificate, cluster, id string) error {
 		return fmt.Errorf("the server's certificate: %w", err)
 	case theirs != cluster:
 		return fmt.Errorf("the server's certificate is of cluster %q, this program's of %q", theirs, cluster)
-	case who.Role != access.Server || id != "" && who.ID != id:
+	case who.Role != access.Server:
+		return fmt.Errorf("the certificate is of %s, and that of a server was expected; check the list of servers", who)
+	case id != "" && who.ID != id:
 		return fmt.Errorf("the certificate is of %s, and server %q was expected; check the list of servers", who, id)
 	}
 	return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/scope-registry/scope-registry/client"
+	"github.com/scope-registry/scope-registry/internal/certs"
 	"github.com/scope-registry/scope-registry/internal/chaos/check"
 	"github.com/scope-registry/scope-registry/internal/chaos/fault"
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
@@ -135,8 +138,12 @@ func drive(ctx context.Context, o options, cluster target.Target, plan *fault.Sc
 	var servers []*direct.Server
 	env := fault.Env{Target: cluster, Servers: map[string]*direct.Server{}, Now: log.Now, Say: say,
 		Hold: o.hold, Seed: o.seed}
+	files, config, err := credentials(cluster)
+	if err != nil {
+		return err
+	}
 	for _, id := range cluster.Servers() {
-		s := direct.New(id, cluster.URL(id))
+		s := direct.New(id, cluster.URL(id), config)
 		servers = append(servers, s)
 		env.Servers[id] = s
 	}
@@ -148,12 +155,12 @@ func drive(ctx context.Context, o options, cluster target.Target, plan *fault.Sc
 	if err := env.WaitReady(ctx); err != nil {
 		return err
 	}
-	work, err := workload.Begin(ctx, workload.Config{Servers: servers, Log: log, Seed: o.seed})
+	work, err := workload.Begin(ctx, workload.Config{Servers: servers, TLS: files, Log: log, Seed: o.seed})
 	if err != nil {
 		return err
 	}
 	defer work.Close()
-	data, err := onNodes(ctx, o, cluster, log)
+	data, err := onNodes(ctx, o, cluster, files, log)
 	if err != nil {
 		return err
 	}
@@ -172,11 +179,25 @@ func drive(ctx context.Context, o options, cluster target.Target, plan *fault.Sc
 	return errors.Join(data.finish(ctx), work.Finish(ctx))
 }
 
+// credentials are what requests to the servers are made with, as files and as what is in them; without TLS none.
+func credentials(cluster target.Target) (client.TLS, *tls.Config, error) {
+	secured, ok := cluster.(target.Secured)
+	if !ok {
+		return client.TLS{}, nil, nil
+	}
+	files := secured.Credentials()
+	source, err := certs.OpenClient(files, nil)
+	if err != nil {
+		return client.TLS{}, nil, err
+	}
+	return client.TLS{CA: files.CA, Cert: files.Cert, Key: files.Key}, source.Client(), nil
+}
+
 // onData is the work on the data nodes; nil where there are none.
 type onData struct{ *workload.Data }
 
-func onNodes(ctx context.Context, o options, cluster target.Target, log *history.Log) (onData, error) {
-	cfg := workload.DataConfig{Nodes: cluster.Nodes(), Addrs: map[string]string{}, Log: log, Seed: o.seed}
+func onNodes(ctx context.Context, o options, cluster target.Target, files client.TLS, log *history.Log) (onData, error) {
+	cfg := workload.DataConfig{TLS: files, Nodes: cluster.Nodes(), Addrs: map[string]string{}, Log: log, Seed: o.seed}
 	if len(cfg.Nodes) == 0 {
 		return onData{}, nil
 	}

@@ -9,10 +9,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/scope-registry/scope-registry/internal/access"
+	"github.com/scope-registry/scope-registry/internal/certs"
 	"github.com/scope-registry/scope-registry/internal/direct"
 	"github.com/scope-registry/scope-registry/internal/process"
 )
@@ -39,12 +42,29 @@ type server struct {
 // log is the file with all that the server has printed.
 func (s *server) log() string { return s.data + ".log" }
 
+// files are those of somebody, none without TLS.
+func (cfg Config) files(w access.Who) certs.Files {
+	if cfg.Certs == "" {
+		return certs.Files{}
+	}
+	return cfg.Certs.Files(w)
+}
+
+// flags are what a server and the command line take of files.
+func flags(f certs.Files) []string {
+	if f.None() {
+		return nil
+	}
+	return []string{"--cacert", f.CA, "--cert", f.Cert, "--key", f.Key}
+}
+
 // Cluster is three server processes with fresh data directories. It is safe
 // for use by many goroutines.
 type Cluster struct {
 	removes string // directory that Close removes, unless ""
 	ids     []string
 	servers map[string]*server
+	flags   []string
 	mu      sync.Mutex // guards the index of all servers
 }
 
@@ -56,6 +76,9 @@ type Config struct {
 	Dir string
 	// Timing is the servers' --timing; "" is fast.
 	Timing string
+	// Certs is a directory with certificates of an admin and of all servers, as `certs init` makes them, with which the
+	// servers run under TLS; "" is without.
+	Certs certs.Dir
 	// Front may be nil. It returns what the other servers dial, host:port, to reach the server id, which listens at the
 	// address listen.
 	Front func(id, listen string) (string, error)
@@ -89,11 +112,21 @@ func (c *Cluster) open(cfg Config) error {
 	if err != nil {
 		return err
 	}
+	admin := cfg.files(access.Who{Role: access.Admin})
+	own, err := certs.OpenClient(admin, nil)
+	if err != nil {
+		return err
+	}
+	c.flags = flags(admin)
+	scheme := "http://"
+	if !admin.None() {
+		scheme = "https://"
+	}
 	var peers []string
 	for i := range Size {
 		c.ids = append(c.ids, fmt.Sprintf("s%d", i+1))
 		s := &server{http: addrs[3*i+1], resp: addrs[3*i+2], data: filepath.Join(cfg.Dir, c.ids[i])}
-		s.api = direct.New(c.ids[i], "http://"+s.http)
+		s.api = direct.New(c.ids[i], scheme+s.http, own.Client())
 		c.servers[c.ids[i]] = s
 		dialed := addrs[3*i]
 		if cfg.Front != nil {
@@ -105,8 +138,9 @@ func (c *Cluster) open(cfg Config) error {
 	}
 	for i, id := range c.ids {
 		s := c.servers[id]
-		s.Program = process.New("server "+id, s.log(), cfg.Bin, "serve", "--id", id, "--data-dir", s.data, "--cluster", strings.Join(peers, ","),
-			"--peer", addrs[3*i], "--http", s.http, "--resp", s.resp, "--timing", cmp.Or(cfg.Timing, "fast"))
+		args := append([]string{"serve", "--id", id, "--data-dir", s.data, "--cluster", strings.Join(peers, ","),
+			"--peer", addrs[3*i], "--http", s.http, "--resp", s.resp, "--timing", cmp.Or(cfg.Timing, "fast")}, flags(cfg.files(access.Who{Role: access.Server, ID: id}))...)
+		s.Program = process.New("server "+id, s.log(), cfg.Bin, args...)
 		if err := os.MkdirAll(s.data, 0o700); err != nil {
 			return err
 		}
@@ -121,10 +155,13 @@ func (c *Cluster) IDs() []string { return append([]string(nil), c.ids...) }
 func (c *Cluster) Endpoints() string {
 	var all []string
 	for _, id := range c.ids {
-		all = append(all, "http://"+c.servers[id].http)
+		all = append(all, c.servers[id].api.URL())
 	}
 	return strings.Join(all, ",")
 }
+
+// Flags are what the command line takes to show an admin's certificate, where the cluster is under TLS.
+func (c *Cluster) Flags() []string { return slices.Clone(c.flags) }
 
 // HTTP is the HTTP address of a server as host:port.
 func (c *Cluster) HTTP(id string) string { return c.servers[id].http }

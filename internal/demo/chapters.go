@@ -6,10 +6,13 @@ import (
 	"net/http"
 	"net/url"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/certs"
 	"github.com/scope-registry/scope-registry/internal/crash"
 )
 
@@ -29,6 +32,36 @@ type verdict struct {
 	want, reply string
 }
 
+// certify makes the certificates as an operator does.
+func (t *tale) certify(ctx context.Context, dir certs.Dir) error {
+	t.say("scope-registry certs init --servers s1,s2,s3")
+	if err := t.command(ctx, "certs", "init", "--dir", string(dir), "--servers", "s1,s2,s3", "--quiet", "-o", "jsonl"); err != nil {
+		return err
+	}
+	held, err := dir.List(time.Now())
+	if err != nil {
+		return err
+	}
+	for _, one := range held {
+		t.show("%-14s good until %s", filepath.Base(one.Cert), one.Until.UTC().Format(time.DateOnly))
+	}
+	return nil
+}
+
+// command runs the program, and shows what it prints unless that is for other programs.
+func (t *tale) command(ctx context.Context, args ...string) error {
+	out, err := exec.CommandContext(ctx, t.bin, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w: %s", args[0], args[1], err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if !strings.HasPrefix(line, "{") {
+			t.show("%s", strings.TrimRight(line, "\n"))
+		}
+	}
+	return nil
+}
+
 func (t *tale) boot(ctx context.Context) error {
 	if err := t.servers.WaitReady(ctx); err != nil {
 		return err
@@ -44,13 +77,8 @@ func (t *tale) boot(ctx context.Context) error {
 // apply applies the file as an operator does, and reads it back from every server.
 func (t *tale) apply(ctx context.Context) error {
 	t.say("scope-registry scope apply -f %s", t.file)
-	cmd := exec.CommandContext(ctx, t.bin, "scope", "apply", "-f", t.file, "--endpoints", t.servers.Endpoints())
-	out, err := cmd.CombinedOutput()
-	for line := range strings.Lines(string(out)) {
-		t.show("%s", strings.TrimRight(line, "\n"))
-	}
-	if err != nil {
-		return fmt.Errorf("scope apply: %w", err)
+	if err := t.command(ctx, append([]string{"scope", "apply", "-f", t.file, "--endpoints", t.servers.Endpoints()}, t.servers.Flags()...)...); err != nil {
+		return err
 	}
 	leader, err := t.servers.Leader(ctx)
 	if err != nil {

@@ -11,9 +11,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
+	"github.com/scope-registry/scope-registry/internal/certs"
 	"github.com/scope-registry/scope-registry/internal/crash"
 )
 
@@ -37,8 +39,17 @@ func run(bin, file string) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	t := &tale{start: time.Now(), bin: bin, file: file}
-	t.say("start three servers on loopback, with empty data directories")
-	c, err := crash.Open(crash.Config{Bin: bin})
+	dir, err := os.MkdirTemp("", "scope-registry-demo-*")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	issued := certs.Dir(filepath.Join(dir, "certs"))
+	if err := t.certify(ctx, issued); err != nil {
+		return err
+	}
+	t.say("start three servers on loopback under TLS, with empty data directories")
+	c, err := crash.Open(crash.Config{Bin: bin, Certs: issued})
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ package direct
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,11 +33,11 @@ type Server struct {
 	http    *http.Client
 }
 
-// New returns the server id that answers at a base URL. It does not connect.
-// Close it when done.
-func New(id, base string) *Server {
+// New returns the server id that answers at a base URL; secure is for one of https
+// and may be nil. It does not connect. Close it when done.
+func New(id, base string, secure *tls.Config) *Server {
 	dialer := &net.Dialer{Timeout: dialTime}
-	return &Server{id: id, url: base, http: &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext,
+	return &Server{id: id, url: base, http: &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: secure,
 		MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second}}}
 }
 

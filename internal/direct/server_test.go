@@ -36,7 +36,7 @@ func TestDo(t *testing.T) {
 			got <- r.Header
 			c.answer(w)
 		}))
-		s := New("s1", ts.URL)
+		s := New("s1", ts.URL, nil)
 		var out api.Applied
 		reply, err := s.Do(t.Context(), ask, &out)
 		if c.code == "" {
@@ -78,7 +78,7 @@ func TestChangeIsNotSentAgain(t *testing.T) {
 	})
 	ts.Start()
 	defer ts.Close()
-	s := New("s1", ts.URL)
+	s := New("s1", ts.URL, nil)
 	defer s.Close()
 	if _, err := s.Do(t.Context(), Get("/healthz"), nil); err != nil {
 		t.Fatal(err)

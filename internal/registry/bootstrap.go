@@ -55,8 +55,9 @@ type founding struct {
 	calls caller
 	log   hclog.Logger
 
-	invites chan *invitation
-	cluster atomic.Pointer[string] // founded without this server, as the last round found; nil if none
+	invites  chan *invitation
+	releases knownReleases          // what the servers say of theirs: all of them answer here, and later one may be down
+	cluster  atomic.Pointer[string] // founded without this server, as the last round found; nil if none
 }
 
 func newFounding(cfg Config, dir *dataDir, calls caller) *founding {
@@ -153,6 +154,7 @@ func (f *founding) ask(ctx context.Context) (founders map[string]string, waiting
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
 	self := f.dir.identity()
+	f.releases.note(self.ID, logFormat)
 	type answer struct {
 		peer Peer
 		who  helloAnswer
@@ -186,6 +188,7 @@ func (f *founding) ask(ctx context.Context) (founders map[string]string, waiting
 			continue
 		}
 		founders[a.peer.ID] = a.who.Instance
+		f.releases.note(a.peer.ID, a.who.LogFormat)
 		if a.who.Bootstrapped {
 			known = a.who.Founders
 		}

@@ -14,6 +14,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 )
@@ -25,7 +26,9 @@ type rig struct {
 	root  string
 	open  map[string]*Registry
 
-	threshold uint64 // of snapshots; 0 is the default
+	threshold uint64     // of snapshots; 0 is the default
+	issuer    *authority // nil without TLS
+	timing    string
 }
 
 // freePeers finds free ports. They are all held until the last is found.
@@ -50,7 +53,7 @@ func freePeers(t *testing.T, ids ...string) (peers []Peer) {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, root: t.TempDir(), open: map[string]*Registry{}, peers: freePeers(t, "s1", "s2", "s3")}
+	r := &rig{t: t, root: t.TempDir(), timing: "fast", open: map[string]*Registry{}, peers: freePeers(t, "s1", "s2", "s3")}
 	t.Cleanup(r.closeAll)
 	return r
 }
@@ -71,7 +74,11 @@ func (r *rig) identity(id string) (who identity) {
 }
 
 func (r *rig) config(id string) Config {
-	return Config{ID: id, DataDir: r.dir(id), Peers: r.peers, Timing: "fast", SnapshotThreshold: r.threshold}
+	cfg := Config{ID: id, DataDir: r.dir(id), Peers: r.peers, Timing: r.timing, SnapshotThreshold: r.threshold}
+	if r.issuer != nil {
+		cfg.Certs = r.issuer.source(access.Who{Role: access.Server, ID: id})
+	}
+	return cfg
 }
 
 // start opens servers at the same time.

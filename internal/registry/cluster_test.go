@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,8 +28,8 @@ type network struct {
 	mu   sync.Mutex // guards the rest
 	all  []*node
 	cut  map[string]bool
-	hung string // a server that answers no call
-	old  string // a server of the release before
+	hung string          // a server that answers no call
+	old  map[string]bool // servers that say they are of the release before
 }
 
 // node is one server and what it stands on, which outlives a restart.
@@ -89,7 +90,15 @@ func newNetwork(t *testing.T, edit func(*Config)) *network {
 
 func newNetworkOf(t *testing.T, size int, edit func(*Config)) *network {
 	t.Helper()
-	n := &network{t: t, edit: edit, began: time.Now(), servers: map[string]*node{}, cut: map[string]bool{}}
+	n := unstarted(t, size, edit)
+	n.begin()
+	return n
+}
+
+// unstarted is a network whose servers do not run yet.
+func unstarted(t *testing.T, size int, edit func(*Config)) *network {
+	t.Helper()
+	n := &network{t: t, edit: edit, began: time.Now(), servers: map[string]*node{}, cut: map[string]bool{}, old: map[string]bool{}}
 	for i := range size {
 		id := fmt.Sprintf("s%d", i+1)
 		n.peers = append(n.peers, Peer{ID: id, Addr: id + ":1"})
@@ -104,6 +113,13 @@ func newNetworkOf(t *testing.T, size int, edit func(*Config)) *network {
 		}
 		n.servers[p.ID].dir.who = who
 	}
+	return n
+}
+
+// begin starts the servers.
+func (n *network) begin() {
+	t := n.t
+	t.Helper()
 	n.heal()
 	for _, p := range n.peers {
 		n.servers[p.ID].start()
@@ -120,7 +136,6 @@ func newNetworkOf(t *testing.T, size int, edit func(*Config)) *network {
 		// A transfer that was under way leaves a goroutine of raft behind, until its request times out.
 		<-time.After(20 * time.Second)
 	})
-	return n
 }
 
 // add puts a server into the network, which does not run yet.
@@ -191,7 +206,7 @@ func (s *node) run(cfg Config) {
 	var err error
 	s.reg, err = start(cfg, plumbing{
 		logs: s.store, stable: s.store, snaps: s.snaps, transport: s.trans, calls: s, clusterID: "c1", alarm: newAlarm(cfg.OnFatal),
-		dir: s.dir, expel: func(string) {}, opened: func(r *Registry) {
+		dir: s.dir, expel: func(string) {}, releases: new(knownReleases), opened: func(r *Registry) {
 			d.registry.Store(r)
 			s.door.Store(d)
 		},
@@ -215,7 +230,11 @@ func (s *node) Call(ctx context.Context, addr string, kind peer.Kind, payload []
 			if kind == peer.KindStatus && s.net.isOld(to.id) {
 				return []byte(`{"id":"` + to.id + `","version":"0.1"}`), nil
 			}
-			return d.serve(ctx, s.id, kind, payload)
+			answer, err := d.serve(ctx, s.id, kind, payload)
+			if kind == peer.KindHello && s.net.isOld(to.id) {
+				answer = bytes.Replace(answer, fmt.Appendf(nil, `"log_format":%d`, logFormat), []byte(`"log_format":1`), 1)
+			}
+			return answer, err
 		}
 	}
 	return nil, peer.ErrNotSent
@@ -250,7 +269,17 @@ func (n *network) hangs(id string) bool {
 func (n *network) isOld(id string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.old == id
+	return n.old[id]
+}
+
+// older makes these servers, and no others, say that they are of the release before.
+func (n *network) older(ids ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	clear(n.old)
+	for _, id := range ids {
+		n.old[id] = true
+	}
 }
 
 // hang lets a server take calls and answer none.

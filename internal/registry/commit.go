@@ -16,8 +16,13 @@ import (
 
 const (
 	// maxWaiting bounds the commands that wait for the log: at 64 writers they are a few entries, and beyond this
-	// a caller would wait longer than it is willing to.
+	// a caller would wait longer than it is willing to. The leader's own do not count: floods of others must not keep
+	// expiries out of the log.
 	maxWaiting = 4096
+
+	// maxOfOne bounds those of one caller: an eighth, so that no few of them can shut out all others. A program waits for
+	// far fewer at a time.
+	maxOfOne = maxWaiting / 8
 
 	// enqueueTimeout bounds raft taking an entry from us. It does not bound the commit (RAFT trap 4).
 	enqueueTimeout = time.Second
@@ -37,9 +42,29 @@ type outcome struct {
 	err    error // *definite, or an *api.Error
 }
 
+// asker is who waits for a command.
+type asker struct {
+	own  bool   // the leader itself
+	name string // "" of those that a server of the release before passes on, which does not say who they are
+}
+
+// askerOf tells callers apart: by their tokens, their certificates, or where they call from.
+func askerOf(o *fsm.Origin) asker {
+	switch {
+	case o == nil:
+		return asker{}
+	case o.GetToken() != "":
+		return asker{name: "token " + o.GetToken()}
+	case identified(o):
+		return asker{name: o.GetRole() + "/" + o.GetId()}
+	}
+	return asker{name: "anonymous " + o.GetSource()}
+}
+
 // proposal is a command on its way into the log.
 type proposal struct {
 	envelope []byte
+	by       asker
 	done     chan outcome // buffered, so that nobody waits for a caller that left
 }
 
@@ -51,17 +76,18 @@ type committer struct {
 
 	mu      sync.Mutex // guards the rest
 	waiting []*proposal
+	by      map[asker]int // how many of those are whose; of nobody 0
 	closed  bool
 }
 
 func newCommitter(apply func([]byte, time.Duration) raft.ApplyFuture) *committer {
-	return &committer{apply: apply, wake: make(chan struct{}, 1)}
+	return &committer{apply: apply, wake: make(chan struct{}, 1), by: map[asker]int{}}
 }
 
 // submit puts an encoded envelope into the log of this server, which must be the leader. The error is *definite, or
 // an *api.Error with LIMIT or OUTCOME_UNKNOWN.
-func (c *committer) submit(ctx context.Context, envelope []byte) (*fsm.Result, error) {
-	p := &proposal{envelope: envelope, done: make(chan outcome, 1)}
+func (c *committer) submit(ctx context.Context, envelope []byte, by asker) (*fsm.Result, error) {
+	p := &proposal{envelope: envelope, by: by, done: make(chan outcome, 1)}
 	if err := c.enqueue(p); err != nil {
 		return nil, err
 	}
@@ -82,12 +108,23 @@ func (c *committer) enqueue(p *proposal) error {
 	switch {
 	case c.closed:
 		return &definite{errClosing}
-	case len(c.waiting) >= maxWaiting:
-		return &api.Error{Code: api.Limit, Detail: fmt.Sprintf("%d commands are waiting for the log, the limit is %d; try again later", len(c.waiting), maxWaiting)}
+	case p.by.own:
+	case len(c.waiting)-c.by[asker{own: true}] >= maxWaiting:
+		return &api.Error{Code: api.Limit, Detail: fmt.Sprintf("%d commands are waiting for the log, the limit is %d; try again later", maxWaiting, maxWaiting)}
+	case p.by.name != "" && c.by[p.by] >= maxOfOne:
+		return &api.Error{Code: api.Limit, Detail: fmt.Sprintf("%d commands of %q are waiting for the log, the limit for one caller is %d; send fewer at a time", c.by[p.by], p.by.name, maxOfOne)}
 	}
 	c.waiting = append(c.waiting, p)
+	c.by[p.by]++
 	signal(c.wake)
 	return nil
+}
+
+// left notes that a proposal waits no more. mu is held.
+func (c *committer) left(p *proposal) {
+	if c.by[p.by]--; c.by[p.by] == 0 {
+		delete(c.by, p.by)
+	}
 }
 
 // giveUp takes a proposal out of the queue; false when it is too late.
@@ -99,6 +136,7 @@ func (c *committer) giveUp(p *proposal) bool {
 		return false
 	}
 	c.waiting = slices.Delete(c.waiting, at, at+1)
+	c.left(p)
 	return true
 }
 
@@ -122,7 +160,7 @@ func (c *committer) run(ctx context.Context) {
 	for _, p := range c.waiting {
 		p.done <- outcome{err: &definite{errClosing}}
 	}
-	c.waiting = nil
+	c.waiting, c.by = nil, nil
 }
 
 // take returns what goes into the next entry: all that waits up to fsm.PackEntry, or one larger command alone.
@@ -139,6 +177,7 @@ func (c *committer) take() (batch []*proposal) {
 		batch = append(batch, p)
 		c.waiting[0] = nil
 		c.waiting = c.waiting[1:]
+		c.left(p)
 	}
 	return batch
 }

@@ -12,6 +12,10 @@ import (
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
+// renewalsOfOne bounds the renewals of one session that wait to be confirmed: a holder sends one after the other, and may
+// give up on some. So their room is that of four for each of fsm.MaxNodes sessions at most, and nobody else takes it.
+const renewalsOfOne = 4
+
 // confirmed answers one waiting call.
 type confirmed struct {
 	index uint64
@@ -29,50 +33,76 @@ type confirmer struct {
 	index   func() uint64 // of the state
 	wake    chan struct{}
 
-	mu      sync.Mutex // guards the rest
-	waiting []chan confirmed
-	closed  bool
-	led     time.Time // when the last barrier that was answered began: this server led then
+	mu       sync.Mutex // guards the rest
+	waiting  []*waiter
+	renewals map[string]int // how many of those are of which session
+	reads    int            // how many of them are of none
+	closed   bool
+	led      time.Time // when the last barrier that was answered began: this server led then
 }
 
 func newConfirmer(barrier func(time.Duration) raft.Future, index func() uint64) *confirmer {
-	return &confirmer{barrier: barrier, index: index, wake: make(chan struct{}, 1)}
+	return &confirmer{barrier: barrier, index: index, wake: make(chan struct{}, 1), renewals: map[string]int{}}
+}
+
+// waiter is a call that waits: of a renewal of a live session, or, where that is "", of anything else.
+type waiter struct {
+	session string
+	done    chan confirmed // buffered, so that nobody waits for a caller that left
 }
 
 // confirm waits for a barrier that began after the call. The error is raft's, that of ctx, or an *api.Error with LIMIT.
-func (c *confirmer) confirm(ctx context.Context) (uint64, error) {
-	ch := make(chan confirmed, 1)
-	if err := c.enqueue(ch); err != nil {
+func (c *confirmer) confirm(ctx context.Context) (uint64, error) { return c.confirmFor(ctx, "") }
+
+// confirmFor is confirm for a renewal of a live session: it has room of its own, so that a flood of reads ends no session. One
+// barrier serves all that wait, whatever for.
+func (c *confirmer) confirmFor(ctx context.Context, session string) (uint64, error) {
+	w := &waiter{session, make(chan confirmed, 1)}
+	if err := c.enqueue(w); err != nil {
 		return 0, err
 	}
 	select {
-	case got := <-ch:
+	case got := <-w.done:
 		return got.index, got.err
 	case <-ctx.Done():
-		c.giveUp(ch)
+		c.giveUp(w)
 		return 0, ctx.Err()
 	}
 }
 
 // giveUp takes a call out of the queue, if it is still there.
-func (c *confirmer) giveUp(ch chan confirmed) {
+func (c *confirmer) giveUp(w *waiter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if at := slices.Index(c.waiting, ch); at >= 0 {
-		c.waiting = slices.Delete(c.waiting, at, at+1)
+	at := slices.Index(c.waiting, w)
+	if at < 0 {
+		return
+	}
+	c.waiting = slices.Delete(c.waiting, at, at+1)
+	if w.session == "" {
+		c.reads--
+	} else if c.renewals[w.session]--; c.renewals[w.session] == 0 {
+		delete(c.renewals, w.session)
 	}
 }
 
-func (c *confirmer) enqueue(ch chan confirmed) error {
+func (c *confirmer) enqueue(w *waiter) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.closed:
 		return &definite{errClosing}
-	case len(c.waiting) >= maxWaiting:
-		return &api.Error{Code: api.Limit, Detail: fmt.Sprintf("%d reads are waiting to be confirmed, the limit is %d; try again later", len(c.waiting), maxWaiting)}
+	case w.session != "":
+		if c.renewals[w.session] >= renewalsOfOne {
+			return &api.Error{Code: api.Limit, Detail: fmt.Sprintf("%d renewals of session %q are waiting to be confirmed, which is the limit; wait for them", renewalsOfOne, w.session)}
+		}
+		c.renewals[w.session]++
+	case c.reads >= maxWaiting:
+		return &api.Error{Code: api.Limit, Detail: fmt.Sprintf("%d reads are waiting to be confirmed, the limit is %d; try again later", c.reads, maxWaiting)}
+	default:
+		c.reads++
 	}
-	c.waiting = append(c.waiting, ch)
+	c.waiting = append(c.waiting, w)
 	signal(c.wake)
 	return nil
 }
@@ -110,17 +140,18 @@ func (c *confirmer) age() time.Duration {
 	return time.Since(c.led)
 }
 
-func (c *confirmer) take(last bool) []chan confirmed {
+func (c *confirmer) take(last bool) []*waiter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	waiting := c.waiting
-	c.waiting, c.closed = nil, last
+	c.waiting, c.reads, c.closed = nil, 0, last
+	clear(c.renewals)
 	return waiting
 }
 
-func (c *confirmer) answer(waiting []chan confirmed, with confirmed) {
-	for _, ch := range waiting {
-		ch <- with
+func (c *confirmer) answer(waiting []*waiter, with confirmed) {
+	for _, w := range waiting {
+		w.done <- with
 	}
 }
 

@@ -25,6 +25,9 @@ type helloAnswer struct {
 	// Waits is the cluster that it waits to be joined to, "" if it does not wait.
 	Waits string   `json:"waits,omitempty"`
 	You   standing `json:"you"`
+	// Members are the ids in its configuration of raft, empty until raft runs there.
+	Members   []string `json:"members,omitempty"`
+	LogFormat int      `json:"log_format,omitempty"`
 }
 
 func (d *door) serve(ctx context.Context, from string, kind peer.Kind, payload []byte) ([]byte, error) {
@@ -33,9 +36,9 @@ func (d *door) serve(ctx context.Context, from string, kind peer.Kind, payload [
 	case r != nil && r.isRemoved(): // what it knows of others is not to be trusted any more
 		return nil, errors.New(removedText(r.cfg.ID))
 	case kind == peer.KindHello:
-		who := helloAnswer{identity: d.dir.identity()}
+		who := helloAnswer{identity: d.dir.identity(), LogFormat: logFormat}
 		if r != nil {
-			who.You = r.standing(from)
+			who.You, who.Members = r.standing(from), idsOf(r.servers())
 		} else if f != nil {
 			who.Waits = f.waitsFor()
 		}
@@ -67,8 +70,8 @@ func (d *door) idAt(cfg Config) func(addr string) string {
 
 // refuse says why a server gets no connection for raft.
 func (d *door) refuse(id string) string {
-	if r := d.registry.Load(); r != nil && r.standing(id).Removed {
-		return removedText(id)
+	if r := d.registry.Load(); r != nil {
+		return r.refuses(id)
 	}
-	return ""
+	return errNotYet.Error()
 }

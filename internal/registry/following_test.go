@@ -56,6 +56,12 @@ func TestCandidateKnowsNoLeader(t *testing.T) {
 		n.ready()
 		l := n.leader("")
 		s := n.others(l.id)[0]
+		head := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(l.id), Addr: []byte(l.id + ":1")}
+		s.trans.DisconnectAll() // it hears the others, and they do not hear that it wants to be elected
+		if err := l.reg.guard.TimeoutNow(raft.ServerID(s.id), s.trans.LocalAddr(), &raft.TimeoutNowRequest{RPCHeader: head}, new(raft.TimeoutNowResponse)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
 		for _, o := range n.others(s.id) {
 			n.isolate(o.id)
 		}
@@ -63,11 +69,6 @@ func TestCandidateKnowsNoLeader(t *testing.T) {
 		_, old := raft.NewInmemTransport(addr)
 		old.Connect(s.trans.LocalAddr(), s.trans)
 		defer func() { _ = old.Close() }()
-		head := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(l.id), Addr: []byte(addr)}
-		if err := old.TimeoutNow(raft.ServerID(s.id), s.trans.LocalAddr(), &raft.TimeoutNowRequest{RPCHeader: head}, new(raft.TimeoutNowResponse)); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
 		beat := &raft.AppendEntriesRequest{RPCHeader: head, Term: s.reg.raft.CurrentTerm()}
 		if err := old.AppendEntries(raft.ServerID(s.id), s.trans.LocalAddr(), beat, new(raft.AppendEntriesResponse)); err != nil {
 			t.Fatal(err)

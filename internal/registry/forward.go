@@ -193,6 +193,11 @@ func (r *Registry) serve(ctx context.Context, from string, kind peer.Kind, paylo
 		}
 		return reply(err), nil
 	}
+	if kind != peer.KindStatus { // by which a server learns where it stands
+		if why := r.refuses(from); why != "" {
+			return reply(&definite{errors.New(why)}), nil
+		}
+	}
 	switch kind {
 	case peer.KindPropose:
 		return r.servePropose(ctx, from, payload), nil
@@ -209,6 +214,8 @@ func (r *Registry) serve(ctx context.Context, from string, kind peer.Kind, paylo
 		return []byte{replyDone}, nil
 	case peer.KindRenew, peer.KindReport, peer.KindLeading:
 		return r.serveLeases(ctx, from, kind, payload), nil
+	case peer.KindHandsTo:
+		return r.serveHandsTo(payload), nil
 	case peer.KindMembers:
 		return r.serveMembers(ctx, from, payload), nil
 	case peer.KindStatus:

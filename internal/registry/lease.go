@@ -40,7 +40,7 @@ func (r *Registry) LeaseStats() LeaseStats {
 func (r *Registry) Leases() api.Leases { return r.cfg.Leases }
 
 // Renew makes a session's lease last for the time that is answered, counted from when its holder sent the renewal. From any
-// server. The error is SESSION_EXPIRED, STALE for a node that does not see what concerns it, INVALID, NO_LEADER, TIMEOUT,
+// server. The error is SESSION_EXPIRED, FORBIDDEN, STALE for a node that does not see what concerns it, INVALID, NO_LEADER, TIMEOUT,
 // LIMIT, or UNAVAILABLE when this server stops. After another error than the first the holder may try again while its
 // lease lasts.
 func (r *Registry) Renew(ctx context.Context, renewal api.Renewal) (renewed api.Renewed, err error) {
@@ -64,7 +64,11 @@ func (r *Registry) renewHere(ctx context.Context, renewal api.Renewal) (renewed 
 	if o == nil {
 		return renewed, &definite{errNotInOffice}
 	}
-	if _, err := r.confirms.confirm(ctx); err != nil {
+	lane := renewal.Session
+	if _, live := o.state().Holder(lane); !live {
+		lane = "" // made up, or opened where another one leads by now: it waits with the reads, as there may be any number
+	}
+	if _, err := r.confirms.confirmFor(ctx, lane); err != nil {
 		return renewed, err
 	}
 	s, err := o.judge(func(l fsm.Ledger, s fsm.State, now time.Duration) (fsm.Ledger, error) {
@@ -83,7 +87,7 @@ func (r *Registry) renewHere(ctx context.Context, renewal api.Renewal) (renewed 
 }
 
 // Report tells the leader how far the source of a move is. From any server. The error is NOT_FOUND, WRONG_PHASE,
-// SESSION_EXPIRED, INVALID, NO_LEADER, TIMEOUT, or UNAVAILABLE when this server stops.
+// SESSION_EXPIRED, FORBIDDEN, INVALID, NO_LEADER, TIMEOUT, or UNAVAILABLE when this server stops.
 func (r *Registry) Report(ctx context.Context, report api.Report) error {
 	switch {
 	case len(report.Session) > fsm.MaxRandom:

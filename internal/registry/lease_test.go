@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -275,8 +276,12 @@ func TestExpiryOfAnEarlierTermIsVoid(t *testing.T) {
 		if _, err := holds.newest(); err != nil || !lives(next, session) || !lives(old, session) {
 			t.Fatalf("the session lives %v, its newest renewal: %v", lives(next, session), err)
 		}
-		_, err := next.reg.Propose(t.Context(), fsm.Envelope{Command: &fsm.Expire{Session: session, Term: term}})
-		wantCode(t, err, api.StaleEpoch)
+		err := next.reg.proposeOne(t.Context(), &fsm.Expire{Session: session, Term: term})
+		var refusal *refusedError
+		if !errors.As(err, &refusal) {
+			t.Fatalf("got %v, want a refusal of the state", err)
+		}
+		wantCode(t, refusal.cause, api.StaleEpoch)
 	})
 }
 

@@ -23,27 +23,30 @@ type membersCall struct {
 	ID         string `json:"id"`
 	Addr       string `json:"addr,omitempty"` // of one that joins; "" for one that leaves
 	NoMajority bool   `json:"accept_no_majority,omitempty"`
+	// Who asks, see fsm.Envelope.
+	Actor  string      `json:"actor,omitempty"`
+	Origin *fsm.Origin `json:"origin,omitempty"`
 }
 
 // Join lets a server become a member, gives a member another address, or lets one stay that is leaving, and returns when
 // that is on record. The leader then goes on by itself, whoever that is: it brings the server in as a non-voter, and promotes it when it has caught up.
-// From any server, and as often as one likes. The error is INVALID, EXISTS, MEMBERS_CHANGING, WRONG_PHASE, LIMIT,
+// Actor and origin of by say who asks. From any server, and as often as one likes. The error is INVALID, FORBIDDEN, EXISTS, MEMBERS_CHANGING, WRONG_PHASE, LIMIT,
 // UNAVAILABLE when nobody answers at addr, NO_LEADER or TIMEOUT.
-func (r *Registry) Join(ctx context.Context, id, addr string) (api.ServerChange, error) {
+func (r *Registry) Join(ctx context.Context, by fsm.Envelope, id, addr string) (api.ServerChange, error) {
 	if err := checkPeers([]Peer{{ID: id, Addr: addr}}); err != nil {
 		return api.ServerChange{}, &api.Error{Code: api.Invalid, Detail: err.Error()}
 	}
-	return r.askForMembers(ctx, "joining server "+id, membersCall{ID: id, Addr: addr})
+	return r.askForMembers(ctx, "joining server "+id, membersCall{ID: id, Addr: addr, Actor: by.Actor, Origin: by.Origin})
 }
 
 // Remove lets a server leave for good and returns when it has. Its id is not used again. A voter leaves only if those of
-// the remaining voters that are up are a majority of them, or if acceptNoMajority says that this does not matter. From any
-// server, also the one that leaves. The error is NOT_FOUND, INVALID for the last voter, MEMBERS_CHANGING, NO_MAJORITY,
+// the remaining voters that are up are a majority of them, or if acceptNoMajority says that this does not matter. Actor and
+// origin of by say who asks. From any server, also the one that leaves. The error is NOT_FOUND, FORBIDDEN, INVALID for the last voter, MEMBERS_CHANGING, NO_MAJORITY,
 // NO_LEADER, WRONG_PHASE when it was joined again meanwhile, or TIMEOUT, after which the leader goes on by itself.
-func (r *Registry) Remove(ctx context.Context, id string, acceptNoMajority bool) (api.ServerChange, error) {
+func (r *Registry) Remove(ctx context.Context, by fsm.Envelope, id string, acceptNoMajority bool) (api.ServerChange, error) {
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
-	change, err := r.askForMembers(ctx, "removing server "+id, membersCall{ID: id, NoMajority: acceptNoMajority})
+	change, err := r.askForMembers(ctx, "removing server "+id, membersCall{ID: id, NoMajority: acceptNoMajority, Actor: by.Actor, Origin: by.Origin})
 	if err != nil {
 		return change, err
 	}
@@ -134,6 +137,20 @@ func (r *Registry) serveMembers(ctx context.Context, from string, payload []byte
 	return append([]byte{replyDone}, body...)
 }
 
+// proposeBy writes the record in the name of whoever asked. It has no request id that could be repeated, and needs no room
+// on the disk, as the leader's own commands do not.
+func (r *Registry) proposeBy(ctx context.Context, q membersCall, c fsm.Command) error {
+	e := fsm.Envelope{RequestID: r.requestID(), Actor: q.Actor, Origin: q.Origin, Command: c}
+	envelope, err := e.Encode()
+	if err == nil {
+		envelope, err = r.fit(ctx, e, envelope)
+	}
+	if err != nil {
+		return err
+	}
+	return r.submitOne(ctx, envelope, askerOf(e.Origin))
+}
+
 // membersHere puts a change of servers on record. It looks at what the log cannot know, which the leader looks at again
 // before it does anything about it.
 func (r *Registry) membersHere(ctx context.Context, q membersCall) (api.ServerChange, error) {
@@ -154,7 +171,7 @@ func (r *Registry) membersHere(ctx context.Context, q membersCall) (api.ServerCh
 		if err := r.understood(ctx, c); err != nil {
 			return api.ServerChange{}, err
 		}
-		if err := r.proposeOne(ctx, c); err != nil {
+		if err := r.proposeBy(ctx, q, c); err != nil {
 			var refusal *refusedError
 			if errors.As(err, &refusal) {
 				return api.ServerChange{}, refusal.cause
@@ -233,6 +250,9 @@ func (r *Registry) joiner(ctx context.Context, id, addr string) (instance string
 	case known != "" && known != who.Instance, known == "" && member, who.Bootstrapped && !member && !r.recorded(id):
 		final = &api.Error{Code: api.Exists, Detail: fmt.Sprintf("server id %q is of another data directory than that of the server at %s. A server that forgot its votes can lose acknowledged writes, so it does not come back under this id: "+
 			"start it under another id, with an empty data directory, join that one, then: scope-registry cluster remove %s", id, addr, id)}
+	case !r.readable(who.LogFormat):
+		final = &api.Error{Code: api.WrongPhase, Detail: fmt.Sprintf("server %q at %s runs a release that knows log format %d, and the log of this cluster has %d, at which it would stop; upgrade it first",
+			id, addr, who.LogFormat, r.fsm.State().LogFormat())}
 	case !who.Bootstrapped && known == "" && who.Waits != r.clusterID:
 		final = &api.Error{Code: api.WrongPhase, Detail: fmt.Sprintf("server %q at %s does not wait to be joined to cluster %s; start it with at least one running server of this cluster in its --cluster, beside itself, and wait until its log says so", id, addr, r.clusterID)}
 	default:

@@ -21,11 +21,11 @@ func TestStepsTakenLate(t *testing.T) {
 		l := n.leader("")
 		gone := n.others(l.id)[0]
 		s4 := n.waiting("s4")
-		if _, err := l.reg.Join(t.Context(), "s4", "s4:1"); err != nil {
+		if _, err := l.reg.Join(t.Context(), fsm.Envelope{}, "s4", "s4:1"); err != nil {
 			t.Fatal(err)
 		}
 		n.votes("s4")
-		if _, err := l.reg.Remove(t.Context(), gone.id, false); err != nil {
+		if _, err := l.reg.Remove(t.Context(), fsm.Envelope{}, gone.id, false); err != nil {
 			t.Fatal(err)
 		}
 		n.until("it to notice", func() bool { return ended.of(gone.id) != nil })
@@ -54,12 +54,12 @@ func TestRemovalIsGivenUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		since := l.reg.State().Index()
-		_, err := l.reg.Join(t.Context(), "s4", "s4:1")
+		_, err := l.reg.Join(t.Context(), fsm.Envelope{}, "s4", "s4:1")
 		wantCode(t, err, api.MembersChanging)
 		if !strings.Contains(err.Error(), "cluster join "+leaving.id+"="+leaving.id+":1") {
 			t.Errorf("%v does not say how the removal is given up", err)
 		}
-		if _, err := l.reg.Join(t.Context(), leaving.id, leaving.id+":1"); err != nil {
+		if _, err := l.reg.Join(t.Context(), fsm.Envelope{}, leaving.id, leaving.id+":1"); err != nil {
 			t.Fatal(err)
 		}
 		n.until("it to be a member again", func() bool {
@@ -68,11 +68,11 @@ func TestRemovalIsGivenUp(t *testing.T) {
 		})
 		_, err = l.reg.awaitGone(t.Context(), leaving.id, api.ServerChange{ID: leaving.id, Since: since}) // who had asked for it
 		wantCode(t, err, api.WrongPhase)
-		if _, err := l.reg.Join(t.Context(), "s4", "s4:1"); err != nil {
+		if _, err := l.reg.Join(t.Context(), fsm.Envelope{}, "s4", "s4:1"); err != nil {
 			t.Fatal(err)
 		}
 		n.votes("s4")
-		if _, err := l.reg.Remove(t.Context(), lost.id, false); err != nil {
+		if _, err := l.reg.Remove(t.Context(), fsm.Envelope{}, lost.id, false); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -96,9 +96,12 @@ func TestKnownReleasesAreByFormat(t *testing.T) {
 // A caller that stopped waiting has heard nobody: that says nothing of the releases to those who come after.
 func TestReleasesOfACallerThatIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(t, func(cfg *Config) { cfg.checkEvery = 1 << 40 })
+		n := unstarted(t, 3, func(cfg *Config) { cfg.checkEvery = 1 << 40 })
+		n.older("s1", "s2", "s3")
+		n.begin()
 		n.ready()
 		l := n.leader("")
+		n.older()
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
 		c := &fsm.RemoveServer{}

@@ -134,7 +134,7 @@ func (c *crowd) step() {
 			c.wait = append(c.wait, id)
 		}
 		for _, id := range c.wait {
-			if _, err := s.now().Join(ctx, id, id+":1"); err == nil {
+			if _, err := s.now().Join(ctx, fsm.Envelope{}, id, id+":1"); err == nil {
 				c.wait = slices.DeleteFunc(c.wait, func(w string) bool { return w == id })
 			}
 		}
@@ -144,9 +144,9 @@ func (c *crowd) step() {
 			return
 		}
 		id := string(servers[c.rnd.IntN(len(servers))].ID)
-		_, err := s.now().Remove(ctx, id, false)
+		_, err := s.now().Remove(ctx, fsm.Envelope{}, id, false)
 		if err != nil && c.rnd.IntN(2) == 0 {
-			_, _ = s.now().Join(ctx, id, id+":1") // it may have been taken
+			_, _ = s.now().Join(ctx, fsm.Envelope{}, id, id+":1") // it may have been taken
 		}
 	case 7:
 		<-time.After(time.Duration(c.rnd.IntN(4000)) * time.Millisecond)

@@ -60,7 +60,7 @@ func (r *rig) until(what string, ok func() bool) {
 func (r *rig) join(via string, p Peer) {
 	r.t.Helper()
 	r.until("the join of "+p.ID+" to be taken", func() bool {
-		_, err := r.open[via].Join(r.t.Context(), p.ID, p.Addr)
+		_, err := r.open[via].Join(r.t.Context(), fsm.Envelope{}, p.ID, p.Addr)
 		if code := api.CodeOf(err); err != nil && code != api.Unavailable && code != api.WrongPhase && code != api.Timeout && code != api.NoLeader {
 			r.t.Fatal(err)
 		}
@@ -111,7 +111,7 @@ func TestReplaceEveryServer(t *testing.T) {
 		r.until(p.ID+" to be ready", func() bool { return r.open[p.ID].Ready() == nil })
 		put(p.ID)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		if _, err := r.open[via].Remove(ctx, old, false); err != nil {
+		if _, err := r.open[via].Remove(ctx, fsm.Envelope{}, old, false); err != nil {
 			t.Fatal(err)
 		}
 		cancel()
@@ -163,7 +163,7 @@ func TestRemovedWhileItWasOff(t *testing.T) {
 	r.close("s3")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if _, err := r.open["s1"].Remove(ctx, "s3", false); err != nil {
+	if _, err := r.open["s1"].Remove(ctx, fsm.Envelope{}, "s3", false); err != nil {
 		t.Fatal(err)
 	}
 	r.start("s3")
@@ -206,7 +206,7 @@ func TestJoiningServerIsKilled(t *testing.T) {
 	r.start("s1", "s2", "s3")
 	p := freePeers(t, "s4")[0]
 	opened := r.joining(p)
-	r.until("the join to be taken", func() bool { _, err := r.open["s1"].Join(t.Context(), p.ID, p.Addr); return err == nil })
+	r.until("the join to be taken", func() bool { _, err := r.open["s1"].Join(t.Context(), fsm.Envelope{}, p.ID, p.Addr); return err == nil })
 	opened()
 	cfg := r.open["s4"].cfg
 	for i := range 20 {
@@ -279,7 +279,7 @@ func TestLeaderIsKilledInTheMiddleOfAJoin(t *testing.T) {
 		r.start("s1", "s2", "s3")
 		p := freePeers(t, "s4")[0]
 		opened := r.joining(p)
-		r.until("the join to be taken", func() bool { _, err := r.open["s1"].Join(t.Context(), p.ID, p.Addr); return err == nil })
+		r.until("the join to be taken", func() bool { _, err := r.open["s1"].Join(t.Context(), fsm.Envelope{}, p.ID, p.Addr); return err == nil })
 		wait(t.Context(), time.Duration(pause)*followEvery/2)
 		id, _, _ := r.open["s1"].Leader()
 		leader := r.open[id]

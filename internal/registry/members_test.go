@@ -29,10 +29,10 @@ func (e *endings) of(id string) error {
 }
 
 // memberNetwork is a network in which a server may end because it was removed.
-func memberNetwork(t *testing.T, size int) (*network, *endings) {
+func memberNetwork(t *testing.T, size int, old ...string) (*network, *endings) {
 	t.Helper()
 	e := &endings{all: map[string]error{}}
-	n := newNetworkOf(t, size, func(cfg *Config) {
+	n := unstarted(t, size, func(cfg *Config) {
 		id := cfg.ID
 		cfg.OnFatal = func(err error) {
 			e.mu.Lock()
@@ -44,6 +44,8 @@ func memberNetwork(t *testing.T, size int) (*network, *endings) {
 			}
 		}
 	})
+	n.older(old...)
+	n.begin()
 	n.ready()
 	return n, e
 }
@@ -138,7 +140,9 @@ func TestJoinThenRemove(t *testing.T) {
 		}
 		s4 := n.waiting("s4")
 		out := n.other(l.id)
-		change, err := out.reg.Join(t.Context(), "s4", "s4:1") // asked of a follower
+		change, err := out.reg.Join(t.Context(), as(operator, nil), "s4", "s4:1") // asked of a follower
+		wantCode(t, err, api.Forbidden)
+		change, err = out.reg.Join(t.Context(), as(admin, nil), "s4", "s4:1")
 		if err != nil || change.Phase != "joining" {
 			t.Fatalf("%+v, %v", change, err)
 		}
@@ -147,11 +151,20 @@ func TestJoinThenRemove(t *testing.T) {
 		if m := n.member(s4, "s4"); !m.Voter || m.Role != "follower" || m.Behind > 1 {
 			t.Fatalf("%+v", m)
 		}
-		if again, err := l.reg.Join(t.Context(), "s4", "s4:1"); err != nil || again.Phase != "member" {
+		if again, err := l.reg.Join(t.Context(), fsm.Envelope{}, "s4", "s4:1"); err != nil || again.Phase != "member" {
 			t.Fatalf("joining it again: %+v, %v", again, err)
 		}
-		if gone, err := s4.reg.Remove(t.Context(), out.id, false); err != nil || gone.Phase != "gone" {
+		if gone, err := s4.reg.Remove(t.Context(), as(admin, nil), out.id, false); err != nil || gone.Phase != "gone" {
 			t.Fatalf("%+v, %v", gone, err)
+		}
+		told := ""
+		for r := range s4.reg.State().Audit(1) {
+			if r.GetAction() != "setNode" {
+				told += r.GetActor() + " " + r.GetAction() + " " + r.GetSubject() + " " + r.GetCode() + "; "
+			}
+		}
+		if want := "operator/bob joinServer s4 FORBIDDEN; admin/ann joinServer s4 ; admin/ann removeServer " + out.id + " ; "; told != want {
+			t.Errorf("the audit tells %q, want %q", told, want)
 		}
 		n.until("the removed server to notice", func() bool { return ended.of(out.id) != nil })
 		if who := out.dir.identity(); who.Removed == "" {
@@ -168,7 +181,7 @@ func TestJoinThenRemove(t *testing.T) {
 		if voters != 3 || non != 0 || !votes {
 			t.Errorf("%d voters, %d others", voters, non)
 		}
-		_, err = l.reg.Join(t.Context(), out.id, out.id+":1")
+		_, err = l.reg.Join(t.Context(), fsm.Envelope{}, out.id, out.id+":1")
 		wantCode(t, err, api.Exists)
 	})
 }
@@ -181,7 +194,7 @@ func TestJoinNeedsAMajority(t *testing.T) {
 		s4 := n.waiting("s4")
 		a, b := n.others(l.id)[0], n.others(l.id)[1]
 		n.isolate(a.id)
-		if _, err := l.reg.Join(t.Context(), "s4", "s4:1"); err != nil {
+		if _, err := l.reg.Join(t.Context(), fsm.Envelope{}, "s4", "s4:1"); err != nil {
 			t.Fatal(err)
 		}
 		n.votes("s4") // three of four are up: a majority
@@ -190,11 +203,11 @@ func TestJoinNeedsAMajority(t *testing.T) {
 		n.until("all of the four to be ready", func() bool { return a.reg.Ready() == nil && s4.now().Ready() == nil })
 		n.isolate(s4.id)
 		n.isolate(a.id)
-		if _, err := b.reg.Join(t.Context(), "s5", "s5:1"); err == nil { // two of four
+		if _, err := b.reg.Join(t.Context(), fsm.Envelope{}, "s5", "s5:1"); err == nil { // two of four
 			t.Error("a server joined without a majority")
 		}
 		n.heal()
-		n.until("the cluster to go on", func() bool { _, err := b.reg.Join(t.Context(), "s5", "s5:1"); return err == nil })
+		n.until("the cluster to go on", func() bool { _, err := b.reg.Join(t.Context(), fsm.Envelope{}, "s5", "s5:1"); return err == nil })
 		n.votes("s5")
 	})
 }
@@ -206,10 +219,10 @@ func TestJoinGoesOnUnderTheNextLeader(t *testing.T) {
 		s4 := n.waiting("s4")
 		n.hang("s4") // the first leader gets no further than the record
 		ask := make(chan error, 1)
-		go func() { _, err := l.reg.Join(t.Context(), "s4", "s4:1"); ask <- err }()
+		go func() { _, err := l.reg.Join(t.Context(), fsm.Envelope{}, "s4", "s4:1"); ask <- err }()
 		wantCode(t, <-ask, api.Unavailable)
 		n.hang("")
-		if _, err := l.reg.Join(t.Context(), "s4", "s4:1"); err != nil {
+		if _, err := l.reg.Join(t.Context(), fsm.Envelope{}, "s4", "s4:1"); err != nil {
 			t.Fatal(err)
 		}
 		n.isolate(l.id)
@@ -241,7 +254,7 @@ func TestTwoJoinsAtOnce(t *testing.T) {
 		answers := make(chan answer, 2)
 		for i, id := range []string{"s4", "s5"} {
 			go func() {
-				_, err := n.others(l.id)[i].reg.Join(t.Context(), id, id+":1")
+				_, err := n.others(l.id)[i].reg.Join(t.Context(), fsm.Envelope{}, id, id+":1")
 				answers <- answer{id, err}
 			}()
 		}
@@ -260,7 +273,7 @@ func TestTwoJoinsAtOnce(t *testing.T) {
 			t.Fatal("both were taken at once")
 		}
 		n.votes(first)
-		if _, err := l.reg.Join(t.Context(), refused, refused+":1"); err != nil {
+		if _, err := l.reg.Join(t.Context(), fsm.Envelope{}, refused, refused+":1"); err != nil {
 			t.Fatal(err)
 		}
 		n.votes(refused)
@@ -271,7 +284,10 @@ func TestJoinsAndRemovalsThatAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, _ := memberNetwork(t, 3)
 		l := n.leader("")
-		join := func(id, addr string) error { _, err := n.other(l.id).reg.Join(t.Context(), id, addr); return err }
+		join := func(id, addr string) error {
+			_, err := n.other(l.id).reg.Join(t.Context(), fsm.Envelope{}, id, addr)
+			return err
+		}
 		if err := join("s1", "s1:1"); err != nil { // it is one already
 			t.Error(err)
 		}
@@ -286,7 +302,7 @@ func TestJoinsAndRemovalsThatAreRefused(t *testing.T) {
 		wiped.rename(founder) // as if it had come back at another address with an empty directory
 		wantCode(t, join(founder, "s6:1"), api.Exists)
 		wiped.rename("s6")
-		_, err := l.reg.Remove(t.Context(), "s9", false)
+		_, err := l.reg.Remove(t.Context(), fsm.Envelope{}, "s9", false)
 		wantCode(t, err, api.NotFound)
 		if n.member(l, "s4").ID != "" || len(l.reg.State().Servers()) != 0 {
 			t.Error("something was put on record")
@@ -297,28 +313,27 @@ func TestJoinsAndRemovalsThatAreRefused(t *testing.T) {
 // A server of the release before would stop at the first record of a change.
 func TestOldReleasesAreUpgradedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, _ := memberNetwork(t, 3)
+		n, _ := memberNetwork(t, 3, "s1", "s2", "s3")
 		l := n.leader("")
 		old := n.others(l.id)[0].id
 		n.waiting("s4")
-		n.mu.Lock()
-		n.old = old
-		n.mu.Unlock()
-		_, err := l.reg.Join(t.Context(), "s4", "s4:1")
+		n.older(old)
+		_, err := l.reg.Join(t.Context(), fsm.Envelope{}, "s4", "s4:1")
 		wantCode(t, err, api.WrongPhase)
 		if !strings.Contains(err.Error(), old) {
 			t.Errorf("%v does not name %s", err, old)
 		}
-		_, err = l.reg.Remove(t.Context(), n.others(l.id)[1].id, false)
+		_, err = l.reg.Remove(t.Context(), fsm.Envelope{}, n.others(l.id)[1].id, false)
 		wantCode(t, err, api.WrongPhase)
 		// An older leader would not even know the call, so that it is not asked.
-		n.mu.Lock()
-		n.old = l.id
-		n.mu.Unlock()
+		n.older(l.id, old)
 		asked := n.others(l.id)[0].reg
 		for _, ask := range []func() error{
-			func() error { _, err := asked.Join(t.Context(), "s4", "s4:1"); return err },
-			func() error { _, err := asked.Remove(t.Context(), n.others(l.id)[1].id, false); return err },
+			func() error { _, err := asked.Join(t.Context(), fsm.Envelope{}, "s4", "s4:1"); return err },
+			func() error {
+				_, err := asked.Remove(t.Context(), fsm.Envelope{}, n.others(l.id)[1].id, false)
+				return err
+			},
 			func() error {
 				_, err := asked.Propose(t.Context(), fsm.Envelope{Command: &fsm.StageBackup{}})
 				return err
@@ -352,9 +367,9 @@ func TestFounderThatWasLeftOut(t *testing.T) {
 		s9.dir.who = identity{Format: identityFormat, ID: "s9", Instance: "s9-dir", Cluster: "c1", Bootstrapped: true}
 		s9.door.Store(&door{dir: s9.dir})
 		n.heal()
-		_, err := l.reg.Join(t.Context(), "s9", "s9:1")
+		_, err := l.reg.Join(t.Context(), fsm.Envelope{}, "s9", "s9:1")
 		wantCode(t, err, api.Exists)
-		if gone, err := l.reg.Remove(t.Context(), "s9", false); err != nil || gone.Phase != "gone" {
+		if gone, err := l.reg.Remove(t.Context(), fsm.Envelope{}, "s9", false); err != nil || gone.Phase != "gone" {
 			t.Fatalf("%+v, %v", gone, err)
 		}
 	})
@@ -363,7 +378,7 @@ func TestFounderThatWasLeftOut(t *testing.T) {
 func TestLastVoterStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, _ := memberNetwork(t, 1)
-		_, err := n.leader("").reg.Remove(t.Context(), "s1", true)
+		_, err := n.leader("").reg.Remove(t.Context(), fsm.Envelope{}, "s1", true)
 		wantCode(t, err, api.Invalid)
 	})
 }
@@ -372,7 +387,7 @@ func TestRemovalOfTheLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, ended := memberNetwork(t, 3)
 		l := n.leader("")
-		change, err := l.reg.Remove(t.Context(), l.id, false)
+		change, err := l.reg.Remove(t.Context(), fsm.Envelope{}, l.id, false)
 		if err != nil || change.Phase != "gone" {
 			t.Fatalf("%+v, %v", change, err)
 		}
@@ -391,12 +406,12 @@ func TestRemovalNeedsAMajorityOfTheOthers(t *testing.T) {
 		l := n.leader("")
 		down, up := n.others(l.id)[0], n.others(l.id)[1]
 		n.isolate(down.id)
-		_, err := l.reg.Remove(t.Context(), up.id, false)
+		_, err := l.reg.Remove(t.Context(), fsm.Envelope{}, up.id, false)
 		wantCode(t, err, api.NoMajority)
 		if !strings.Contains(err.Error(), down.id+" does not answer") {
 			t.Errorf("%v does not name %s", err, down.id)
 		}
-		_, err = l.reg.Remove(t.Context(), up.id, true) // it cannot be committed, and is forced
+		_, err = l.reg.Remove(t.Context(), fsm.Envelope{}, up.id, true) // it cannot be committed, and is forced
 		wantCode(t, err, api.Timeout, api.NoLeader)
 		n.heal()
 		n.until("it to be over", func() bool {
@@ -415,7 +430,7 @@ func TestRemovalOfAServerThatIsCutOff(t *testing.T) {
 		l := n.leader("")
 		out := n.others(l.id)[0]
 		n.isolate(out.id)
-		if _, err := l.reg.Remove(t.Context(), out.id, false); err != nil {
+		if _, err := l.reg.Remove(t.Context(), fsm.Envelope{}, out.id, false); err != nil {
 			t.Fatal(err)
 		}
 		<-time.After(time.Minute)
@@ -437,7 +452,7 @@ func TestJoiningServerThatIsCutOffAndRestarted(t *testing.T) {
 		n, ended := memberNetwork(t, 3)
 		l := n.leader("")
 		s4 := n.waiting("s4")
-		if _, err := l.reg.Join(t.Context(), "s4", "s4:1"); err != nil {
+		if _, err := l.reg.Join(t.Context(), fsm.Envelope{}, "s4", "s4:1"); err != nil {
 			t.Fatal(err)
 		}
 		n.until("it to be in", func() bool { _, ok := find(l.reg.servers(), "s4"); return ok })
@@ -456,13 +471,13 @@ func TestJoiningServerThatIsCutOffAndRestarted(t *testing.T) {
 		t.Log("one that never comes is given up")
 		s5 := n.waiting("s5")
 		n.isolate("s5")
-		_, err := l.reg.Join(t.Context(), "s5", "s5:1")
+		_, err := l.reg.Join(t.Context(), fsm.Envelope{}, "s5", "s5:1")
 		wantCode(t, err, api.Unavailable)
 		n.heal()
-		if _, err := l.reg.Join(t.Context(), "s5", "s5:1"); err != nil {
+		if _, err := l.reg.Join(t.Context(), fsm.Envelope{}, "s5", "s5:1"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.reg.Remove(t.Context(), "s5", false); err != nil {
+		if _, err := l.reg.Remove(t.Context(), fsm.Envelope{}, "s5", false); err != nil {
 			t.Fatal(err)
 		}
 		n.until("s5 to hear of it, or to go on waiting", func() bool { return ended.of("s5") != nil || !s5.dir.identity().Bootstrapped })
@@ -474,7 +489,7 @@ func TestTenthServer(t *testing.T) {
 		n, _ := memberNetwork(t, maxPeers)
 		l := n.leader("")
 		n.waiting("s10")
-		_, err := l.reg.Join(t.Context(), "s10", "s10:1")
+		_, err := l.reg.Join(t.Context(), fsm.Envelope{}, "s10", "s10:1")
 		wantCode(t, err, api.Limit)
 	})
 }

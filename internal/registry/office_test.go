@@ -183,16 +183,16 @@ func TestLeaseCallsThatAreRefused(t *testing.T) {
 		wantCode(t, follower.Report(t.Context(), api.Report{Session: strings.Repeat("x", fsm.MaxRandom+1)}), api.Invalid)
 		wantCode(t, follower.Report(t.Context(), api.Report{Move: strings.Repeat("x", 65)}), api.Invalid)
 		for _, kind := range []peer.Kind{peer.KindRenew, peer.KindReport} {
-			body, err := l.reg.serve(t.Context(), "s9", kind, []byte("{"))
+			body, err := l.reg.serve(t.Context(), follower.ID(), kind, []byte("{"))
 			if err != nil || len(body) == 0 || body[0] != replyRefused || !strings.Contains(string(body), string(api.Invalid)) {
 				t.Errorf("%v: answered %q, %v", kind, body, err)
 			}
-			body, err = follower.serve(t.Context(), "s9", kind, []byte(`{}`)) // one hop only
+			body, err = follower.serve(t.Context(), l.id, kind, []byte(`{}`)) // one hop only
 			if err != nil || len(body) == 0 || body[0] != replyRetry {
 				t.Errorf("%v at a follower: answered %q, %v", kind, body, err)
 			}
 		}
-		if body, err := follower.serve(t.Context(), "s9", peer.KindLeading, nil); err != nil || body[0] != replyRetry {
+		if body, err := follower.serve(t.Context(), l.id, peer.KindLeading, nil); err != nil || body[0] != replyRetry {
 			t.Errorf("answered %q, %v", body, err)
 		}
 		if err := follower.Close(); err != nil {

@@ -33,6 +33,8 @@ type Registry struct {
 	dir       *dataDir
 	expel     func(server string)
 	raft      *raft.Raft
+	guard     *peer.Guard
+	met       *acquaintances
 	fsm       *fsm.FSM
 	calls     caller
 	snaps     raft.SnapshotStore
@@ -43,7 +45,7 @@ type Registry struct {
 	checks    *checker
 	dog       *watchdog
 	space     space
-	releases  knownReleases
+	releases  *knownReleases
 	started   time.Time
 
 	ready   atomic.Bool            // caught up once since the start
@@ -107,13 +109,14 @@ type plumbing struct {
 	logs      raft.LogStore
 	stable    raft.StableStore
 	snaps     raft.SnapshotStore
-	transport raft.Transport // raft closes it
+	transport peer.Transport // raft closes it
 	calls     caller
 	clusterID string
 	alarm     *alarm
 	closers   []func() error // in the order of closing, after raft
 	dir       *dataDir
 	expel     func(server string) // ends the connections that it dialed for raft
+	releases  *knownReleases      // what the servers said at the founding
 	opened    func(*Registry)     // told when calls can be answered, before this server makes any
 }
 
@@ -133,6 +136,9 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 			err = errors.Join(err, closeAll(closers))
 		}
 	}()
+	if err := cfg.ownCertificate(); err != nil {
+		return nil, err
+	}
 	if err := usable(cfg.DataDir); err != nil {
 		return nil, err
 	}
@@ -146,14 +152,19 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 		return nil, err
 	}
 	d := &door{dir: dir}
-	mux, err := peer.Open(peer.Config{
+	port := peer.Config{
 		Listen: cfg.PeerListen, Advertise: cfg.addrOf(cfg.ID), PeerID: d.idAt(cfg), Refuse: d.refuse,
 		Identity: peer.Identity{ID: cfg.ID, Cluster: dir.cluster}, Handler: d.serve, Logger: cfg.Logger.Named("peer"),
-	})
+	}
+	if cfg.Certs != nil {
+		port.Certs = cfg.Certs
+	}
+	mux, err := peer.Open(port)
 	if err != nil {
 		return nil, err
 	}
 	closers = []func() error{mux.Close, s.Close}
+	releases := new(knownReleases)
 	if !dir.identity().Bootstrapped {
 		conf, err := cfg.raftConfig(nil)
 		if err != nil {
@@ -161,6 +172,7 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 		}
 		f := newFounding(cfg, dir, mux)
 		d.founding.Store(f)
+		releases = &f.releases
 		if err := f.found(ctx, conf, s, snaps); err != nil {
 			return nil, err
 		}
@@ -171,7 +183,7 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 	}
 	r, err = start(cfg, plumbing{
 		logs: cached, stable: s, snaps: snaps, calls: mux, clusterID: dir.cluster(), alarm: a, closers: closers,
-		dir: dir, expel: mux.Expel, opened: d.registry.Store,
+		dir: dir, expel: mux.Expel, releases: releases, opened: d.registry.Store,
 		// Only now does the port take connections of raft (RAFT traps 8 and 9).
 		transport: newTransport(cfg, mux.StreamLayer()),
 	})
@@ -218,22 +230,22 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	}
 	r := &Registry{
 		cfg: cfg, log: cfg.Logger, clusterID: p.clusterID, calls: p.calls, snaps: p.snaps, alarm: p.alarm, closers: p.closers,
-		fsm: fsm.New(p.alarm.raise), started: time.Now(), dir: p.dir, expel: p.expel, removed: make(chan struct{}),
-		following: newFollowing(), leadership: make(chan struct{}, 1), drained: make(chan struct{}),
+		fsm: fsm.New(p.alarm.raise), started: time.Now(), dir: p.dir, expel: p.expel, removed: make(chan struct{}), met: newAcquaintances(),
+		releases: p.releases, following: newFollowing(), leadership: make(chan struct{}, 1), drained: make(chan struct{}),
 	}
 	r.checks, r.dog = newChecker(r.condemn), newWatchdog()
 	logs, stable := watchedLogs{p.logs, r.dog}, watchedStable{p.stable, r.dog}
 	r.fsm.OnCheck(r.checks.marked)
-	if r.raft, err = raft.NewRaft(conf, r.fsm, logs, stable, p.snaps, p.transport); err != nil {
-		if closer, ok := p.transport.(raft.WithClose); ok {
-			err = errors.Join(err, closer.Close())
-		}
+	r.guard = peer.NewGuard(p.transport, cfg.Logger.Named("guard"))
+	if r.raft, err = raft.NewRaft(conf, r.fsm, logs, stable, p.snaps, r.guard); err != nil {
+		err = errors.Join(err, r.guard.Close())
 		return nil, fmt.Errorf("starting raft of server %q: %w; if its data is damaged, leave the server off: an older copy of %s forgets votes (docs/operations.md)", cfg.ID, err, cfg.DataDir)
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.commits = newCommitter(r.raft.Apply)
 	r.confirms = newConfirmer(r.raft.Barrier, func() uint64 { return r.fsm.State().Index() })
 	p.opened(r)
+	r.guard.Start(r.facts())
 	r.compareList()
 	r.raft.RegisterObserver(r.following.observer())
 	r.drain.Go(func() { r.drainNotify(notify) })
@@ -246,6 +258,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.wg.Go(r.reconcileLoop)
 	r.wg.Go(r.catchUp)
 	r.wg.Go(r.watchRemovals)
+	r.wg.Go(r.meetOthers)
 	return r, nil
 }
 

@@ -19,7 +19,7 @@ import (
 //
 // Every error is an *api.Error. OUTCOME_UNKNOWN says that the command may have been applied; all others that it was
 // not. It is tried until ctx ends, 5 s where ctx has no deadline, always with the same bytes: the request id in them
-// makes the state apply it once.
+// makes the state apply it once. A command without an origin is of somebody unknown.
 func (r *Registry) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, error) {
 	if err := r.alarm.stopped(r.cfg.ID); err != nil {
 		return nil, err
@@ -29,7 +29,8 @@ func (r *Registry) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, er
 	}
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
-	if err := r.leaderUnderstands(ctx, e.Command); err != nil {
+	e, err := r.sendable(ctx, e)
+	if err != nil {
 		return nil, err
 	}
 	result, err := r.send(ctx, r.stamp(e))
@@ -111,7 +112,10 @@ func (r *Registry) commit(ctx context.Context, envelope []byte) (*fsm.Result, er
 	if err := r.understood(ctx, e.Command); err != nil {
 		return nil, err
 	}
-	return r.commits.submit(ctx, envelope)
+	if envelope, err = r.fit(ctx, e, envelope); err != nil {
+		return nil, err
+	}
+	return r.commits.submit(ctx, envelope, askerOf(e.Origin))
 }
 
 // stamp fills in the ids that the caller left out. The caller's command is not changed.

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 )
@@ -30,6 +31,12 @@ func stuckLeader(t *testing.T) (*network, *node) {
 	return n, l
 }
 
+// from is a command of somebody unknown at one of many addresses.
+func from(e fsm.Envelope, host int) fsm.Envelope {
+	e.Origin = fsm.OriginOf(access.Who{Role: access.Anonymous}, fmt.Sprintf("10.0.0.%d", host), "")
+	return e
+}
+
 func TestCommitQueueLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const over = 50
@@ -37,7 +44,7 @@ func TestCommitQueueLimit(t *testing.T) {
 		errs := make([]error, 1+maxWaiting+over)
 		done := make(chan int, len(errs))
 		propose := func(i int) {
-			_, errs[i] = l.reg.Propose(t.Context(), setNode(i))
+			_, errs[i] = l.reg.Propose(t.Context(), from(setNode(i), i%16))
 			done <- i
 		}
 		go propose(0)
@@ -120,7 +127,7 @@ func TestWhoGivesUpLeavesTheQueue(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range maxWaiting + 1 {
-		_, err := c.submit(ctx, []byte("x"))
+		_, err := c.submit(ctx, []byte("x"), asker{name: "a"})
 		var notApplied *definite
 		if !errors.As(err, &notApplied) || !errors.Is(err, context.Canceled) {
 			t.Fatalf("got %v, want a definite error", err)
@@ -129,7 +136,7 @@ func TestWhoGivesUpLeavesTheQueue(t *testing.T) {
 			t.Fatalf("got %v, want that of the context", err)
 		}
 	}
-	if len(c.waiting)+len(confirms.waiting) > 0 {
+	if len(c.waiting)+len(c.by)+len(confirms.waiting)+confirms.reads > 0 {
 		t.Fatalf("%d commands and %d reads are held that nobody waits for", len(c.waiting), len(confirms.waiting))
 	}
 	if got := c.take(); got != nil {
@@ -245,4 +252,84 @@ func fillRing(t *testing.T, l *node) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// A flood of reads keeps no session from being renewed: a renewal of one that lives waits beside them, and one barrier is for
+// all. What is made up waits with the reads.
+func TestRenewalsHaveRoomOfTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, nil)
+		n.ready()
+		l := n.leader("")
+		mustPropose(t, l, setNode(1))
+		session := openSession(t, l, "n1")
+		n.isolate(l.id)
+		n.mu.Lock()
+		clear(n.cut) // calls pass, raft does not
+		n.mu.Unlock()
+		errs := make(chan error, maxWaiting+1)
+		confirm := func() {
+			_, err := l.reg.Confirm(t.Context())
+			errs <- err
+		}
+		go confirm()
+		synctest.Wait() // its barrier is in flight
+		for range maxWaiting {
+			go confirm()
+		}
+		synctest.Wait()
+		renewed := make(chan error, renewalsOfOne)
+		for range renewalsOfOne {
+			go func() {
+				_, err := renewOnce(l, session)
+				renewed <- err
+			}()
+		}
+		synctest.Wait()
+		for _, more := range []string{session, "made-up"} {
+			_, err := renewOnce(l, more)
+			wantCode(t, err, api.Limit)
+		}
+		n.heal()
+		for _, err := range append(receive(renewed, renewalsOfOne), receive(errs, maxWaiting+1)...) {
+			if err != nil {
+				t.Fatalf("a call that was taken: %v", err)
+			}
+		}
+		_, err := renewOnce(l, "made-up")
+		wantCode(t, err, api.SessionExpired)
+		if c := l.reg.confirms; len(c.waiting)+c.reads+len(c.renewals) > 0 {
+			t.Errorf("counted are %d calls, %d reads and %v, and nobody waits", len(c.waiting), c.reads, c.renewals)
+		}
+	})
+}
+
+// A node renews its own session, and reports its own moves, and nobody else's.
+func TestNodesSpeakForThemselves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, nil)
+		n.ready()
+		l := n.leader("")
+		f := n.others(l.id)[0]
+		mustPropose(t, l, setNode(1))
+		mustPropose(t, l, setNode(2))
+		session := openSession(t, l, "n1")
+		declare(t, l, "a:", "n1", "")
+		openSession(t, l, "n2")
+		mustPropose(t, l, fsm.Envelope{Command: &fsm.StartMove{Id: "m1", Prefix: []byte("a:"), From: "n1", To: "n2", Precopy: true}})
+		for _, s := range []*node{l, f} {
+			for who, code := range map[string]api.Code{"n1": "", "": "", "n2": api.Forbidden} {
+				_, renewal := s.reg.Renew(t.Context(), api.Renewal{Session: session, As: who})
+				report := s.reg.Report(t.Context(), api.Report{Session: session, Move: "m1", As: who})
+				if code == "" {
+					if renewal != nil || report != nil {
+						t.Errorf("%q: %v, %v", who, renewal, report)
+					}
+					continue
+				}
+				wantCode(t, renewal, code)
+				wantCode(t, report, code)
+			}
+		}
+	})
 }

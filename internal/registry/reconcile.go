@@ -18,8 +18,8 @@ const (
 	// reconcileTimeout bounds writing one directive.
 	reconcileTimeout = 5 * time.Second
 
-	// proposeTogether is how many directives are written at a time: enough to share a log entry, few enough to leave room
-	// among maxWaiting for what others propose.
+	// proposeTogether is how many directives are written at a time: enough to share a log entry. They wait beside maxWaiting
+	// commands of others.
 	proposeTogether = 256
 
 	// actor is who the leader's own commands are from.
@@ -91,6 +91,7 @@ func (r *Registry) lead() {
 	beside.Go(func() { r.checkStates(ctx) })
 	beside.Go(func() { r.askSpace(ctx) })
 	beside.Go(func() { r.followMembers(ctx) })
+	beside.Go(func() { r.followFormat(ctx) })
 	for ctx.Err() == nil && r.leads.Load() {
 		r.duty(ctx, o)
 	}
@@ -111,7 +112,7 @@ func (r *Registry) duty(ctx context.Context, o *office) {
 	}
 	commands := make([]fsm.Command, 0, len(directives)+1)
 	if s.Cluster().ID == "" {
-		commands = append(commands, &fsm.InitCluster{Id: r.clusterID})
+		commands = append(commands, r.initCommand(ctx))
 	}
 	for _, d := range directives {
 		commands = append(commands, d.Command())
@@ -164,14 +165,19 @@ type refusedError struct{ cause error }
 
 func (e *refusedError) Error() string { return e.cause.Error() }
 
+// proposeOne writes a command of the leader's own: nobody is asked whether it may be.
 func (r *Registry) proposeOne(ctx context.Context, c fsm.Command) error {
 	envelope, err := fsm.Envelope{RequestID: r.requestID(), Actor: actor, Command: c}.Encode()
 	if err != nil {
 		return err
 	}
+	return r.submitOne(ctx, envelope, asker{own: true})
+}
+
+func (r *Registry) submitOne(ctx context.Context, envelope []byte, by asker) error {
 	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
 	defer cancel()
-	result, err := r.commits.submit(ctx, envelope)
+	result, err := r.commits.submit(ctx, envelope, by)
 	if err != nil {
 		return err
 	}

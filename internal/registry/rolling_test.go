@@ -12,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/pb"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -160,14 +162,38 @@ func TestStartFromRelease01(t *testing.T) {
 			t.Fatalf("%s start: %v", when, err)
 		}
 		r.open["s1"] = reg
-		r.until("it to be ready", func() bool { return reg.Ready() == nil })
-		s := reg.State()
-		if s.Index() != 29 || s.Hash() != "830718ebcd6ad34534535d239209d61ccddf9ac0b18e9617c2844d62af773812" {
-			t.Errorf("%s start: index %d, hash %s", when, s.Index(), s.Hash())
+		r.until("it to be ready", func() bool { return reg.Ready() == nil && reg.State().LogFormat() == logFormat })
+		if hash := hashBefore(t, reg.State(), 29); hash != "830718ebcd6ad34534535d239209d61ccddf9ac0b18e9617c2844d62af773812" {
+			t.Errorf("%s start: hash %s", when, hash)
 		}
 		r.close("s1")
 		cancel()
 	}
+}
+
+// hashBefore is the hash that the state had at an index, after which nothing was put on record but that all servers know
+// the newest format of the log.
+func hashBefore(t *testing.T, s fsm.State, index uint64) string {
+	t.Helper()
+	l := fsm.NewLoader()
+	for r := range s.Records() {
+		switch k := r.GetKind().(type) {
+		case *pb.Record_Cluster:
+			k.Cluster.Index, k.Cluster.LogFormat = index, 0
+		case *pb.Record_Dedup:
+			if k.Dedup.GetResult().GetIndex() > index {
+				continue
+			}
+		}
+		if err := l.Add(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	was, err := l.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return was.Hash()
 }
 
 // The same of three, one of which is replaced then: the log of the old release goes on with records that it did not know.
@@ -181,9 +207,9 @@ func TestUpgradeOfRelease01(t *testing.T) {
 	t.Cleanup(r.closeAll)
 	r.start("s1", "s2", "s3")
 	for id, reg := range r.open {
-		r.until(id+" to be ready", func() bool { return reg.Ready() == nil })
-		if s := reg.State(); s.Index() != 30 || s.Hash() != "be9936e0c4583836eb5d7015fb92d36a46e50c09d489dd6b460e2837a6cf5f82" {
-			t.Errorf("%s: index %d, hash %s", id, s.Index(), s.Hash())
+		r.until(id+" to be ready", func() bool { return reg.Ready() == nil && reg.State().LogFormat() == logFormat })
+		if hash := hashBefore(t, reg.State(), 30); hash != "be9936e0c4583836eb5d7015fb92d36a46e50c09d489dd6b460e2837a6cf5f82" {
+			t.Errorf("%s: hash %s", id, hash)
 		}
 	}
 	p := freePeers(t, "s4")[0]
@@ -192,7 +218,7 @@ func TestUpgradeOfRelease01(t *testing.T) {
 	opened()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if _, err := r.open["s2"].Remove(ctx, "s1", false); err != nil {
+	if _, err := r.open["s2"].Remove(ctx, fsm.Envelope{}, "s1", false); err != nil {
 		t.Fatal(err)
 	}
 	r.gone("s1")

@@ -60,6 +60,13 @@ func without(servers []raft.Server, id string) []raft.Server {
 	return slices.DeleteFunc(slices.Clone(servers), func(s raft.Server) bool { return string(s.ID) == id })
 }
 
+func idsOf(servers []raft.Server) (ids []string) {
+	for _, s := range servers {
+		ids = append(ids, string(s.ID))
+	}
+	return ids
+}
+
 func peersOf(servers []raft.Server) (out []Peer) {
 	for _, s := range servers {
 		out = append(out, Peer{ID: string(s.ID), Addr: string(s.Address)})

@@ -221,7 +221,7 @@ func tokenHash(token string) []byte {
 // certain has a command decided: the same request again until its outcome is
 // known.
 func (w *world) certain(from *proc, c fsm.Command, then func(*fsm.Result)) {
-	e := fsm.Envelope{RequestID: w.draw("req"), Actor: from.name, Command: c}
+	e := fsm.Envelope{RequestID: w.draw("req"), Actor: from.name, Origin: fsm.OriginOf(from.who, from.name, ""), Command: c}
 	var try func()
 	try = func() {
 		s := w.servers[from.rng.below(len(w.servers))]
@@ -242,7 +242,9 @@ func (n *node) renew(f agent.Renew) {
 	sent := n.clock()
 	s := n.server()
 	n.trapAnswer()
-	n.w.call(n.proc, s.proc, 9*time.Second, func(reply func(any)) { s.renew(f.Renewal, reply) }, func(v any, ok bool) {
+	asked := f.Renewal
+	asked.As = n.who.ID
+	n.w.call(n.proc, s.proc, 9*time.Second, func(reply func(any)) { s.renew(asked, reply) }, func(v any, ok bool) {
 		r, _ := v.(renewal)
 		switch {
 		case !ok:
@@ -271,7 +273,7 @@ func (n *node) say(w agent.Word) {
 	case agent.SayClose:
 		c = &fsm.CloseSession{Session: w.Session}
 	}
-	e := fsm.Envelope{RequestID: n.w.draw("req"), Actor: n.name, Command: c}
+	e := fsm.Envelope{RequestID: n.w.draw("req"), Actor: n.name, Origin: fsm.OriginOf(n.who, n.name, ""), Command: c}
 	s := n.server()
 	if w.Kind == agent.SayReady && n.trapWord(e) {
 		return

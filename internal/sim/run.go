@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/agent"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
@@ -64,6 +65,7 @@ func newWorld(seed uint64) *world {
 		ties: newRng(seed, 3), net: newRng(seed, 4), clients: newRng(seed, 5)}
 	w.log, w.check = newLog(w), newChecker(w)
 	w.operator = w.newProc("operator", 6)
+	w.operator.who = access.Who{Role: access.Admin, ID: "operator"}
 	for i := range 3 {
 		s := &server{proc: w.newProc(fmt.Sprintf("s%d", i+1), uint64(10+i)), log: w.log}
 		w.servers = append(w.servers, s)
@@ -76,6 +78,7 @@ func newWorld(seed uint64) *world {
 
 func (w *world) newNode(name string, id scope.NodeID, stream uint64) *node {
 	n := &node{proc: w.newProc(name, stream), id: id, disk: newDisk(w.draw("id"))}
+	n.who = access.Who{Role: access.Node, ID: string(id)}
 	w.nodes = append(w.nodes, n)
 	return n
 }
@@ -85,7 +88,8 @@ func (w *world) newNode(name string, id scope.NodeID, stream uint64) *node {
 // with a lease and no fallback.
 func (w *world) found() {
 	w.log.elect(w.servers[0])
-	commands := []fsm.Command{&fsm.InitCluster{Id: "c"}}
+	// There is a token, so that everybody has to be somebody.
+	commands := []fsm.Command{&fsm.InitCluster{Id: "c", LogFormat: 2}, &fsm.CreateToken{Id: "root", Role: access.Admin.String(), Hash: tokenHash("root")}}
 	for i, id := range nodeIDs {
 		commands = append(commands, &fsm.SetNode{Id: string(id), Addr: fmt.Sprintf("%s:%d", id, i+1)})
 	}

@@ -242,6 +242,9 @@ func (s *server) submit(e fsm.Envelope, reply func(answer)) {
 			return
 		}
 		s.log.propose(s, &entry{data: data, commands: []fsm.Envelope{e}, done: func(_ uint64, results []*fsm.Result) {
+			if code := api.Code(results[0].GetCode()); code == api.Forbidden || code == api.Unauthenticated {
+				s.w.fail("access", "%s was refused %T of its own: %s", e.Actor, e.Command, results[0].GetDetail())
+			}
 			reply(answer{result: results[0], code: api.Code(results[0].GetCode())})
 		}, lost: func() { reply(answer{unknown: true}) }})
 	})

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
@@ -168,6 +169,7 @@ func (w *world) run(until time.Duration) {
 type proc struct {
 	w       *world
 	name    string
+	who     access.Who // to the servers
 	alive   bool
 	life    int // of its restarts
 	paused  bool

@@ -53,7 +53,7 @@ var arrows = map[string]arrow{
 	"transport/peer": {may: []string{"transport", "internal/access", "internal/api"},
 		tests: []string{"internal/registry", "fsm", "scope", "migration"}},
 	// A state in the words of the API, the same on every front end.
-	"internal/view": {may: []string{"fsm", "internal/api", "scope", "migration"}, external: []string{}},
+	"internal/view": {may: []string{"fsm", "internal/access", "internal/api", "scope", "migration"}, external: []string{}},
 	"transport/httpapi": {may: []string{"transport", "internal/access", "internal/certs", "internal/api", "internal/view", "fsm", "scope"},
 		tests: []string{"internal/apitest", "internal/registry", "client", "snapshot"}},
 	"transport/resp": {external: []string{}},
@@ -61,10 +61,11 @@ var arrows = map[string]arrow{
 		tests: []string{"internal/apitest", "internal/registry"}},
 	// The clock that leases are counted by.
 	"internal/boottime": {external: []string{"golang.org/x/sys"}},
-	"client": {may: []string{"internal/api", "internal/boottime", "scope", "migration", "internal/agent"},
+	// It shows certificates and tokens, and reads both anew, as the servers do.
+	"client": {may: []string{"internal/api", "internal/access", "internal/certs", "internal/boottime", "scope", "migration", "internal/agent"},
 		tests: []string{"fsm", "internal/registry", "transport/httpapi"}},
 	"internal/gate": {may: []string{"client", "transport/resp"}},
-	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/api", "internal/view", "internal/agent"},
+	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/access", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},
 	"internal/sim/planted": {may: []string{"internal/overlay", "internal/process"}},
 	// Programs of this repository, built with and without changes, as processes.
@@ -78,21 +79,22 @@ var arrows = map[string]arrow{
 	"internal/load": {may: []string{"internal/api", "internal/crash/writes", "internal/overlay", "internal/process"}, external: []string{}},
 	// Chaos runs: what happened is recorded in history, which the checkers judge
 	// without knowing how it came about.
-	"internal/chaos": {may: []string{"client", "internal/api", "internal/chaos/check", "internal/chaos/fault", "internal/chaos/history",
+	"internal/chaos": {may: []string{"client", "internal/api", "internal/certs", "internal/chaos/check", "internal/chaos/fault", "internal/chaos/history",
 		"internal/chaos/report", "internal/direct", "internal/chaos/target", "internal/chaos/timeline", "internal/chaos/workload", "internal/load", "internal/overlay"}},
 	"internal/chaos/history": {may: []string{"internal/api", "internal/crash/writes"}},
 	"internal/chaos/check": {may: []string{"internal/api", "internal/chaos/history", "internal/crash/writes"},
 		tests: []string{"fsm", "internal/view"}},
-	"internal/chaos/target":   {may: []string{"internal/chaos/history", "internal/link", "internal/load", "internal/process"}},
+	"internal/chaos/target":   {may: []string{"internal/access", "internal/certs", "internal/chaos/history", "internal/link", "internal/load", "internal/process"}},
 	"internal/chaos/workload": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/crash/writes", "internal/direct", "internal/load", "scope"}},
 	"internal/chaos/fault": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/direct",
 		"internal/chaos/target", "internal/link", "internal/load"}},
 	"internal/chaos/timeline": {may: []string{"internal/chaos/history", "internal/crash/writes"}, tests: []string{"internal/api"}, external: []string{}},
 	"internal/chaos/report": {may: []string{"internal/chaos/check", "internal/chaos/history", "internal/chaos/timeline", "internal/crash/writes"},
 		tests: []string{"internal/api"}},
-	"internal/demo": {may: []string{"client", "internal/api", "internal/crash"}},
+	"internal/flood": {may: []string{"client", "internal/api", "internal/crash"}, external: []string{}},
+	"internal/demo":  {may: []string{"client", "internal/api", "internal/certs", "internal/crash"}},
 	// Real server processes: started, killed, looked at.
-	"internal/crash": {may: []string{"internal/api", "internal/direct", "internal/process"},
+	"internal/crash": {may: []string{"internal/access", "internal/api", "internal/certs", "internal/direct", "internal/process"},
 		tests: []string{"transport/resp"}},
 	// What clients were told, judged without knowing how it came about; the whole
 	// system as processes; and the program that kills them.

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
 
@@ -30,6 +31,11 @@ func (s *server) backup(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problemOf(err))
 		return
 	}
+	c := callerOf(r.Context())
+	if err := c.still(st); err != nil { // that state may know more than the one the request was admitted by
+		writeProblem(w, problemOf(err))
+		return
+	}
 	name := fmt.Sprintf("scope-registry-%s-%d.backup", st.Cluster().ID, st.Index())
 	w.Header().Set("Content-Type", backupType)
 	w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": name}))
@@ -37,7 +43,7 @@ func (s *server) backup(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	out := bufio.NewWriterSize(w, writePiece)
+	out := bufio.NewWriterSize(guarded{w, func() error { return c.still(s.reg.State()) }}, writePiece)
 	err = st.EncodeBackup(out, nowMS())
 	if err == nil {
 		err = out.Flush()
@@ -49,4 +55,18 @@ func (s *server) backup(w http.ResponseWriter, r *http.Request) {
 		s.log.Warn("a backup broke off", "to", r.RemoteAddr, "index", st.Index(), "error", err)
 		panic(http.ErrAbortHandler) // cuts the connection, so that the client does not take this for the end
 	}
+}
+
+// guarded is a writer that stops when its reader may not go on.
+type guarded struct {
+	io.Writer
+	still func() error
+}
+
+// Write writes a piece.
+func (g guarded) Write(p []byte) (int, error) {
+	if err := g.still(); err != nil {
+		return 0, err
+	}
+	return g.Writer.Write(p)
 }

@@ -4,14 +4,80 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 )
+
+// The client and the server agree on tokens, and the secret stays with the client.
+func TestClientMakesTokens(t *testing.T) {
+	b := newBench(t)
+	url, stop := served(t, b.h)
+	c := client.New([]string{url}, client.WithReason("why"))
+	first, text, err := client.DrawToken(client.NewToken{ID: "first", Role: "admin", First: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.CreateToken(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	token, err := access.ParseToken(text)
+	if err != nil || token.ID != "first" {
+		t.Fatalf("%v, %v", token, err)
+	}
+	if who, _, err := b.reg.State().Authenticate(token, nowMS()); err != nil || who.Role != access.Admin {
+		t.Errorf("%v, %v", who, err)
+	}
+	if e := b.reg.Last(); e.Origin.GetReason() != "why" || strings.Contains(fmt.Sprint(e), strings.TrimPrefix(text, "srt_first_")) {
+		t.Errorf("%+v", e)
+	}
+	c.Close()
+	c = client.New([]string{url}, client.WithHTTPClient(&http.Client{Transport: showing{text, &http.Transport{}}}))
+	other, _, err := client.DrawToken(client.NewToken{Role: "operator", Prefix: "p:"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.CreateToken(t.Context(), other); err != nil {
+		t.Error(err)
+	}
+	if all, err := c.Tokens(t.Context()); err != nil || len(all.Tokens) != 2 || all.Tokens[0].ID == all.Tokens[1].ID {
+		t.Errorf("%+v, %v", all, err)
+	}
+	p := scope.Prefix("p:")
+	if _, err := c.Audit(t.Context(), client.AuditFilter{From: 3, Limit: 5, Prefix: &p, Move: "m", Newest: true}); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.RevokeToken(t.Context(), other.ID); err != nil {
+		t.Error(err)
+	}
+	c.Close()
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// showing shows a token with all requests.
+type showing struct {
+	token string
+	http.RoundTripper
+}
+
+func (s showing) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+s.token)
+	return s.RoundTripper.RoundTrip(r)
+}
+
+func (s showing) CloseIdleConnections() {
+	s.RoundTripper.(*http.Transport).CloseIdleConnections()
+}
 
 // The client and the server agree on every path, parameter and body.
 func TestClientUnderstandsServer(t *testing.T) {

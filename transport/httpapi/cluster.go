@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
@@ -47,9 +48,16 @@ func (s *server) joinServer(ctx context.Context, in *joinInput) (*serverOutput, 
 	if err := checkNode("id", in.Body.ID); err != nil {
 		return nil, err
 	}
+	by, err := envelope(ctx, in.Mutation, nil)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := in.bound(ctx)
 	defer cancel()
-	change, err := s.reg.Join(ctx, in.Body.ID, in.Body.Addr)
+	if err := s.confirm(ctx, access.JoinServer); err != nil {
+		return nil, err
+	}
+	change, err := s.reg.Join(ctx, by, in.Body.ID, in.Body.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -67,9 +75,16 @@ func (s *server) removeServer(ctx context.Context, in *removeServerInput) (*serv
 	if err := checkNode("id", in.ID); err != nil {
 		return nil, err
 	}
+	by, err := envelope(ctx, in.Mutation, nil)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := in.bound(ctx)
 	defer cancel()
-	change, err := s.reg.Remove(ctx, in.ID, in.AcceptNoMajority)
+	if err := s.confirm(ctx, access.RemoveServer); err != nil {
+		return nil, err
+	}
+	change, err := s.reg.Remove(ctx, by, in.ID, in.AcceptNoMajority)
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +108,9 @@ func (s *server) transferLeader(ctx context.Context, in *transferInput) (*applie
 	}
 	ctx, cancel := in.bound(ctx)
 	defer cancel()
+	if err := s.confirm(ctx, access.TransferLeader); err != nil {
+		return nil, err
+	}
 	if err := s.reg.Transfer(ctx, to); err != nil {
 		return nil, err
 	}

@@ -79,6 +79,19 @@ func (e exchange) restarted() exchange {
 	return e
 }
 
+// newToken asks for a token that may be the first.
+var newToken = `{"id":"first","role":"admin","hash":"` + strings.Repeat("0", 64) + `"}`
+
+// having has a token besides one of an admin, whose certificate asks.
+func (e exchange) having(id string) exchange {
+	e.before = func(b *bench) {
+		b.token("admin", &fsm.CreateToken{Role: "admin"})
+		b.token(id, &fsm.CreateToken{Role: "viewer"})
+	}
+	e.header = [2]string{"Authorization", "Bearer " + secretOf("admin").Text()}
+	return e
+}
+
 // exchanges are those of each operation, over populated.
 func exchanges() map[string][]exchange {
 	const target, events = "10.0.0.9:1", "text/event-stream"
@@ -134,6 +147,11 @@ func exchanges() map[string][]exchange {
 		"joinServer":    {send("POST", "/v1/cluster/members", `{"id":"s4","addr":"h:1"}`), send("POST", "/v1/cluster/members", `{"id":"-","addr":"h:1"}`).refused(api.Invalid)},
 		"removeServer": {send("DELETE", "/v1/cluster/members/s3", ""), send("DELETE", "/v1/cluster/members/s2?accept_no_majority=true", ""),
 			send("DELETE", "/v1/cluster/members/s2", "").refused(api.NoMajority)},
+		"listTokens": {get("/v1/tokens"), get("/v1/tokens?id=ci").refused(api.Invalid)},
+		"createToken": {send("POST", "/v1/tokens", newToken), send("POST", "/v1/tokens", strings.Replace(newToken, "}", `,"first":true}`, 1)), send("POST", "/v1/tokens", strings.Replace(newToken, "admin", "viewer", 1)).refused(api.Invalid),
+			send("POST", "/v1/tokens", strings.Replace(newToken, "00", "0", 1)).refused(api.Invalid)},
+		"revokeToken":    {send("DELETE", "/v1/tokens/ci", "").having("ci"), send("DELETE", "/v1/tokens/ci", "").refused(api.NotFound), send("DELETE", "/v1/tokens/CI", "").refused(api.Invalid)},
+		"listAudit":      {get("/v1/audit"), get("/v1/audit?newest=true&from=7&limit=3&prefix=&move=m1"), get("/v1/audit?limit=-1").refused(api.Invalid), get("/v1/audit?prefix=%5Cx4").refused(api.Invalid)},
 		"transferLeader": {send("POST", "/v1/cluster/transfer", `{"to":"s2"}`), send("POST", "/v1/cluster/transfer", `{"to":"-"}`).refused(api.Invalid)},
 	}
 }

@@ -5,7 +5,10 @@ package httpapi
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net/http"
+	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/certs"
 )
@@ -45,6 +49,9 @@ const (
 	leaderTimeout   = time.Second      // how long a read waits for what only the leader knows
 	requestTimeout  = 10 * time.Second // a mutation or read that takes longer has lost its leader
 	bodyReadTimeout = 30 * time.Second // MaxBody over a slow link
+	// strayTimeout bounds the reading of a body that nobody asked for, which net/http does before it replies: less than
+	// writeTimeout, or the reply would be too late.
+	strayTimeout = 5 * time.Second
 	// writeTimeout ends a reply or stream whose client does not take a writePiece
 	// of it: it holds a connection, and its place among MaxWatchers or maxBackups.
 	writeTimeout = 10 * time.Second
@@ -67,8 +74,8 @@ type Registry interface {
 	Status(ctx context.Context, hash bool) (api.Cluster, error)
 	Transfer(ctx context.Context, to string) error
 	// Join returns when the join of a server is on record, Remove when the server has left.
-	Join(ctx context.Context, id, addr string) (api.ServerChange, error)
-	Remove(ctx context.Context, id string, acceptNoMajority bool) (api.ServerChange, error)
+	Join(ctx context.Context, by fsm.Envelope, id, addr string) (api.ServerChange, error)
+	Remove(ctx context.Context, by fsm.Envelope, id string, acceptNoMajority bool) (api.ServerChange, error)
 	// Members counts the servers, and says whether this one votes.
 	Members() (voters, nonVoters int, votes bool)
 	// Renew answers when the leader has confirmed the lease.
@@ -99,11 +106,18 @@ type Config struct {
 
 // server is the handler of one front end.
 type server struct {
-	reg      Registry
-	log      hclog.Logger
-	metrics  *Metrics
-	mux      *http.ServeMux
-	api      huma.API
+	reg     Registry
+	log     hclog.Logger
+	metrics *Metrics
+	mux     *http.ServeMux
+	api     huma.API
+	// Who may ask, and how much of it at the same time.
+	certs         *certs.Source
+	certsRequired bool
+	origins       *http.CrossOriginProtection
+	requests      *shares
+	watches       *shares
+
 	watchers atomic.Int64 // open watch streams
 	backups  atomic.Int64 // downloads under way
 	restores atomic.Int64 // uploads under way
@@ -111,9 +125,12 @@ type server struct {
 }
 
 // New returns the handler of /v1, /openapi.json, /healthz, /readyz and
-// /metrics. It starts nothing and needs no closing.
+// /metrics. It starts nothing and needs no closing. Every operation but those
+// that are open goes by the table of [access].
 func New(cfg Config) http.Handler {
-	s := &server{reg: cfg.Registry, log: cfg.Logger, metrics: cfg.Metrics, mux: http.NewServeMux(), spool: cfg.Spool}
+	s := &server{reg: cfg.Registry, log: cfg.Logger, metrics: cfg.Metrics, mux: http.NewServeMux(), spool: cfg.Spool,
+		certs: cfg.Certs, certsRequired: cfg.CertsRequired, origins: http.NewCrossOriginProtection(),
+		requests: newShares(maxRequestsEach), watches: newShares(maxWatchersEach)}
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
 	}
@@ -125,12 +142,13 @@ func New(cfg Config) http.Handler {
 		gatherer = prometheus.NewRegistry()
 	}
 	s.api = humago.New(s.mux, openAPI(cfg.Version))
-	s.api.UseMiddleware(enter)
+	s.api.UseMiddleware(s.enter)
 	s.scopeRoutes()
 	s.nodeRoutes()
 	s.sessionRoutes()
 	s.moveRoutes()
 	s.clusterRoutes()
+	s.tokenRoutes()
 	s.rawRoutes(promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{}))
 	s.describe()
 	return s
@@ -138,15 +156,16 @@ func New(cfg Config) http.Handler {
 
 // register adds one operation. Errors of h become problems.
 func register[I, O any](s *server, id, method, path, summary string, h func(context.Context, *I) (*O, error)) {
+	mustKnow(id)
+	_, takesBody := reflect.TypeFor[I]().FieldByName("Body")
 	op := huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary,
 		MaxBodyBytes: MaxBody, BodyReadTimeout: bodyReadTimeout, Responses: s.problemResponse()}
 	if id == "startMove" || id == "joinServer" {
 		op.DefaultStatus = http.StatusAccepted // it goes on after the reply
 	}
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
-		// The deadline for the body would else end a request that waits.
-		if r := replyOf(ctx); r != nil {
-			_ = http.NewResponseController(r.ResponseWriter).SetReadDeadline(time.Time{}) // best effort: not every writer has one
+		if takesBody { // and has read it: its deadline would else end a request that waits
+			_ = http.NewResponseController(replyOf(ctx).ResponseWriter).SetReadDeadline(time.Time{}) // best effort: not every writer has one
 		}
 		out, err := h(ctx, in)
 		if err != nil {
@@ -156,15 +175,31 @@ func register[I, O any](s *server, id, method, path, summary string, h func(cont
 	})
 }
 
-func (s *server) healthz(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write([]byte("ok")) // the client may be gone
+// mustKnow panics for an operation of which the table of access does not say who may ask for it.
+func mustKnow(operation string) {
+	if !access.Known(access.Action(operation)) {
+		panic(fmt.Sprintf("operation %q has no row in internal/access; say there who may ask for it", operation))
+	}
 }
+
+func (s *server) healthz(w http.ResponseWriter, _ *http.Request) { writeText(w, "ok") }
+
+// openToAll is what is said of a server that knows no callers.
+const openToAll = "anonymous callers are admitted: everybody who reaches a server may do everything, until the first token is made with: scope-registry cluster bootstrap-token"
 
 func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
 	if err := s.reg.Ready(); err != nil {
 		writeProblem(w, problemOf(err))
 		return
 	}
-	s.healthz(w, nil)
+	if s.admitsAnonymous(s.reg.State()) {
+		writeText(w, "ok\n"+openToAll+"\n")
+		return
+	}
+	writeText(w, "ok")
+}
+
+func writeText(w http.ResponseWriter, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, text) // the client may be gone
 }

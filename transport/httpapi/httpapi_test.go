@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,6 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
+	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/apitest"
 )
@@ -28,13 +31,17 @@ type bench struct {
 	h   http.Handler
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t *testing.T) *bench { return benchOf(t, func(*Config) {}) }
+
+func benchOf(t *testing.T, with func(cfg *Config)) *bench {
 	reg := apitest.New(t)
 	reg.Reached = math.MaxUint64
 	metrics := Collector(reg)
 	gatherer := prometheus.NewRegistry()
 	gatherer.MustRegister(metrics)
-	return &bench{t, reg, New(Config{Registry: reg, Gatherer: gatherer, Metrics: metrics, Version: "v0"})}
+	cfg := Config{Registry: reg, Gatherer: gatherer, Metrics: metrics, Version: "v0"}
+	with(&cfg)
+	return &bench{t, reg, New(cfg)}
 }
 
 // endless is longer than any request but a stream takes, the longest wait included.
@@ -123,3 +130,22 @@ func contains(t *testing.T, text string, parts ...string) {
 		}
 	}
 }
+
+// secretOf is the token of an id.
+func secretOf(id string) access.Token {
+	t, err := access.NewToken(id, sha256.Sum256([]byte(id)))
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+// token makes one, as the leader's own command, which nobody is asked about.
+func (b *bench) token(id string, c *fsm.CreateToken) {
+	b.t.Helper()
+	c.Id, c.Hash = id, secretOf(id).Hash()
+	b.propose(c)
+}
+
+// bearing is the header that shows a token.
+func bearing(id string) []string { return []string{"Authorization", "Bearer " + secretOf(id).Text()} }

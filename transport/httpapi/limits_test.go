@@ -64,6 +64,7 @@ func TestLengthLimits(t *testing.T) {
 		{MaxToken, "POST", "/v1/nodes/a/session", strings.Replace(strings.Replace(open, long(MaxToken), long(MinToken), 1), `"view`, `"previous_token":"`+long(MaxToken)+`","view`, 1), nil},
 		{MaxHeaderText, "PUT", "/v1/nodes/a", `{"addr":"h:1"}`, []string{"Idempotency-Key", text}},
 		{MaxHeaderText, "PUT", "/v1/nodes/a", `{"addr":"h:1"}`, []string{"X-Registry-Actor", text}},
+		{fsm.MaxReason, "PUT", "/v1/nodes/a", `{"addr":"h:1"}`, []string{"X-Registry-Reason", long(fsm.MaxReason)}},
 	} {
 		p := b.refused(api.Invalid, c.method, c.target, c.body, c.header...)
 		if !strings.Contains(p.Detail, fmt.Sprint(c.limit)) || !strings.Contains(p.Detail, fmt.Sprint(c.limit+1)) {
@@ -92,6 +93,9 @@ func TestTimeLimits(t *testing.T) {
 		{"nothing", "", readHeaderTimeout, ""},
 		{"half a header", "GET /healthz HTTP/1.1\r\nHost:", readHeaderTimeout, ""},
 		{"half a body", put + `{"addr"`, bodyReadTimeout, `"code":"INVALID"`},
+		{"half a body that nobody asked for", strings.Replace(put, "/v1/nodes/a", "/nowhere", 1) + "{", strayTimeout, `"code":"NOT_FOUND"`},
+		{"half a body of a GET", strings.Replace(put, "PUT", "GET", 1) + "{", strayTimeout, `"code":"NOT_FOUND"`},
+		{"half a body of a watch", strings.Replace(put, "PUT /v1/nodes/a", "GET /v1/watch", 1) + "{", strayTimeout, `"code":"INVALID"`},
 		{"a connection kept for nothing", "GET /healthz HTTP/1.1\r\nHost: pipe\r\n\r\n", idleTimeout, "\r\n\r\nok"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -136,17 +140,20 @@ func TestHeaderSizeLimit(t *testing.T) {
 	})
 }
 
+// Beyond the limit the oldest connection that has said nothing makes room; where none does, the next one is refused.
 func TestServeLimitsConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, stop := wired(t, newBench(t).h)
+		b := newBench(t)
+		b.moving()
+		w, stop := wired(t, b.h)
 		var open []net.Conn
 		for range MaxConns {
 			open = append(open, w.dial(""))
 		}
-		over := func() (int, problem) {
+		ask := func() (int, problem) {
 			conn := w.dial("")
 			defer conn.Close()
-			go func() { _, _ = io.WriteString(conn, "GET /v1/nodes/a HTTP/1.1\r\nHost: pipe\r\n\r\n") }() // nobody reads it when it is refused
+			go func() { _, _ = io.WriteString(conn, "GET /v1/nodes/zz HTTP/1.1\r\nHost: pipe\r\n\r\n") }() // nobody reads it when it is refused
 			res := w.reply(conn)
 			defer res.Body.Close()
 			var p problem
@@ -155,19 +162,48 @@ func TestServeLimitsConnections(t *testing.T) {
 			}
 			return res.StatusCode, p
 		}
-		if status, p := over(); status != 429 || p.Code != api.Limit {
+		if status, p := ask(); status != 404 || p.Code != api.NotFound {
+			t.Errorf("%d %+v", status, p)
+		}
+		if _, err := open[0].Read(make([]byte, 1)); err == nil {
+			t.Error("the oldest is still open")
+		}
+		for _, c := range open {
+			_ = c.Close()
+		}
+		synctest.Wait()
+		busy := w.crowd(MaxConns)
+		if status, p := ask(); status != 429 || p.Code != api.Limit {
 			t.Errorf("%d %+v", status, p)
 		} else {
 			contains(t, p.Detail, fmt.Sprint(MaxConns))
 		}
-		_ = open[0].Close()
-		synctest.Wait()
-		if status, p := over(); status != 404 || p.Code != api.NotFound {
-			t.Errorf("after one was closed: %d %+v", status, p)
-		}
-		for _, c := range open {
+		for _, c := range busy {
 			_ = c.Close()
 		}
 		stop()
 	})
 }
+
+// crowd opens connections that are in a request: the header of each is there, and its body is not.
+func (w *wire) crowd(n int) (busy []net.Conn) {
+	w.t.Helper()
+	for i := range n {
+		here, there := net.Pipe()
+		w.conns <- addressed{there, fmt.Sprintf("10.0.%d.%d:1", i>>8, i&255)}
+		if _, err := io.WriteString(here, "PUT /v1/nodes/a HTTP/1.1\r\nHost: pipe\r\nContent-Length: 14\r\n\r\n{"); err != nil {
+			w.t.Fatal(err)
+		}
+		busy = append(busy, here)
+	}
+	synctest.Wait()
+	return busy
+}
+
+// addressed is a connection from somewhere.
+type addressed struct {
+	net.Conn
+	from string
+}
+
+func (a addressed) RemoteAddr() net.Addr { return &net.UnixAddr{Name: a.from, Net: "pipe"} }

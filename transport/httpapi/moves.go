@@ -150,6 +150,9 @@ func (s *server) getMove(ctx context.Context, in *getMoveInput) (*moveOutput, er
 			return nil, noMove(st, in.ID)
 		}
 		if !m.Running() || s.reg.WaitIndex(ctx, st.Index()+1) != nil {
+			if err := callerOf(ctx).still(s.reg.State()); err != nil {
+				return nil, err
+			}
 			s.answeredAt(ctx, st.Index())
 			out := view.Move(st, m, nowMS())
 			if view.Reported(out) {
@@ -339,7 +342,8 @@ func (s *server) reportMove(ctx context.Context, in *reportInput) (*reportedOutp
 	}
 	ctx, cancel := in.bound(ctx)
 	defer cancel()
-	err := s.reg.Report(ctx, api.Report{Move: in.ID, Session: b.Session, Keys: b.Keys, Bytes: b.Bytes, KeysLeft: b.KeysLeft, BytesLeft: b.BytesLeft})
+	err := s.reg.Report(ctx, api.Report{Move: in.ID, Session: b.Session, Keys: b.Keys, Bytes: b.Bytes, KeysLeft: b.KeysLeft, BytesLeft: b.BytesLeft,
+		As: callerOf(ctx).node()})
 	if err != nil {
 		return nil, err
 	}

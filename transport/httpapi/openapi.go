@@ -8,6 +8,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
@@ -60,7 +61,8 @@ func (s *server) restoreRoute() {
 			{Name: "all_nodes_known", In: "query", Schema: &huma.Schema{Type: huma.TypeBoolean}, Description: "The admin's word that no other node was declared since the backup"},
 			{Name: "from_cluster", In: "query", Schema: text, Description: "Id of the cluster that the backup is of; needed where it is another one"},
 			{Name: "sha256", In: "query", Schema: text, Description: "Of the whole backup, in hex; not compared if not given"},
-			{Name: api.HeaderActor, In: "header", Schema: text, Description: "Who asks"},
+			{Name: api.HeaderActor, In: "header", Schema: text, Description: "Who asks, of callers that show neither token nor certificate"},
+			{Name: api.HeaderReason, In: "header", Schema: text, Description: "Why, for the audit"},
 		},
 		RequestBody: &huma.RequestBody{Required: true, Description: "The backup, as it was downloaded",
 			Content: map[string]*huma.MediaType{backupType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}},
@@ -73,13 +75,18 @@ func (s *server) raw(op huma.Operation, ok *huma.Response, h http.HandlerFunc) {
 	if op.Method == "" {
 		op.Method = http.MethodGet
 	}
+	mustKnow(op.OperationID)
 	op.Responses = s.problemResponse()
 	op.Responses["200"] = ok
 	s.api.OpenAPI().AddOperation(&op)
 	s.mux.HandleFunc(op.Method+" "+op.Path, func(w http.ResponseWriter, r *http.Request) {
-		if reply := replyOf(r.Context()); reply != nil {
-			reply.operation = op.OperationID
+		reply := replyOf(r.Context())
+		leave, err := s.admit(reply, access.Action(op.OperationID))
+		if err != nil {
+			reply.refuse(err)
+			return
 		}
+		defer leave()
 		if err := knownQuery(&op, r); err != nil {
 			writeProblem(w, problemOf(err))
 			return
@@ -88,11 +95,14 @@ func (s *server) raw(op huma.Operation, ok *huma.Response, h http.HandlerFunc) {
 	})
 }
 
-// knownQuery refuses query parameters that op does not have, as huma does for
+// knownQuery refuses query parameters and bodies that op does not have, as huma does for
 // the others. Probes and scrapers may send what they like.
 func knownQuery(op *huma.Operation, r *http.Request) error {
 	if !strings.HasPrefix(op.Path, "/v1/") {
 		return nil
+	}
+	if op.Method == http.MethodGet && r.ContentLength != 0 {
+		return invalid("%s takes no body; leave it out", op.Path) // a stream would wait for it
 	}
 	for name := range r.URL.Query() {
 		if !slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.In == "query" && p.Name == name }) {
@@ -146,6 +156,11 @@ func (s *server) describe() {
 			field.Nullable = false // huma expects null for every slice; no reply has one
 		}
 	}
+	doc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"token":       {Type: "http", Scheme: "bearer", Description: "srt_ID_SECRET"},
+		"certificate": {Type: "mutualTLS", Description: "With a URI scope-registry://CLUSTER/ROLE[/ID]"},
+	}
+	doc.Security = []map[string][]string{{"token": {}}, {"certificate": {}}, {}} // the last until the first token is made
 	doc.Components.Headers = map[string]*huma.Param{
 		api.HeaderIndex:       {Description: "Index of the state that answered", Schema: index()},
 		api.HeaderLeader:      {Description: "Id of the leader; empty if none is known", Schema: &huma.Schema{Type: huma.TypeString}},

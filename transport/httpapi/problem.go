@@ -9,6 +9,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
@@ -50,7 +51,7 @@ func problemOf(err error) *problem {
 	return &problem{
 		Type:   "urn:scope-registry:error:" + string(e.Code),
 		Title:  strings.ToLower(strings.ReplaceAll(string(e.Code), "_", " ")),
-		Status: e.Code.HTTPStatus(), Detail: e.Detail, Code: e.Code, Outcome: e.Code.Outcome(),
+		Status: e.Code.HTTPStatus(), Detail: access.Hide(e.Detail), Code: e.Code, Outcome: e.Code.Outcome(),
 		Owner: e.Owner, Epoch: e.Epoch, Move: e.Move, ConflictsWith: e.ConflictsWith,
 		Floor: e.Floor, Index: e.Index, Warnings: e.Warnings,
 	}
@@ -87,11 +88,15 @@ func (c *humaContext) SetStatus(code int) {
 	c.embedded.SetStatus(code)
 }
 
-// enter notes the operation's name for logs and metrics.
-func enter(ctx huma.Context, next func(huma.Context)) {
-	if r := replyOf(ctx.Context()); r != nil {
-		r.operation = ctx.Operation().OperationID
+// enter looks who asks, before anything of the body is read.
+func (s *server) enter(ctx huma.Context, next func(huma.Context)) {
+	r := replyOf(ctx.Context())
+	leave, err := s.admit(r, access.Action(ctx.Operation().OperationID))
+	if err != nil {
+		r.refuse(err)
+		return
 	}
+	defer leave()
 	next(&humaContext{embedded: ctx})
 }
 
@@ -103,11 +108,16 @@ func toProblem(ctx huma.Context, _ string, v any) (any, error) {
 	if !ok {
 		return v, nil
 	}
-	p := problemOf(modelError(m, ctx.Operation().OperationID == openSession))
+	p := problemOf(modelError(m, secret(ctx.Operation().OperationID)))
 	if c, ok := ctx.(*humaContext); ok {
 		c.status = p.Status
 	}
 	return p, nil
+}
+
+// secret reports whether the body of an operation holds secrets, or what takes the place of one.
+func secret(operation string) bool {
+	return operation == openSession || operation == string(access.CreateToken)
 }
 
 // modelError repeats what was wrong, but not of a body that holds secrets: huma
@@ -149,6 +159,7 @@ func shown(v any) string {
 		}
 		text = string(data)
 	}
+	text = access.Hide(text) // before it is cut
 	if len(text) > shownLen {
 		text = strings.ToValidUTF8(text[:shownLen], "") + "…"
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
 )
 
@@ -60,9 +61,14 @@ func TestErrorsRepeatLittle(t *testing.T) {
 func TestHealth(t *testing.T) {
 	b := newBench(t)
 	for _, path := range []string{"/healthz", "/readyz"} {
-		if rec := b.do("GET", path, ""); rec.Code != 200 || rec.Body.String() != "ok" {
+		if rec := b.do("GET", path, ""); rec.Code != 200 || !strings.HasPrefix(rec.Body.String(), "ok") {
 			t.Errorf("%s: %d %s", path, rec.Code, rec.Body)
 		}
+	}
+	contains(t, b.do("GET", "/readyz", "").Body.String(), "anonymous callers are admitted", "cluster bootstrap-token")
+	b.token("admin", &fsm.CreateToken{Role: "admin"})
+	if rec := b.do("GET", "/readyz", ""); rec.Body.String() != "ok" {
+		t.Errorf("with a token: %s", rec.Body)
 	}
 	b.reg.Down = &api.Error{Code: api.NoLeader, Detail: "no leader is known"}
 	b.refused(api.NoLeader, "GET", "/readyz", "")

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/view"
 )
@@ -22,6 +26,7 @@ type reply struct {
 	server    *server
 	request   *http.Request
 	operation string
+	caller    caller // nobody until it is known who asks
 	index     uint64 // of the state that answered; 0: that of the moment of writing
 	status    int
 }
@@ -48,6 +53,7 @@ func (r *reply) WriteHeader(status int) {
 		index = r.server.reg.State().Index()
 	}
 	h := r.Header()
+	harden(h, status)
 	h.Set(api.HeaderIndex, strconv.FormatUint(index, 10))
 	if m := r.request.Method; m == http.MethodGet || m == http.MethodHead {
 		leader, contact, known := r.server.reg.Leader()
@@ -91,11 +97,24 @@ func (r *reply) bounded() error {
 	return err
 }
 
+// harden adds what keeps browsers from doing more with a reply than show it, and caches from keeping what was answered
+// to somebody.
+func harden(h http.Header, status int) {
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	if h.Get("Cache-Control") == "" { // what never changes says so itself
+		h.Set("Cache-Control", "no-store")
+	}
+	if status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", challenge)
+	}
+}
+
 // startStream writes the header of a reply that is sent piece by piece. Its
 // connection serves no other request: the deadline for the last piece stays on
 // it, so that not even the end of the reply can hang.
 func startStream(w http.ResponseWriter) {
-	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Connection", "close")
 	w.WriteHeader(http.StatusOK)
 }
@@ -106,6 +125,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r := &reply{ResponseWriter: w, server: s, request: req, operation: "none"}
 	req = req.WithContext(context.WithValue(req.Context(), replyKey{}, r))
 	r.request = req
+	if r.evicted() {
+		panic(http.ErrAbortHandler)
+	}
+	if req.ContentLength != 0 { // who wants the body gives it more time
+		_ = http.NewResponseController(w).SetReadDeadline(start.Add(strayTimeout))
+	}
 	_ = r.bounded() // for what net/http itself may write; the deadline of the reply before is over
 	defer func() {  // also of a reply that was cut off
 		if r.status == 0 {
@@ -113,14 +138,29 @@ func (s *server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 		took := time.Since(start)
 		s.metrics.observe(r.operation, r.status, took)
-		s.log.Debug("request", "operation", r.operation, "method", req.Method, "path", req.URL.Path,
-			"status", r.status, "took", took, "from", req.RemoteAddr)
+		s.log.Debug("request", "operation", r.operation, "method", req.Method, "path", logged(req.URL),
+			"status", r.status, "took", took, "from", req.RemoteAddr, "by", r.caller.String())
 	}()
-	if _, pattern := s.mux.Handler(req); pattern == "" {
+	if err := s.origins.Check(req); err != nil {
+		r.refuse(&api.Error{Code: api.Forbidden, Detail: fmt.Sprintf("a page of another site asks (%v); only pages of this server may change anything", err)})
+	} else if _, pattern := s.mux.Handler(req); pattern == "" {
+		r.spare()
 		s.unknown(r, req)
 	} else {
 		s.mux.ServeHTTP(r, req)
 	}
+}
+
+// refuse answers a request of which nothing was done.
+func (r *reply) refuse(err error) {
+	r.spare()
+	writeProblem(r, problemOf(err))
+}
+
+// logged is a path as it may stand in a log: percent-encoded, without line ends and what a terminal would act on.
+func logged(u *url.URL) string {
+	path := access.Hide(u.EscapedPath())
+	return path[:min(len(path), shownLen)]
 }
 
 // unknown answers what no pattern matches: another method of a known path, or
@@ -211,23 +251,37 @@ func (s *server) answeredAt(ctx context.Context, index uint64) {
 type Mutation struct {
 	Patience
 	RequestID string `header:"Idempotency-Key" doc:"Request id: a retry with the same one takes effect at most once"`
-	Actor     string `header:"X-Registry-Actor" doc:"Who asks; recorded with moves"`
+	Actor     string `header:"X-Registry-Actor" doc:"Who asks, of callers that show neither token nor certificate; recorded with moves"`
+	Reason    string `header:"X-Registry-Reason" doc:"Why, for the audit; at most 1024 bytes"`
+}
+
+// envelope is a command of who asks, as it goes into the log. What was asked for in somebody's name is not: who is known
+// by a token or a certificate cannot give another one.
+func envelope(ctx context.Context, m Mutation, cmd fsm.Command) (fsm.Envelope, error) {
+	if err := errors.Join(headerText(api.HeaderRequestID, m.RequestID), headerText(api.HeaderActor, m.Actor), reasonText(m.Reason)); err != nil {
+		return fsm.Envelope{}, err
+	}
+	c, host := callerOf(ctx), remoteHost(ctx)
+	e := fsm.Envelope{RequestID: m.RequestID, Actor: m.Actor, Origin: fsm.OriginOf(c.Who, host, m.Reason), Command: cmd}
+	switch {
+	case c.known():
+		name := c.String()
+		e.Actor = name[:min(len(name), MaxHeaderText)]
+	case e.Actor == "":
+		e.Actor = "anonymous@" + host
+	}
+	return e, nil
 }
 
 // propose commits one command and returns its result.
 func (s *server) propose(ctx context.Context, m Mutation, cmd fsm.Command) (*fsm.Result, error) {
-	if err := headerText(api.HeaderRequestID, m.RequestID); err != nil {
+	e, err := envelope(ctx, m, cmd)
+	if err != nil {
 		return nil, err
-	}
-	if err := headerText(api.HeaderActor, m.Actor); err != nil {
-		return nil, err
-	}
-	if m.Actor == "" {
-		m.Actor = "anonymous@" + remoteHost(ctx)
 	}
 	ctx, cancel := m.bound(ctx)
 	defer cancel()
-	res, err := s.reg.Propose(ctx, fsm.Envelope{RequestID: m.RequestID, Actor: m.Actor, Command: cmd})
+	res, err := s.reg.Propose(ctx, e)
 	if err != nil {
 		return nil, err
 	}
@@ -255,6 +309,17 @@ func headerText(name, value string) error {
 	}
 	if i := strings.IndexFunc(value, func(c rune) bool { return c < 0x20 || c > 0x7e }); i >= 0 {
 		return invalid("%s %s has a byte at %d that is not printable ASCII", name, shown(value), i)
+	}
+	return nil
+}
+
+// reasonText refuses a reason that does not fit into a record, or would not stand in one line of it.
+func reasonText(reason string) error {
+	if len(reason) > fsm.MaxReason {
+		return invalid("%s has %d bytes, the limit is %d", api.HeaderReason, len(reason), fsm.MaxReason)
+	}
+	if !utf8.ValidString(reason) || strings.ContainsFunc(reason, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		return invalid("%s %s has something that is not printable; write it in one line of UTF-8", api.HeaderReason, shown(reason))
 	}
 	return nil
 }

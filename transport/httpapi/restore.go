@@ -41,7 +41,7 @@ func (s *server) restore(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problemOf(err))
 		return
 	}
-	s.log.Warn("a backup was restored", "incarnation", out.Incarnation, "index", out.Index, "from", r.RemoteAddr)
+	s.log.Warn("a backup was restored", "incarnation", out.Incarnation, "index", out.Index, "from", r.RemoteAddr, "by", callerOf(r.Context()).String())
 	s.answeredAt(r.Context(), out.Index)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
@@ -53,8 +53,8 @@ func (s *server) restored(r *http.Request) (api.Restored, error) {
 	if err != nil {
 		return api.Restored{}, err
 	}
-	actor := r.Header.Get(api.HeaderActor)
-	if err := headerText(api.HeaderActor, actor); err != nil {
+	asked, err := envelope(r.Context(), Mutation{Actor: r.Header.Get(api.HeaderActor), Reason: r.Header.Get(api.HeaderReason)}, nil)
+	if err != nil {
 		return api.Restored{}, err
 	}
 	if !take(&s.restores, maxRestores) {
@@ -64,6 +64,9 @@ func (s *server) restored(r *http.Request) (api.Restored, error) {
 	// Who cannot reach a leader shall not send a gigabyte first.
 	now, err := s.read(r.Context(), ReadParams{Consistency: "linearizable"})
 	if err != nil {
+		return api.Restored{}, err
+	}
+	if err := callerOf(r.Context()).still(now); err != nil { // nor who is not admitted any more
 		return api.Restored{}, err
 	}
 	if done, err := before(now, o); done || err != nil {
@@ -81,10 +84,7 @@ func (s *server) restored(r *http.Request) (api.Restored, error) {
 	if err != nil {
 		return api.Restored{}, err
 	}
-	if actor == "" {
-		actor = "anonymous@" + remoteHost(r.Context())
-	}
-	if err := s.commitRestore(r.Context(), actor, f, o); err != nil {
+	if err := s.commitRestore(r.Context(), asked, f, o); err != nil {
 		return api.Restored{}, err
 	}
 	return s.confirmRestored(r.Context(), index, o)
@@ -214,22 +214,22 @@ func (f *aside) check() (index uint64, err error) {
 
 // commitRestore brings the backup into the log and then in place. What it cannot
 // end it takes back.
-func (s *server) commitRestore(ctx context.Context, actor string, f *aside, o api.RestoreOptions) error {
+func (s *server) commitRestore(ctx context.Context, asked fsm.Envelope, f *aside, o api.RestoreOptions) error {
 	id := rand.Text()
-	err := s.stage(ctx, actor, id, f)
+	err := s.stage(ctx, asked, id, f)
 	if err == nil {
-		err = s.proposeWithin(ctx, commitTimeout, actor, &fsm.Restore{Id: id, Bytes: f.size, Sha256: f.sum, Incarnation: o.Incarnation, Tag: o.Tag,
+		err = s.proposeWithin(ctx, commitTimeout, asked, &fsm.Restore{Id: id, Bytes: f.size, Sha256: f.sum, Incarnation: o.Incarnation, Tag: o.Tag,
 			Complete: o.AllNodesKnown, FromCluster: o.FromCluster})
 	}
 	if err != nil && api.CodeOf(err) != api.OutcomeUnknown {
-		if e := s.proposeWithin(context.WithoutCancel(ctx), dropTimeout, actor, &fsm.DropBackup{Id: id}); e != nil {
+		if e := s.proposeWithin(context.WithoutCancel(ctx), dropTimeout, asked, &fsm.DropBackup{Id: id}); e != nil {
 			s.log.Debug("what was staged of a backup stays for now", "error", e)
 		}
 	}
 	return err
 }
 
-func (s *server) stage(ctx context.Context, actor, id string, f *aside) error {
+func (s *server) stage(ctx context.Context, asked fsm.Envelope, id string, f *aside) error {
 	if _, err := f.file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
@@ -239,7 +239,7 @@ func (s *server) stage(ctx context.Context, actor, id string, f *aside) error {
 		if err != nil {
 			return fmt.Errorf("reading the backup that was put aside: %w", err)
 		}
-		err = s.proposeWithin(ctx, partTimeout, actor, &fsm.StageBackup{Id: id, Offset: offset, Data: part[:n]})
+		err = s.proposeWithin(ctx, partTimeout, asked, &fsm.StageBackup{Id: id, Offset: offset, Data: part[:n]})
 		if api.CodeOf(err) == api.OutcomeUnknown {
 			// Parts alone change nothing that anybody is served.
 			return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("the backup did not get into the log as a whole (%v); nothing was changed, restore again", err)}
@@ -252,10 +252,11 @@ func (s *server) stage(ctx context.Context, actor, id string, f *aside) error {
 	return nil
 }
 
-func (s *server) proposeWithin(ctx context.Context, limit time.Duration, actor string, c fsm.Command) error {
+func (s *server) proposeWithin(ctx context.Context, limit time.Duration, asked fsm.Envelope, c fsm.Command) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	_, err := s.reg.Propose(ctx, fsm.Envelope{Actor: actor, Command: c})
+	asked.Command = c
+	_, err := s.reg.Propose(ctx, asked)
 	return err
 }
 

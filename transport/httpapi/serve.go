@@ -2,11 +2,11 @@ package httpapi
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -42,10 +42,10 @@ func untilShutdown(ctx context.Context, cancel func()) (stop func()) {
 	return func() { end() }
 }
 
-// Serve answers requests on ln with h until ctx ends. It then ends watch
-// streams and waits at once, gives other requests up to 5 s, and closes ln. It
-// returns nil after such an end, else why serving stopped.
-func Serve(ctx context.Context, ln net.Listener, h http.Handler, logger hclog.Logger) error {
+// Serve answers requests on ln with h until ctx ends, under TLS if secure is
+// not nil. It then ends watch streams and waits at once, gives other requests up
+// to 5 s, and closes ln. It returns nil after such an end, else why serving stopped.
+func Serve(ctx context.Context, ln net.Listener, h http.Handler, secure *tls.Config, logger hclog.Logger) error {
 	if logger == nil {
 		logger = hclog.NewNullLogger()
 	}
@@ -53,13 +53,17 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, logger hclog.Lo
 	defer shutDown()
 	base, cancelAll := context.WithCancel(context.WithValue(context.Background(), shutdownKey{}, down))
 	defer cancelAll()
+	d := newDoor(ln, MaxConns, secure != nil)
 	srv := &http.Server{
+		// The time for the header bounds the handshake of TLS too.
 		Handler: h, ReadHeaderTimeout: readHeaderTimeout, MaxHeaderBytes: maxHeaderBytes, IdleTimeout: idleTimeout,
 		BaseContext: func(net.Listener) context.Context { return base },
-		ErrorLog:    logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+		ConnContext: withConn, ConnState: d.note, Protocols: new(http.Protocols),
+		ErrorLog: logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
+	srv.Protocols.SetHTTP1(true) // alone: deadlines of single replies, and the books of connections, need that one request has one
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(limit(ln, MaxConns)) }()
+	go func() { served <- srv.Serve(d.under(secure)) }()
 	select {
 	case err := <-served:
 		_ = srv.Close() // what is open has nobody to answer it
@@ -79,53 +83,4 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, logger hclog.Lo
 		err = errors.Join(err, e)
 	}
 	return err
-}
-
-// limited is a listener that refuses connections beyond a number of open ones.
-type limited struct {
-	net.Listener
-	slots chan struct{}
-}
-
-func limit(ln net.Listener, n int) net.Listener {
-	return &limited{ln, make(chan struct{}, n)}
-}
-
-// Accept returns the next connection there is room for, and tells the others
-// why there is none.
-func (l *limited) Accept() (net.Conn, error) {
-	for {
-		conn, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case l.slots <- struct{}{}:
-			return &counted{Conn: conn, release: sync.OnceFunc(func() { <-l.slots })}, nil
-		default:
-			refuse(conn, cap(l.slots))
-		}
-	}
-}
-
-// refuse answers without reading. All of it is best effort.
-func refuse(conn net.Conn, n int) {
-	body := fmt.Sprintf(`{"type":"urn:scope-registry:error:LIMIT","title":"limit","status":429,"code":"LIMIT","outcome":"not applied",`+
-		`"detail":"this server has %d connections, which is the limit; use another server, or close some"}`, n)
-	_ = conn.SetWriteDeadline(time.Now().Add(refusalTimeout))
-	_, _ = fmt.Fprintf(conn, "HTTP/1.1 429 Too Many Requests\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
-		problemType, len(body), body)
-	_ = conn.Close()
-}
-
-// counted gives its slot back when it is closed.
-type counted struct {
-	net.Conn
-	release func()
-}
-
-// Close closes the connection.
-func (c *counted) Close() error {
-	defer c.release()
-	return c.Conn.Close()
 }

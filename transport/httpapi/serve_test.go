@@ -24,7 +24,7 @@ func served(t *testing.T, h http.Handler) (url string, stop func() error) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, ln, h, nil) }()
+	go func() { done <- Serve(ctx, ln, h, nil, nil) }()
 	stop = func() error {
 		cancel()
 		return <-done
@@ -148,22 +148,78 @@ func TestServeEndsWithItsListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	ln.Close()
-	if err := Serve(t.Context(), ln, http.NotFoundHandler(), nil); !errors.Is(err, net.ErrClosed) {
+	if err := Serve(t.Context(), ln, http.NotFoundHandler(), nil, nil); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("%v", err)
 	}
 }
 
-func TestConnectionsAreLimited(t *testing.T) {
+// The connections that make room are those with the least to lose, the oldest first.
+func TestDoorMakesRoom(t *testing.T) {
+	d := newDoor(nil, 4, false)
+	conns := map[string]*doorConn{}
+	enter := func(name, evicts string) {
+		t.Helper()
+		c := &doorConn{Conn: discardConn{}, door: d}
+		evicted, ok := d.enter(c)
+		if ok != (evicts != "refused") || ok && evicted != conns[evicts] {
+			t.Fatalf("%s: evicts %p, %v; want %s", name, evicted, ok, evicts)
+		}
+		conns[name] = c
+	}
+	for _, name := range []string{"busy", "vouched", "spare", "silent"} {
+		enter(name, "")
+		if name != "silent" {
+			d.note(conns[name], http.StateActive)
+		}
+	}
+	asked := func(name string) *reply {
+		req := httptest.NewRequest("GET", "/", nil)
+		return &reply{request: req.WithContext(withConn(req.Context(), conns[name]))}
+	}
+	asked("vouched").vouch()
+	asked("vouched").spare() // who is known does not lose that by one refusal
+	d.note(conns["vouched"], http.StateIdle)
+	d.note(conns["spare"], http.StateIdle)
+	enter("fifth", "silent")
+	enter("sixth", "fifth")
+	d.note(conns["sixth"], http.StateActive)
+	enter("seventh", "spare")
+	d.note(conns["seventh"], http.StateActive)
+	enter("eighth", "vouched")
+	d.note(conns["eighth"], http.StateActive)
+	enter("ninth", "refused")
+	asked("seventh").spare() // refused, and still answered
+	enter("tenth", "seventh")
+	if !asked("seventh").evicted() || asked("busy").evicted() {
+		t.Error("a connection does not know whether it has made room")
+	}
+	_ = conns["busy"].Close()
+	_ = conns["busy"].Close() // gives one place back, not two
+	if d.open != 3 {
+		t.Errorf("%d are open", d.open)
+	}
+	d.note(conns["busy"], http.StateIdle) // late
+	if d.lists[spare].Len() != 0 {
+		t.Error("a closed connection is in the books again")
+	}
+}
+
+// discardConn is a connection that can be closed.
+type discardConn struct{ net.Conn }
+
+func (discardConn) Close() error { return nil }
+
+func TestFullDoorSaysSo(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := limit(ln, 1)
-	accepted := make(chan net.Conn, 3)
+	d := newDoor(ln, 1, false)
+	accepted := make(chan net.Conn, 1)
 	ended := make(chan error, 1)
 	go func() {
 		for {
-			c, err := l.Accept()
+			c, err := d.Accept()
 			if err != nil {
 				ended <- err
 				return
@@ -180,6 +236,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 	}
 	first := dial()
 	inside := <-accepted
+	d.note(inside, http.StateActive)
 	second := dial()
 	res, err := http.ReadResponse(bufio.NewReader(second), nil)
 	if err != nil {
@@ -193,12 +250,8 @@ func TestConnectionsAreLimited(t *testing.T) {
 	res.Body.Close()
 	second.Close()
 	inside.Close()
-	inside.Close() // gives one slot back, not two
 	third := dial()
 	(<-accepted).Close()
-	if n := len(l.(*limited).slots); n != 0 {
-		t.Errorf("%d slots are taken", n)
-	}
 	first.Close()
 	third.Close()
 	ln.Close()

@@ -142,7 +142,7 @@ func (s *server) renewSession(ctx context.Context, in *renewInput) (*renewedOutp
 	}
 	ctx, cancel := in.bound(ctx)
 	defer cancel()
-	out, err := s.reg.Renew(ctx, api.Renewal{Session: in.SID, View: in.Body.View})
+	out, err := s.reg.Renew(ctx, api.Renewal{Session: in.SID, View: in.Body.View, As: callerOf(ctx).node()})
 	s.metrics.renewed(err)
 	if err != nil {
 		return nil, err

@@ -59,7 +59,7 @@ func (s *server) watch(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer untilShutdown(ctx, cancel)()
-	st := &stream{server: s, watcher: watcher, control: http.NewResponseController(w), w: w, out: json.NewEncoder(w), events: wantsEvents(r.Header)}
+	st := &stream{server: s, caller: callerOf(ctx), watcher: watcher, control: http.NewResponseController(w), w: w, out: json.NewEncoder(w), events: wantsEvents(r.Header)}
 	st.out.SetEscapeHTML(false)
 	w.Header().Set("Content-Type", map[bool]string{false: linesType, true: eventsType}[st.events])
 	startStream(w)
@@ -67,7 +67,7 @@ func (s *server) watch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := st.run(ctx); err != nil {
-		s.log.Debug("watch ended", "from", r.RemoteAddr, "index", watcher.Index(), "error", err)
+		s.log.Debug("watch ended", "from", r.RemoteAddr, "by", st.caller.String(), "index", watcher.Index(), "error", err)
 	}
 }
 
@@ -120,6 +120,7 @@ func wantsEvents(h http.Header) bool {
 // stream is one watcher's connection.
 type stream struct {
 	server  *server
+	caller  *caller
 	watcher *fsm.Watcher
 	control *http.ResponseController
 	w       io.Writer
@@ -170,21 +171,22 @@ func (st *stream) open() error {
 	return st.control.Flush()
 }
 
-// run sends until the client or the server ends it, or the watcher fails,
-// which it says in a last item. Heartbeats go between the items, so that the
-// index of one is complete when it is read.
+// run sends until the client or the server ends it, the caller is not who it was
+// any more, or the watcher fails; of the latter two a last item says why.
+// Heartbeats go between the items, so that the index of one is complete when it
+// is read.
 func (st *stream) run(ctx context.Context) error {
 	if err := st.open(); err != nil {
 		return err
 	}
 	if state, ok := st.watcher.Snapshot(); ok {
 		if err := st.snapshot(ctx, state); err != nil {
-			return err
+			return st.end(err)
 		}
 	}
 	beat := time.Now().Add(heartbeatEvery)
 	for {
-		wait, cancel := context.WithDeadline(ctx, beat)
+		wait, cancel := context.WithDeadline(ctx, st.lookAt(beat))
 		item, err := st.watcher.Next(wait)
 		cancel()
 		var ended *api.Error
@@ -192,11 +194,14 @@ func (st *stream) run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.As(err, &ended):
-			_ = st.send(api.WatchItem{Type: "error", Index: st.watcher.Index(), Error: ended}) // it ends anyway
-			return err
+			return st.end(err)
 		case err == nil:
-			if err := st.send(view.Item(item, item.Cluster, nowMS())); err != nil {
-				return err
+			if err := st.item(item); err != nil {
+				return st.end(err)
+			}
+		default:
+			if err := st.allowed(); err != nil {
+				return st.end(err)
 			}
 		}
 		if time.Now().Before(beat) {
@@ -209,6 +214,36 @@ func (st *stream) run(ctx context.Context) error {
 	}
 }
 
+// lookAt is when the stream looks at its caller next: when a token or certificate ends, it ends too.
+func (st *stream) lookAt(beat time.Time) time.Time {
+	if ends := st.caller.expires; ends < beat.UnixMilli() {
+		return time.UnixMilli(ends)
+	}
+	return beat
+}
+
+// allowed is nil while the caller is who it was when the stream began.
+func (st *stream) allowed() error { return st.caller.still(st.server.reg.State()) }
+
+// item sends what an entry changed. An entry that changed tokens alone only makes the stream look at its own.
+func (st *stream) item(item fsm.Item) error {
+	if err := st.allowed(); err != nil {
+		return err
+	}
+	if out := view.Item(item, item.Cluster, nowMS()); len(out.Changes) > 0 {
+		return st.send(out)
+	}
+	return nil
+}
+
+// end says why the stream ends, if that is not that nobody reads it.
+func (st *stream) end(err error) error {
+	if e := (*api.Error)(nil); errors.As(err, &e) {
+		_ = st.send(api.WatchItem{Type: "error", Index: st.watcher.Index(), Error: e}) // it ends anyway
+	}
+	return err
+}
+
 // snapshot sends the whole state in items of snapshotChunk changes.
 func (st *stream) snapshot(ctx context.Context, s fsm.State) error {
 	chunk := view.Head("snapshot", s.Index(), s.Cluster())
@@ -216,7 +251,10 @@ func (st *stream) snapshot(ctx context.Context, s fsm.State) error {
 	incarnation, now := s.Cluster().Incarnation, nowMS()
 	for e := range view.Records(s) {
 		if len(chunk.Changes) == snapshotChunk {
-			if err := errors.Join(ctx.Err(), st.send(chunk)); err != nil {
+			if err := errors.Join(ctx.Err(), st.allowed()); err != nil {
+				return err
+			}
+			if err := st.send(chunk); err != nil {
 				return err
 			}
 			chunk.Changes = chunk.Changes[:0]

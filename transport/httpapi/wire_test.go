@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -40,11 +41,16 @@ func (w *wire) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"}
 // wired serves b's handler over pipes until stop.
 func wired(t *testing.T, h http.Handler) (w *wire, stop func()) {
 	t.Helper()
+	return wiredUnder(t, h, nil)
+}
+
+func wiredUnder(t *testing.T, h http.Handler, secure *tls.Config) (w *wire, stop func()) {
+	t.Helper()
 	done := make(chan struct{})
 	w = &wire{t: t, conns: make(chan net.Conn), done: done, close: sync.OnceFunc(func() { close(done) })}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- Serve(ctx, w, h, nil) }()
+	go func() { ended <- Serve(ctx, w, h, secure, nil) }()
 	return w, func() {
 		t.Helper()
 		cancel()

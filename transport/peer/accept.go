@@ -7,14 +7,14 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"github.com/scope-registry/scope-registry/internal/access"
 )
 
 const (
 	// maxHandshakes bounds the connections that are in their handshake at once. Until it is over nothing is known
-	// of the other side, which may be a port scanner that stays silent.
+	// of the other side, which may be a port scanner that stays silent. One more ends another, see crowd.
 	maxHandshakes = 64
-	// maxRefusals bounds the connections beyond that which are told so at once; more are closed without a word.
-	maxRefusals = 16
 	// maxPerPeer bounds the connections of one server. Raft keeps up to four and one is for calls; the rest is for
 	// those a paused or cut off server left behind and whose end is not noticed yet.
 	maxPerPeer = 16
@@ -26,8 +26,6 @@ const (
 	// acceptBackoff is the first and maxAcceptBackoff the longest pause after a failed accept, which fails for lack of
 	// file descriptors mostly.
 	acceptBackoff, maxAcceptBackoff = 5 * time.Millisecond, time.Second
-	// logEvery bounds warnings about refused connections: a server of another cluster dials many times a second.
-	logEvery = time.Second
 )
 
 // acceptLoop takes connections in. Nothing in it waits for the other side of one.
@@ -53,55 +51,47 @@ func (m *Mux) acceptLoop() {
 	}
 }
 
-// welcome starts the handshake of a connection, or its refusal.
+// welcome starts the handshake of a connection.
 func (m *Mux) welcome(conn net.Conn) {
-	s, err := m.adopt(conn)
+	s, err := m.adopt(conn, m.serverSide)
 	if err != nil {
 		return // closing
 	}
-	slots, work := m.handshakes, m.greet
-	select {
-	case slots <- struct{}{}:
-	default:
-		slots = m.refusals
-		work = func(s *socket, done func()) {
-			defer done()
-			m.refuse(s, hello{}, fmt.Sprintf("%d connections are in their handshake already, no more are taken; try again", maxHandshakes))
-		}
-		select {
-		case slots <- struct{}{}:
-		default:
-			_ = s.Close()
-			return
-		}
+	if longest := m.greeting.enter(s); longest != nil {
+		m.warn("ended a handshake to make room for another", "remote", longest.RemoteAddr(), "limit", maxHandshakes)
+		_ = longest.Close()
 	}
-	if !m.spawn(func() { work(s, func() { <-slots }) }) {
-		<-slots
+	if !m.spawn(func() { m.greet(s) }) {
+		m.greeting.leave(s)
 		_ = s.Close()
 	}
 }
 
-// greet does the accepting side of a handshake and then serves the connection. done ends the handshake.
-func (m *Mux) greet(s *socket, done func()) {
+// greet does the accepting side of a handshake and then serves the connection.
+func (m *Mux) greet(s *socket) {
 	h, ok := m.receive(s)
-	done()
+	m.greeting.leave(s)
 	if !ok {
 		return
 	}
 	if h.purpose == purposeRaft {
-		m.stream.deliver(&raftConn{socket: s, check: newPrecheck(), refused: func(err error) {
-			m.log.Error("closed a raft connection", "server", h.from, "remote", s.RemoteAddr(), "error", err)
+		m.stream.deliver(&raftConn{socket: s, check: newPrecheck(h.from), refused: func(err error) {
+			m.warn("closed a raft connection", "server", shown(h.from), "remote", s.RemoteAddr(), "error", err)
 		}})
 		return
 	}
 	err := newSession(m.ctx, s, h.from, m.cfg.Handler).run()
-	m.log.Debug("call connection ended", "server", h.from, "remote", s.RemoteAddr(), "cause", err)
+	m.log.Debug("call connection ended", "server", shown(h.from), "remote", s.RemoteAddr(), "cause", err)
 }
 
 // receive reads a hello and answers it. A connection that is not ok is closed.
 func (m *Mux) receive(s *socket) (h hello, ok bool) {
 	_ = s.SetDeadline(time.Now().Add(handshakeTimeout))
-	h, err := readHello(s)
+	id, err := m.authenticate(s)
+	if err != nil {
+		return h, false
+	}
+	h, err = readHello(s)
 	switch {
 	case errors.Is(err, errVersion):
 		m.refuse(s, h, err.Error())
@@ -111,7 +101,13 @@ func (m *Mux) receive(s *socket) (h hello, ok bool) {
 		_ = s.Close()
 		return h, false
 	}
-	why := m.judge(h)
+	why := ""
+	if id != "" && h.from != id {
+		why = fmt.Sprintf("you call yourself %q and your certificate is that of server %q; start the server under the id of its certificate", h.from, id)
+	}
+	if why == "" {
+		why = m.judge(h)
+	}
 	if why == "" {
 		why = m.enroll(s, h.from)
 	}
@@ -129,12 +125,38 @@ func (m *Mux) receive(s *socket) (h hello, ok bool) {
 	return h, err == nil
 }
 
+// authenticate returns the id in the certificate of whoever has dialed, "" without TLS. Nothing that they send is looked at
+// before. After an error the connection is closed.
+func (m *Mux) authenticate(s *socket) (id string, err error) {
+	if s.tls == nil {
+		return "", nil
+	}
+	if err := s.tls.Handshake(); err != nil {
+		_ = s.Close()
+		if errors.Is(err, io.EOF) { // a port scanner, or a look whether somebody listens
+			m.log.Debug("closed a connection without a handshake", "remote", s.RemoteAddr(), "error", err)
+		} else {
+			m.warn("closed a connection between servers in the handshake of TLS", "remote", s.RemoteAddr(), "error", shown(err.Error()))
+		}
+		return "", err
+	}
+	who, ok, err := m.cfg.Certs.Of(s.tls.ConnectionState())
+	if err == nil && (!ok || who.Role != access.Server) {
+		err = fmt.Errorf("your certificate is that of %s, and this port is for servers; data nodes and people use the HTTP address", who)
+	}
+	if err != nil {
+		m.refuse(s, hello{}, err.Error())
+		return "", err
+	}
+	return who.ID, nil
+}
+
 // judge says why a hello is refused, "" when it is not.
 func (m *Mux) judge(h hello) string {
 	me, mine := m.cfg.Identity.ID, m.cfg.Identity.Cluster()
 	switch {
-	case h.from == "":
-		return "you gave no server id"
+	case h.from == "" || h.from != shown(h.from):
+		return fmt.Sprintf("you gave no server id but %q", shown(h.from))
 	case mine != "" && h.cluster != "" && h.cluster != mine:
 		return fmt.Sprintf("you belong to cluster %q, this server to %q; check the list of servers, and never copy a data directory", h.cluster, mine)
 	case h.from == me:
@@ -176,29 +198,13 @@ func (m *Mux) answer(code byte, text string) answer {
 // refuse says why and closes.
 func (m *Mux) refuse(s *socket, h hello, why string) {
 	defer func() { _ = s.Close() }()
-	m.warn("refused a connection between servers", "server", h.from, "cluster", h.cluster, "remote", s.RemoteAddr(), "reason", why)
+	m.warn("refused a connection between servers", "server", shown(h.from), "cluster", shown(h.cluster), "remote", s.RemoteAddr(), "reason", shown(why))
 	_ = s.SetDeadline(time.Now().Add(lingerFor))
 	if _, err := s.Write(m.answer(answerRefused, why).encode()); err != nil {
 		return
 	}
-	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok { // of TCP or of TLS
 		_ = half.CloseWrite()
 	}
 	_, _ = io.CopyN(io.Discard, s, headSize+maxBody)
-}
-
-// warn logs at most one warning per logEvery, the others for debugging only.
-func (m *Mux) warn(msg string, args ...any) {
-	m.mu.Lock()
-	now := time.Now()
-	due := now.Sub(m.lastWarn) >= logEvery
-	if due {
-		m.lastWarn = now
-	}
-	m.mu.Unlock()
-	if due {
-		m.log.Warn(msg, args...)
-	} else {
-		m.log.Debug(msg, args...)
-	}
 }

@@ -1,11 +1,15 @@
 package peer
 
 import (
+	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 // pipes is a listener of in-memory connections, so that a whole Mux runs in virtual time.
@@ -104,4 +108,64 @@ func TestRaftConnectionNobodyAccepts(t *testing.T) {
 			t.Errorf("it lived for %v", took)
 		}
 	})
+}
+
+// A raft connection may be idle for as long as it likes, and not stop, or trickle, within a request.
+func TestStalledRequests(t *testing.T) {
+	beat := record(func(tr *raft.NetworkTransport) {
+		_ = tr.AppendEntries("s1", "s1:7000", &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ID: []byte("s2")}, Term: 3}, new(raft.AppendEntriesResponse))
+	})
+	snapshot := record(func(tr *raft.NetworkTransport) {
+		_ = tr.InstallSnapshot("s1", "s1:7000", &raft.InstallSnapshotRequest{RPCHeader: raft.RPCHeader{ID: []byte("s2")}, Size: 1 << 40}, new(raft.InstallSnapshotResponse), strings.NewReader(""))
+	})
+	for name, tc := range map[string]struct {
+		raw     []byte
+		every   time.Duration // one byte more, while it is taken
+		idle    time.Duration // before all of it
+		atLeast time.Duration
+		atMost  time.Duration
+	}{
+		"half a request":      {raw: beat[:9], atLeast: silentFor, atMost: silentFor},
+		"half, after a day":   {raw: beat[:9], idle: 24 * time.Hour, atLeast: silentFor, atMost: silentFor},
+		"no snapshot":         {raw: snapshot, atLeast: silentFor, atMost: silentFor},
+		"a snapshot trickles": {raw: snapshot, every: time.Second, atLeast: silentFor, atMost: silentFor + time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, connect := startMux(t)
+				layer := m.StreamLayer()
+				conn := connect()
+				if _, err := conn.Write(hello{purpose: purposeRaft, from: "s2"}.encode()); err != nil {
+					t.Fatal(err)
+				}
+				if a, err := readAnswer(conn); err != nil || a.code != answerOK {
+					t.Fatalf("%+v, %v", a, err)
+				}
+				served, err := layer.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				over := make(chan error, 1)
+				go func() {
+					_, err := io.Copy(io.Discard, served)
+					over <- errors.Join(err, served.Close())
+				}()
+				<-time.After(tc.idle)
+				began := time.Now()
+				if _, err := conn.Write(tc.raw); err != nil {
+					t.Fatal(err)
+				}
+				if tc.every > 0 {
+					for err == nil {
+						<-time.After(tc.every)
+						_, err = conn.Write([]byte{0})
+					}
+				}
+				err = <-over
+				if took := time.Since(began); !errors.Is(err, errSilent) || took < tc.atLeast || took > tc.atMost {
+					t.Errorf("it ended after %v with %v", took, err)
+				}
+			})
+		})
+	}
 }

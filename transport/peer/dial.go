@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -108,11 +109,16 @@ func (m *Mux) connect(ctx context.Context, addr string, purpose byte) (*socket, 
 	if err != nil {
 		return nil, err
 	}
-	s, err := m.adopt(conn)
+	want := m.peerID(addr)
+	clientSide := plain
+	if m.cfg.Certs != nil {
+		clientSide = func(conn net.Conn) *tls.Conn { return tls.Client(conn, m.cfg.Certs.Dial(want)) }
+	}
+	s, err := m.adopt(conn, clientSide)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.shake(ctx, s, addr, purpose); err != nil {
+	if err := m.shake(ctx, s, addr, want, purpose); err != nil {
 		_ = s.Close()
 		return nil, err
 	}
@@ -121,20 +127,11 @@ func (m *Mux) connect(ctx context.Context, addr string, purpose byte) (*socket, 
 }
 
 // shake does the dialing side of a handshake.
-func (m *Mux) shake(ctx context.Context, s *socket, addr string, purpose byte) error {
+func (m *Mux) shake(ctx context.Context, s *socket, addr, want string, purpose byte) error {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = s.SetDeadline(time.Unix(1, 0)) })
-	want := m.peerID(addr)
-	h := hello{purpose: purpose, from: m.cfg.Identity.ID, cluster: m.cfg.Identity.Cluster(), target: want, addr: addr}
-	_, err := s.Write(h.encode())
-	var a answer
-	// A refusal can be there to read although the connection is closed for writing.
-	if got, readErr := readAnswer(s); readErr == nil {
-		a, err = got, nil
-	} else if err == nil {
-		err = readErr
-	}
+	a, err := m.introduce(s, addr, want, purpose)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -142,12 +139,37 @@ func (m *Mux) shake(ctx context.Context, s *socket, addr string, purpose byte) e
 		if ctx.Err() != nil {
 			err = errors.Join(ctx.Err(), err)
 		}
-		return fmt.Errorf("handshake with %s: %w; check that this is the peer address of a server of this cluster", addr, err)
+		return fmt.Errorf("handshake with %s: %w; check that this is the peer address of a server of this cluster, and that both are under TLS or neither is", addr, err)
 	}
 	if a.code == answerRefused {
-		return &RefusedError{Addr: addr, ID: a.id, Reason: a.text}
+		return &RefusedError{Addr: addr, ID: shown(a.id), Reason: shown(a.text)}
 	}
 	return m.judgeAnswer(addr, want, a)
+}
+
+// introduce sends a hello and reads the answer. Under TLS an answer is of the server whose certificate was shown.
+func (m *Mux) introduce(s *socket, addr, want string, purpose byte) (a answer, err error) {
+	if s.tls != nil {
+		if err := s.tls.Handshake(); err != nil {
+			return a, err
+		}
+	}
+	h := hello{purpose: purpose, from: m.cfg.Identity.ID, cluster: m.cfg.Identity.Cluster(), target: want, addr: addr}
+	_, err = s.Write(h.encode())
+	// A refusal can be there to read although the connection is closed for writing.
+	if got, readErr := readAnswer(s); readErr == nil {
+		a, err = got, nil
+	} else if err == nil {
+		err = readErr
+	}
+	if err != nil || s.tls == nil || a.code == answerRefused {
+		return a, err
+	}
+	who, err := m.cfg.Certs.Reached(s.tls.ConnectionState())
+	if err == nil && a.id != who.ID {
+		err = fmt.Errorf("it calls itself %q and its certificate is that of %s", shown(a.id), who)
+	}
+	return a, err
 }
 
 // judgeAnswer checks what the other server said of itself, although it accepted.

@@ -51,6 +51,8 @@ const (
 	KindReport Kind = 7
 	// KindLeading asks the leader for what it alone counts.
 	KindLeading Kind = 8
+	// KindHandsTo asks the leader whether it is handing over to a server.
+	KindHandsTo Kind = 10
 	// KindInvite tells a server that waits to be joined which cluster it is of now.
 	KindInvite Kind = 20
 	// KindMembers asks the leader to let a server join or leave.
@@ -76,6 +78,8 @@ func (k Kind) String() string {
 		return "report"
 	case KindLeading:
 		return "leading"
+	case KindHandsTo:
+		return "hands-to"
 	case KindInvite:
 		return "invite"
 	case KindMembers:

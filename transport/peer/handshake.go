@@ -17,8 +17,9 @@ const (
 	// protocolVersion is raised with every change of what follows the handshake.
 	protocolVersion byte = 1
 
-	// handshakeTimeout bounds the whole handshake on either side. Servers of one cluster need two round trips.
-	handshakeTimeout = 2 * time.Second
+	// handshakeTimeout bounds the whole handshake on either side, that of TLS included. Servers of one cluster need three
+	// round trips and a millisecond of a processor, which on a machine with none to spare can take its time.
+	handshakeTimeout = 4 * time.Second
 
 	headSize = 8
 

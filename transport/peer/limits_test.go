@@ -3,8 +3,9 @@ package peer
 import (
 	"context"
 	"errors"
-	"io"
+	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,25 +13,70 @@ import (
 	"time"
 )
 
-// Beyond those that are told that they are too many, connections are closed without a word: a flood costs no more.
-func TestRefusalsAreBounded(t *testing.T) {
+// A true server gets in whatever is silent before it: it ends the oldest handshake of where the most come from.
+func TestHandshakesMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, connect := startMux(t)
-		for range maxHandshakes {
-			connect() // silent
-		}
-		for range maxRefusals {
-			connect() // does not read why it is refused
+		m, connect := startMux(t)
+		oldest := connect()
+		var silent []net.Conn
+		for range maxHandshakes - 1 {
+			silent = append(silent, connect())
 		}
 		synctest.Wait()
 		conn := connect()
-		if said, err := io.ReadAll(conn); err != nil || len(said) > 0 {
-			t.Errorf("one too many was told %q, %v", said, err)
+		if took := lifetime(oldest); took != 0 {
+			t.Errorf("the oldest lived for %v", took)
 		}
-		if took := lifetime(conn); took != 0 {
-			t.Errorf("one too many lived for %v", took)
+		if _, err := conn.Write(hello{purpose: purposeCall, from: "s2"}.encode()); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := readAnswer(conn); err != nil || a.code != answerOK {
+			t.Errorf("%+v, %v", a, err)
+		}
+		if took := lifetime(silent[0]); took != handshakeTimeout {
+			t.Errorf("the second oldest lived for %v", took)
+		}
+		synctest.Wait()
+		if n := m.greeting.size(); n != 0 {
+			t.Errorf("%d are left", n)
 		}
 	})
+}
+
+// from is a connection of which the other side is somewhere.
+type from struct {
+	net.Conn
+	addr string
+}
+
+func (f from) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(f.addr)) }
+
+// Those who open the most connections end their own, also when they have many addresses of one network.
+func TestCrowdIsFair(t *testing.T) {
+	var c crowd
+	socketOf := func(addr string) *socket { return &socket{Conn: from{addr: addr}} }
+	first := socketOf("10.0.0.1:1")
+	c.enter(first)
+	greedy := socketOf("[2001:db8::1]:1")
+	c.enter(greedy)
+	for i := range maxHandshakes - 3 {
+		c.enter(socketOf(fmt.Sprintf("[2001:db8::%x:2]:1", i)))
+	}
+	second := socketOf("[::ffff:10.0.0.1]:2")
+	if out := c.enter(second); out != nil {
+		t.Fatal("one went while there was room")
+	}
+	if out := c.enter(socketOf("10.0.0.9:1")); out != greedy {
+		t.Errorf("the one from %v went", out.RemoteAddr())
+	}
+	c.leave(first)
+	c.leave(greedy) // gone already
+	if c.size() != maxHandshakes-1 {
+		t.Errorf("%d are in", c.size())
+	}
+	if first.network() != second.network() {
+		t.Errorf("%v and %v are one address", first.network(), second.network())
+	}
 }
 
 func TestErrorTextLimit(t *testing.T) {

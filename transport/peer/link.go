@@ -72,7 +72,7 @@ func (l *link) onFrame(h frameHead, r *bufio.Reader) error {
 	if h.code == codeResult {
 		c.body = payload
 	} else {
-		c.err = &RemoteError{Addr: l.addr, Text: string(payload)}
+		c.err = &RemoteError{Addr: l.addr, Text: printable(string(payload))}
 	}
 	close(c.done)
 	return nil

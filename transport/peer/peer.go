@@ -2,12 +2,15 @@
 // indexes, status) share it; the handshake at the start of every connection says which of the two it is for, who
 // dials, and of which cluster both are.
 //
-// Nothing here authenticates anybody. Until connections are under TLS the port belongs on loopback, or behind
-// --insecure on a network of which every member may control the cluster.
+// With [Config.Certs] every connection is under TLS 1.3, both sides show a certificate of the cluster with the role server,
+// and the id in the handshake is the one in it. Without, nobody is authenticated: the port belongs on loopback then, or
+// behind --insecure on a network of which every member may control the cluster. Either way what raft is sent passes the
+// check of its form before it is decoded, and a [Guard] after that.
 package peer
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -17,6 +20,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/scope-registry/scope-registry/internal/access"
 )
 
 // keepAlive finds a dead peer on a connection that is idle, deadAfter one that has sent bytes unconfirmed. The
@@ -32,6 +37,19 @@ type Identity struct {
 	// Cluster returns the cluster id, "" while it is unknown, which is before bootstrap. It is called at each
 	// handshake, by several goroutines at once, and must not block.
 	Cluster func() string
+}
+
+// Certs shows others who this server is, and tells who they are. Its methods are called at every connection, by several
+// goroutines at once.
+type Certs interface {
+	// Listen is the configuration of accepted connections; with required nobody gets in without a certificate.
+	Listen(required bool) *tls.Config
+	// Dial is the configuration of one connection to a server of the cluster, the one of that id unless it is "".
+	Dial(id string) *tls.Config
+	// Of is who has dialed an accepted connection. The error says that it is nobody of this cluster.
+	Of(st tls.ConnectionState) (who access.Who, ok bool, err error)
+	// Reached is who was reached over a connection that was dialed.
+	Reached(st tls.ConnectionState) (access.Who, error)
 }
 
 // Config are the facts of a Mux. Listen, Identity and Handler are needed.
@@ -51,10 +69,12 @@ type Config struct {
 	// PeerID, when set, returns the id of the server that should be at an address, "" where that is not known.
 	// Another server there is refused. It is called at each dial and must not block.
 	PeerID func(addr string) string
+	// Certs is nil on a port without TLS.
+	Certs Certs
 	// Refuse, when set, says why a server is not to be served, "" where it is. It is asked for connections of raft; a
 	// call is let in, so that the server can be told. It is called by several goroutines at once and must not block.
 	Refuse func(id string) string
-	// DialTimeout bounds resolving and connecting together; at most 1 s, which 0 stands for. The handshake has 2 s of its own.
+	// DialTimeout bounds resolving and connecting together; at most 1 s, which 0 stands for. The handshake has 4 s of its own.
 	DialTimeout time.Duration
 	// Logger may be nil.
 	Logger hclog.Logger
@@ -73,8 +93,9 @@ type Mux struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // every goroutine of the Mux
 
-	handshakes chan struct{} // a token per connection in its handshake
-	refusals   chan struct{} // a token per connection that is being told it is one too many
+	greeting   crowd
+	warnings   warner
+	serverSide side
 
 	mu       sync.Mutex // guards the rest
 	closing  bool
@@ -82,7 +103,6 @@ type Mux struct {
 	accepted int            // sockets past their handshake as the accepting side
 	perPeer  map[string]int // the same by server id
 	links    map[string]*dialedLink
-	lastWarn time.Time
 }
 
 // Open binds the port and starts to accept. Close ends everything.
@@ -120,9 +140,13 @@ func start(cfg Config, ln net.Listener, r resolver) (*Mux, error) {
 	}
 	m := &Mux{
 		cfg: cfg, log: cfg.Logger, ln: ln, advertise: advertise,
-		dialer:     &dialer{timeout: cfg.DialTimeout, resolver: r, lastGood: make(map[string]netip.Addr)},
-		handshakes: make(chan struct{}, maxHandshakes), refusals: make(chan struct{}, maxRefusals),
+		dialer:   &dialer{timeout: cfg.DialTimeout, resolver: r, lastGood: make(map[string]netip.Addr)},
+		warnings: warner{log: cfg.Logger}, serverSide: plain,
 		sockets: make(map[*socket]struct{}), perPeer: make(map[string]int), links: make(map[string]*dialedLink),
+	}
+	if cfg.Certs != nil {
+		listen := cfg.Certs.Listen(true)
+		m.serverSide = func(conn net.Conn) *tls.Conn { return tls.Server(conn, listen) }
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.stream = newStream(m)
@@ -203,24 +227,34 @@ func (m *Mux) spawn(f func()) bool {
 	return true
 }
 
+// side is a side of TLS over a connection, nil without TLS. It sends and receives nothing yet.
+type side func(net.Conn) *tls.Conn
+
+func plain(net.Conn) *tls.Conn { return nil }
+
 // socket is one connection of a Mux, in the list of those to be closed with it.
 type socket struct {
-	net.Conn
-	mux  *Mux
-	once sync.Once // Close
+	net.Conn           // what is read and written: tls if there is one, else raw
+	tls      *tls.Conn // nil without TLS
+	raw      net.Conn
+	mux      *Mux
+	once     sync.Once // Close
 
 	enrolled string // guarded by mux.mu: server id it is counted for, "" when dialed by this server
 	raft     bool   // guarded by mux.mu: ends with raft's stream layer
 }
 
 // adopt takes a connection into the list. It closes it and fails when the Mux is closing.
-func (m *Mux) adopt(conn net.Conn) (*socket, error) {
+func (m *Mux) adopt(conn net.Conn, secured side) (*socket, error) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		if err := giveUpOn(tcp, deadAfter); err != nil {
 			m.log.Debug("setting the time after which a connection is dead failed", "remote", conn.RemoteAddr(), "error", err)
 		}
 	}
-	s := &socket{Conn: conn, mux: m}
+	s := &socket{Conn: conn, raw: conn, tls: secured(conn), mux: m}
+	if s.tls != nil {
+		s.Conn = s.tls
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closing {
@@ -231,10 +265,11 @@ func (m *Mux) adopt(conn net.Conn) (*socket, error) {
 	return s, nil
 }
 
-// Close implements net.Conn and takes the connection out of all counts.
+// Close implements net.Conn and takes the connection out of all counts. Under TLS it sends no word of it, which would wait
+// for a side that does not read; the other side takes an end between two records for one.
 func (s *socket) Close() (err error) {
 	s.once.Do(func() {
-		err = s.Conn.Close()
+		err = s.raw.Close()
 		m := s.mux
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -282,3 +317,5 @@ func (m *Mux) closeRaft() {
 		_ = s.Close()
 	}
 }
+
+func (m *Mux) warn(msg string, args ...any) { m.warnings.warn(msg, args...) }

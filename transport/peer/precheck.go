@@ -17,16 +17,28 @@ const (
 	maxRaftValues = 16 << 10
 	// maxRaftDepth bounds the nesting in one request: request, list of entries, entry, field, and room.
 	maxRaftDepth = 8
+	// maxRaftName bounds the names in a request's own map. Raft's longest has 18 bytes.
+	maxRaftName = 64
 )
 
 // Requests by their first byte. raft v1.7.3 does not export these numbers.
 const (
 	raftAppendEntries   byte = 0
+	raftVote            byte = 1
 	raftInstallSnapshot byte = 2
-	raftLastType        byte = 4 // 1 is a vote request, 3 a transfer of leadership, 4 a pre-vote request
+	raftLastType        byte = 4 // 3 is a transfer of leadership, 4 a pre-vote request
 )
 
 var errRaftFrame = errors.New("not a request of raft")
+
+// field is what of a request is looked at.
+type field int
+
+const (
+	otherField field = iota
+	idField
+	sizeField
+)
 
 // phase is where in the exchange of requests and answers a raft connection is.
 type phase int
@@ -36,15 +48,19 @@ const (
 	inValue               // within the msgpack value that is the request
 	inStream              // within the snapshot that follows its request
 	atAnswer              // the request is complete, nothing may come before the answer
+	atEnd                 // a snapshot was answered before it was whole, and nothing can follow
 )
 
 // precheck follows the bytes that arrive on a raft connection and finds those that no server of raft sends. With
 // MaxRPCsInFlight 1 an exchange is strict: a byte for the type, one msgpack value, after an InstallSnapshot the
 // snapshot, then silence until the answer. It decodes nothing; it follows the lengths and counts in the msgpack
 // headers, so that a request too large in bytes, values or depth is refused at the header that says so, before
-// raft's decoder meets it. It is a pure state machine: bytes in any portions give the same result.
+// raft's decoder meets it. Of what the values say it looks at two: the id in the header of every request, which must be
+// that of the server whose connection it is, and the size of a snapshot, behind which raft goes on to decode. It is a pure
+// state machine: bytes in any portions give the same result.
 type precheck struct {
-	maxFrame int64 // bound on an AppendEntries, MaxRaftFrame but in tests
+	maxFrame int64  // bound on an AppendEntries, MaxRaftFrame but in tests
+	from     string // id of the server whose connection it is
 
 	phase    phase
 	snapshot bool  // a snapshot follows the present request
@@ -59,10 +75,16 @@ type precheck struct {
 	open  [maxRaftDepth]int64 // values still to come in each open map or list, outermost first
 	depth int
 
+	text []byte // of what is being read in the request's own map: a name, an id, a size
+	name field  // the last name in that map
+	left int64  // bytes of the snapshot still to come
+
+	signed bool // the number being read may be below zero
+
 	err error // first violation, it stays
 }
 
-func newPrecheck() *precheck { return &precheck{maxFrame: MaxRaftFrame} }
+func newPrecheck(from string) *precheck { return &precheck{maxFrame: MaxRaftFrame, from: from} }
 
 // feed takes the next bytes. After an error none of them may be passed on, and every later feed fails too.
 func (c *precheck) feed(p []byte) error {
@@ -74,9 +96,15 @@ func (c *precheck) feed(p []byte) error {
 		case inValue:
 			p = c.value(p)
 		case inStream:
-			return nil // raft itself reads no more than the size in the request
+			n := min(c.left, int64(len(p)))
+			if c.left -= n; c.left == 0 {
+				c.phase = atAnswer
+			}
+			p = p[n:]
 		case atAnswer:
 			c.fail("%d bytes arrived before the request they follow was answered", len(p))
+		case atEnd:
+			c.fail("%d bytes arrived after a snapshot that was refused", len(p))
 		}
 	}
 	return c.err
@@ -84,13 +112,19 @@ func (c *precheck) feed(p []byte) error {
 
 // answered says that an answer is being written, possibly in several parts.
 func (c *precheck) answered() {
-	if c.phase == atAnswer || c.phase == inStream {
+	switch c.phase {
+	case atAnswer:
 		c.phase = atType
+	case inStream:
+		c.phase = atEnd
 	}
 }
 
+// midway says whether the other side owes bytes: it has begun something that is not whole.
+func (c *precheck) midway() bool { return c.phase == inValue || c.phase == inStream }
+
 func (c *precheck) fail(format string, args ...any) {
-	c.err = fmt.Errorf("%w: %s; connection closed", errRaftFrame, fmt.Sprintf(format, args...))
+	c.err = fmt.Errorf("%w: %s", errRaftFrame, fmt.Sprintf(format, args...))
 }
 
 // begin starts a request.
@@ -99,7 +133,7 @@ func (c *precheck) begin(kind byte) {
 		c.fail("type %d is unknown", kind)
 		return
 	}
-	c.phase, c.used, c.values, c.headSize, c.skip = inValue, 1, 1, 0, 0
+	c.phase, c.used, c.values, c.headSize, c.skip, c.name, c.left = inValue, 1, 1, 0, 0, otherField, 0
 	c.limit = min(maxRaftSmall, c.maxFrame)
 	if kind == raftAppendEntries {
 		c.limit = c.maxFrame
@@ -114,7 +148,11 @@ func (c *precheck) value(p []byte) []byte {
 		n := min(c.skip, int64(len(p)))
 		c.skip -= n
 		c.used += n
+		if c.inRequest() && (c.isName() || c.name != otherField) {
+			c.text = append(c.text, p[:n]...)
+		}
 		if c.skip == 0 {
+			c.endText()
 			c.closeValue()
 		}
 		return p[n:]
@@ -157,6 +195,9 @@ func (c *precheck) header() {
 	case 4:
 		length = int64(binary.BigEndian.Uint32(c.head[1:]))
 	}
+	if !c.fits(b, length) {
+		return
+	}
 	switch {
 	case b <= 0x7f, b >= 0xe0, b == 0xc0, b == 0xc2, b == 0xc3: // small numbers, nil, false, true
 		c.scalar(0)
@@ -198,7 +239,66 @@ func (c *precheck) scalar(size int64) {
 	}
 	c.skip = size
 	if size == 0 {
+		c.endText()
 		c.closeValue()
+	}
+}
+
+// inRequest is whether the next value is one in the request's own map, a name or what it names.
+func (c *precheck) inRequest() bool { return c.depth == 2 }
+
+// isName is whether it is a name: names and values take turns.
+func (c *precheck) isName() bool { return c.open[1]%2 == 0 }
+
+// fits refuses a request that is no map with texts for names, an id that is not the connection's and a size that is no
+// plain number: raft's decoder takes other forms for the same, which would not be seen here.
+func (c *precheck) fits(b byte, length int64) bool {
+	isText := b >= 0xa0 && b <= 0xbf || b >= 0xc4 && b <= 0xc6 || b >= 0xd9 && b <= 0xdb
+	if b >= 0xa0 && b <= 0xbf {
+		length = int64(b & 0x1f)
+	}
+	c.text, c.signed = c.text[:0], b >= 0xd0 && b <= 0xd3
+	switch {
+	case c.depth == 1 && (b < 0x80 || b > 0x8f) && b != 0xde && b != 0xdf:
+		c.fail("it is no map, its first byte is %x", b)
+	case !c.inRequest():
+		return true
+	case c.isName() && (!isText || length > maxRaftName):
+		c.fail("a name of type %x and %d bytes", b, length)
+	case !c.isName() && c.name == sizeField && b > 0x7f && (b < 0xcc || b > 0xd3):
+		c.fail("a snapshot's size of type %x", b)
+	case !c.isName() && c.name == sizeField && b <= 0x7f:
+		c.left = int64(b)
+	case !c.isName() && c.name == idField && (!isText || length != int64(len(c.from))):
+		c.fail("it is not in the name of server %q, whose connection this is", c.from)
+	}
+	return c.err == nil
+}
+
+// endText looks at a whole name, id or size.
+func (c *precheck) endText() {
+	switch {
+	case !c.inRequest():
+	case c.isName():
+		switch c.name = otherField; string(c.text) {
+		case "ID":
+			c.name = idField
+		case "Size":
+			c.name = sizeField
+		}
+	case c.name == idField && string(c.text) != c.from:
+		c.fail("it is in the name of server %q, and the connection is that of server %q", c.text, c.from)
+	case c.name == sizeField && len(c.text) > 0:
+		size := uint64(0) // a negative one is as large as they come
+		if int8(c.text[0]) < 0 && c.signed {
+			size = 1<<64 - 1
+		}
+		for _, b := range c.text {
+			size = size<<8 | uint64(b)
+		}
+		if c.left = int64(min(size, maxSnapshotSize)); size > maxSnapshotSize {
+			c.fail("a snapshot of %d bytes, at most %d are taken", size, int64(maxSnapshotSize))
+		}
 	}
 }
 
@@ -228,7 +328,20 @@ func (c *precheck) closeValue() {
 		c.depth--
 	}
 	c.phase = atAnswer
-	if c.snapshot {
+	if c.snapshot && c.left > 0 {
 		c.phase = inStream
 	}
+}
+
+// wellFormed says what of a value that raft would decode later is not as raft encodes it: one value, a map, within bounds.
+func wellFormed(data []byte) error {
+	c := precheck{maxFrame: maxRaftSmall}
+	c.begin(raftVote)
+	if err := c.feed(data); err != nil {
+		return err
+	}
+	if c.phase != atAnswer {
+		c.fail("it is cut off after %d bytes", len(data))
+	}
+	return c.err
 }

@@ -87,7 +87,7 @@ func realRequests() map[string][]byte {
 func TestPrecheckPassesWhatRaftSends(t *testing.T) {
 	for name, raw := range realRequests() {
 		rapid.Check(t, func(t *rapid.T) {
-			c, rest := newPrecheck(), raw
+			c, rest := newPrecheck("s1"), raw
 			for len(rest) > 0 {
 				n := min(len(rest), rapid.IntRange(1, max(1, len(raw)/3)).Draw(t, "n"))
 				if err := c.feed(rest[:n]); err != nil {
@@ -95,16 +95,13 @@ func TestPrecheckPassesWhatRaftSends(t *testing.T) {
 				}
 				rest = rest[n:]
 			}
-			want := atAnswer
-			if name == "snapshot" {
-				want = inStream
-			}
-			if c.phase != want {
+			if c.phase != atAnswer {
 				t.Fatalf("%s ends in phase %d", name, c.phase)
 			}
 			c.answered()
 			c.answered() // a long answer goes out in several writes
-			if err := c.feed(raw[:1]); err != nil {
+			err := c.feed(raw[:1])
+			if err != nil {
 				t.Fatalf("%s: no request is taken after the answer: %v", name, err)
 			}
 			if c.phase != inValue {
@@ -116,8 +113,8 @@ func TestPrecheckPassesWhatRaftSends(t *testing.T) {
 
 func TestPrecheckRefuses(t *testing.T) {
 	heartbeat := realRequests()["heartbeat"]
-	bin := func(kind byte, size uint32) []byte { // a request that is one string of that size
-		return []byte{kind, 0xdb, byte(size >> 24), byte(size >> 16), byte(size >> 8), byte(size)}
+	bin := func(kind byte, size uint32) []byte { // a request that is one string of that size, with the name ""
+		return []byte{kind, 0x81, 0xa0, 0xdb, byte(size >> 24), byte(size >> 16), byte(size >> 8), byte(size)}
 	}
 	for name, tc := range map[string]struct {
 		raw  []byte
@@ -130,17 +127,31 @@ func TestPrecheckRefuses(t *testing.T) {
 		"large vote":        {bin(1, maxRaftSmall), "the whole request may have 1048576"},
 		"large transfer":    {bin(3, maxRaftSmall), "the whole request may have 1048576"},
 		"snapshot's head":   {bin(raftInstallSnapshot, maxRaftSmall), "the whole request may have 1048576"},
-		"4 GiB ext":         {[]byte{0, 0xc9, 0xff, 0xff, 0xff, 0xff}, "a value of type c9"},
-		"empty ext":         {[]byte{0, 0xc8, 0, 0, 1}, "a value of type c8"},
-		"ext, not a time":   {[]byte{0, 0xc7, 5, 1}, "a value of type c7"},
-		"many values":       {[]byte{0, 0xdd, 0xff, 0xff, 0xff, 0xff}, "more than 16384 values"},
+		"4 GiB ext":         {[]byte{0, 0x81, 0xa0, 0xc9, 0xff, 0xff, 0xff, 0xff}, "a value of type c9"},
+		"empty ext":         {[]byte{0, 0x81, 0xa0, 0xc8, 0, 0, 1}, "a value of type c8"},
+		"ext, not a time":   {[]byte{0, 0x81, 0xa0, 0xc7, 5, 1}, "a value of type c7"},
+		"many values":       {[]byte{0, 0x81, 0xa0, 0xdd, 0xff, 0xff, 0xff, 0xff}, "more than 16384 values"},
 		"many names":        {[]byte{0, 0xdf, 0xff, 0xff, 0xff, 0xff}, "more than 16384 values"},
-		"many lists":        {append([]byte{0, 0xdc, 0x3f, 0xf0}, bytes.Repeat([]byte{0x9f}, 2)...), "more than 16384 values"},
+		"many lists":        {append([]byte{0, 0x81, 0xa0, 0xdc, 0x3f, 0xf0}, bytes.Repeat([]byte{0x9f}, 2)...), "more than 16384 values"},
 		"deep":              {bytes.Repeat([]byte{0x91}, 20)[:20:20], "type 145"},
-		"deep value":        {append([]byte{0}, bytes.Repeat([]byte{0x91}, 20)...), "nested deeper"},
-		"a byte of nothing": {[]byte{0, 0xc1}, "c1 means nothing"},
+		"deep value":        {append([]byte{0, 0x81, 0xa0}, bytes.Repeat([]byte{0x91}, 20)...), "nested deeper"},
+		"a byte of nothing": {[]byte{0, 0x81, 0xa0, 0xc1}, "c1 means nothing"},
+		"a list":            {[]byte{0, 0x91, 0xa0}, "no map"},
+		"a number":          {[]byte{0, 7}, "no map"},
+		"a number's name":   {[]byte{0, 0x81, 7}, "a name of type 7"},
+		"a long name":       {[]byte{0, 0x81, 0xd9, 65}, "a name of type d9 and 65 bytes"},
+		"another's name":    {[]byte("\x00\x81\xa2ID\xa2s2"), `in the name of server "s2"`},
+		"a longer name":     {[]byte("\x00\x81\xa2ID\xa3s11"), `not in the name of server "s1"`},
+		"another's later":   {[]byte("\x00\x82\xa2ID\xa2s1\xa2ID\xa2s2"), `in the name of server "s2"`},
+		"a name in a list":  {[]byte("\x00\x81\xa2ID\x92s1"), `not in the name of server "s1"`},
+		"a size as a text":  {[]byte("\x02\x81\xa4Size\xa11"), "size of type a1"},
+		"a negative size":   {[]byte("\x02\x81\xa4Size\xff"), "size of type ff"},
+		"a size of 2^63":    {[]byte("\x02\x81\xa4Size\xcf\x80\x00\x00\x00\x00\x00\x00\x00"), "a snapshot of 9223372036854775808 bytes"},
+		"a size below zero": {[]byte("\x02\x81\xa4Size\xd0\xff"), "a snapshot of 18446744073709551615 bytes"},
+		"after a snapshot":  {[]byte("\x02\x81\xa4Size\x03abcd"), "1 bytes arrived before the request"},
+		"in another text":   {[]byte("\x00\x81\xc4\x02ID\xc4\x02s2"), `in the name of server "s2"`},
 	} {
-		c := newPrecheck()
+		c := newPrecheck("s1")
 		err := c.feed(tc.raw)
 		if !errors.Is(err, errRaftFrame) || !strings.Contains(err.Error(), tc.says) {
 			t.Errorf("%s: %v", name, err)
@@ -156,9 +167,9 @@ func TestPrecheckRefuses(t *testing.T) {
 // The bound is on the bytes let through, also where every header is honest.
 func TestPrecheckCountsBytes(t *testing.T) {
 	for _, filler := range []byte{0x00, 0x90, 0x80, 0xa0} { // a number, an empty list, map, string
-		c := &precheck{maxFrame: 100}
+		c := &precheck{maxFrame: 100, from: "s1"}
 		passed := 0
-		for _, b := range append([]byte{0, 0xdc, 0x10, 0}, bytes.Repeat([]byte{filler}, 200)...) {
+		for _, b := range append([]byte{0, 0x81, 0xa0, 0xdc, 0x10, 0}, bytes.Repeat([]byte{filler}, 200)...) {
 			if c.feed([]byte{b}) != nil {
 				break
 			}
@@ -179,7 +190,7 @@ func FuzzPrecheck(f *testing.F) {
 	f.Add([]byte{0, 0xc8, 0, 0, '0', '0'}, uint16(1))
 	f.Fuzz(func(t *testing.T, raw []byte, portion uint16) {
 		const limit = 2048
-		byByte := &precheck{maxFrame: limit}
+		byByte := &precheck{maxFrame: limit, from: "s1"}
 		passed, ends := 0, 0
 		for _, b := range raw {
 			if byByte.feed([]byte{b}) != nil || byByte.phase == inStream {
@@ -193,7 +204,7 @@ func FuzzPrecheck(f *testing.F) {
 		if passed > limit {
 			t.Fatalf("%d bytes passed", passed)
 		}
-		inPortions := &precheck{maxFrame: limit}
+		inPortions := &precheck{maxFrame: limit, from: "s1"}
 		for rest := raw; len(rest) > 0; {
 			n := min(len(rest), int(portion)+1)
 			if inPortions.feed(rest[:n]) != nil {

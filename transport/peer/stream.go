@@ -124,22 +124,41 @@ func (s *stream) isEnded() bool {
 	}
 }
 
-// raftConn is an accepted connection of raft whose requests pass the check before raft decodes a byte of them.
+// slowestRate is the least that a request must come in by once it has begun, in bytes a second after the first silentFor:
+// what raft itself gives a snapshot, 256 KiB in each 5 s. Raft reads a snapshot in its main loop, which one that trickles in
+// would hold.
+const slowestRate = 256 << 10 / 5
+
+// raftConn is an accepted connection of raft whose requests pass the check before raft decodes a byte of them. Between
+// requests it may be silent for as long as it likes.
 type raftConn struct {
 	*socket
 	refused func(error) // told of the first violation
 
-	mu    sync.Mutex // guards check
+	mu    sync.Mutex // guards the rest
 	check *precheck
+	began time.Time // of the present request
+	got   int64     // bytes of it
 }
 
 // Read implements net.Conn. After a violation it fails, and the connection is closed.
 func (c *raftConn) Read(p []byte) (int, error) {
+	if err := c.SetReadDeadline(c.deadline()); err != nil {
+		return 0, err
+	}
 	n, err := c.socket.Read(p)
 	if n == 0 {
+		if isTimeout(err) {
+			err = fmt.Errorf("%w (%v) within a request", errSilent, silentFor)
+			c.refused(err)
+		}
 		return n, err
 	}
 	c.mu.Lock()
+	if !c.check.midway() {
+		c.began, c.got = time.Now(), 0
+	}
+	c.got += int64(n)
 	bad := c.check.feed(p[:n])
 	c.mu.Unlock()
 	if bad == nil {
@@ -150,11 +169,28 @@ func (c *raftConn) Read(p []byte) (int, error) {
 	return 0, bad
 }
 
+// deadline is when the next bytes have to be there, zero while nothing has begun.
+func (c *raftConn) deadline() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.check.midway() {
+		return time.Time{}
+	}
+	silent, slow := time.Now().Add(silentFor), c.began.Add(silentFor+time.Duration(c.got)*(time.Second/slowestRate))
+	if slow.Before(silent) {
+		return slow
+	}
+	return silent
+}
+
 // Write implements net.Conn. Raft writes nothing on such a connection but answers, and reads nothing from it
 // between the end of a request and its answer but what it had asked for before.
 func (c *raftConn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	c.check.answered()
 	c.mu.Unlock()
+	if err := c.SetWriteDeadline(time.Now().Add(writeWithin)); err != nil {
+		return 0, err
+	}
 	return c.socket.Write(p)
 }

@@ -128,7 +128,7 @@ func newEnv(t *testing.T) (*Env, *fake) {
 		}))
 		t.Cleanup(ts.Close)
 		f.urls[s] = ts.URL
-		e.Servers[s] = direct.New(s, ts.URL)
+		e.Servers[s] = direct.New(s, ts.URL, nil)
 		t.Cleanup(e.Servers[s].Close)
 	}
 	return e, f

@@ -166,7 +166,7 @@ func newRich(t *testing.T) (*Env, *rich) {
 			}
 		}))
 		t.Cleanup(ts.Close)
-		e.Servers[id] = direct.New(id, ts.URL)
+		e.Servers[id] = direct.New(id, ts.URL, nil)
 		t.Cleanup(e.Servers[id].Close)
 	}
 	calls := 0

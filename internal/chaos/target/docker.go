@@ -101,7 +101,7 @@ func newDocker(ctx context.Context, files []string, project string, nodes int, w
 	for i := range size {
 		id := fmt.Sprintf("s%d", i+1)
 		d.ids = append(d.ids, id)
-		d.urls[id] = "http://127.0.0.1:" + ports[2*i]
+		d.urls[id] = "https://127.0.0.1:" + ports[2*i]
 		d.env = append(d.env, fmt.Sprintf(httpPort, i+1, ports[2*i]), fmt.Sprintf(respPort, i+1, ports[2*i+1]))
 	}
 	for i, port := range ports[2*size:] {
@@ -199,19 +199,24 @@ func (d *Docker) Nodes() []string { return slices.Clone(d.nodes) }
 // URL is where clients reach a server.
 func (d *Docker) URL(server string) string { return d.urls[server] }
 
-// Up removes what an earlier run of this project left, and starts all servers.
+// Up removes what an earlier run of this project left, gives all servers and nodes certificates, and starts them.
 func (d *Docker) Up(ctx context.Context) error {
 	if err := d.Down(ctx); err != nil {
 		return err
 	}
-	up := []string{"up", "-d", "--remove-orphans"}
-	for _, id := range slices.Concat(d.ids, d.nodes) {
-		up = append(up, serviceOf(id))
+	all := slices.Concat(d.ids, d.nodes)
+	var services []string
+	for _, id := range all {
+		services = append(services, serviceOf(id))
 	}
-	if _, err := d.composed(ctx, up...); err != nil {
+	if _, err := d.composed(ctx, append([]string{"up", "--no-start", "--remove-orphans"}, services...)...); err != nil {
 		return fmt.Errorf("%w (is the image there? make image builds it)", err)
 	}
-	return nil
+	if err := d.certify(ctx, all); err != nil {
+		return err
+	}
+	_, err := d.composed(ctx, append([]string{"up", "-d"}, services...)...)
+	return err
 }
 
 // Down ends all servers and removes their volumes and networks.
@@ -343,7 +348,15 @@ type inspected struct {
 		Pid       int
 		StartedAt string
 	}
-	Config          struct{ User string }
+	Config     struct{ User string }
+	HostConfig struct {
+		ReadonlyRootfs       bool
+		Privileged           bool
+		CapAdd, CapDrop      []string
+		SecurityOpt          []string
+		Memory, PidsLimit    int64
+		NetworkMode, PidMode string
+	}
 	Mounts          []struct{ Name, Destination string }
 	NetworkSettings struct {
 		Networks map[string]struct {

@@ -97,42 +97,67 @@ func (d *Docker) connected(ctx context.Context, id string, was inspected) error 
 	return nil
 }
 
-// packed is a directory as an archive whose files belong to a user, uid:gid.
-func packed(dir, user string) (io.Reader, error) {
-	var uid, gid int
-	if _, err := fmt.Sscanf(user, "%d:%d", &uid, &gid); err != nil {
+// archive is of files that belong to a user.
+type archive struct {
+	out      bytes.Buffer
+	w        *tar.Writer
+	uid, gid int
+}
+
+// newArchive begins an archive. user is uid:gid.
+func newArchive(user string) (*archive, error) {
+	a := &archive{}
+	if _, err := fmt.Sscanf(user, "%d:%d", &a.uid, &a.gid); err != nil {
 		return nil, fmt.Errorf("the user of the container is %q, and not uid:gid: %w", user, err)
 	}
-	var out bytes.Buffer
-	w := tar.NewWriter(&out)
-	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+	a.w = tar.NewWriter(&a.out)
+	return a, nil
+}
+
+// add adds a file, or a directory without what is in it.
+func (a *archive) add(path, name string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	head, err := tar.FileInfoHeader(info, "")
+	if err != nil {
+		return err
+	}
+	head.Name, head.Uid, head.Gid, head.Uname, head.Gname = filepath.ToSlash(name), a.uid, a.gid, "", ""
+	if err := a.w.WriteHeader(head); err != nil || info.IsDir() {
+		return err
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	_, err = a.w.Write(data)
+	return err
+}
+
+func (a *archive) done() (io.Reader, error) { return &a.out, a.w.Close() }
+
+// packed is a directory as an archive whose files belong to a user, uid:gid.
+func packed(dir, user string) (io.Reader, error) {
+	a, err := newArchive(user)
+	if err != nil {
+		return nil, err
+	}
+	err = filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
 		if err != nil || path == dir {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		head, err := tar.FileInfoHeader(info, "")
-		if err != nil {
 			return err
 		}
 		name, err := filepath.Rel(dir, path)
 		if err != nil {
 			return err
 		}
-		head.Name, head.Uid, head.Gid, head.Uname, head.Gname = filepath.ToSlash(name), uid, gid, "", ""
-		if err := w.WriteHeader(head); err != nil || entry.IsDir() {
-			return err
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		_, err = w.Write(data)
-		return err
+		return a.add(path, name)
 	})
-	return &out, errors.Join(err, w.Close())
+	if err != nil {
+		return nil, err
+	}
+	return a.done()
 }
 
 // Log is what a machine has logged since its last start.

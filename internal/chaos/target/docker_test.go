@@ -38,7 +38,8 @@ func (f *fake) run(_ context.Context, c call) ([]byte, error) {
 	return []byte(f.answers[best]), nil
 }
 
-const inspectRunning = `[{"Id":"c0ffee","State":{"Status":"running","Pid":42,"StartedAt":"2026-01-02T03:04:05.6Z"},"NetworkSettings":{"Networks":{
+const inspectRunning = `[{"Id":"c0ffee","State":{"Status":"running","Pid":42,"StartedAt":"2026-01-02T03:04:05.6Z"},"Config":{"User":"65532:65532"},
+	"HostConfig":{"ReadonlyRootfs":true,"CapDrop":["ALL"],"SecurityOpt":["no-new-privileges:true"],"Memory":1073741824,"PidsLimit":256},"NetworkSettings":{"Networks":{
 	"test_clients":{"IPAddress":"172.20.0.2","Aliases":["registry-2"]},
 	"test_peers":{"IPAddress":"172.21.0.3","Aliases":["registry-2","registry-2.peers"]}}}}]`
 
@@ -83,7 +84,8 @@ func TestComposeIsFound(t *testing.T) {
 		if err := d.Up(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if len(f.asked) != 2 || !strings.HasPrefix(f.asked[0], c.want) || !strings.Contains(f.asked[0], " down --volumes") || !strings.Contains(f.asked[1], " up -d") {
+		if last := len(f.asked) - 1; !strings.HasPrefix(f.asked[0], c.want) || !strings.Contains(f.asked[0], " down --volumes") || !strings.Contains(f.asked[1], " up --no-start") ||
+			!strings.Contains(f.asked[last], " up -d") {
 			t.Errorf("up is %q", f.asked)
 		}
 	}
@@ -105,7 +107,7 @@ func TestPortsAreItsOwn(t *testing.T) {
 		t.Errorf("the environment is %q", f.env)
 	}
 	for i, id := range d.Servers() {
-		port := strings.TrimPrefix(d.URL(id), "http://127.0.0.1:")
+		port := strings.TrimPrefix(d.URL(id), "https://127.0.0.1:")
 		if want := []string{"SCOPE_REGISTRY_HTTP_1=", "SCOPE_REGISTRY_HTTP_2=", "SCOPE_REGISTRY_HTTP_3="}[i] + port; !slices.Contains(f.env, want) {
 			t.Errorf("%s is asked at %s, and the environment is %q", id, d.URL(id), f.env)
 		}

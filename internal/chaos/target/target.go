@@ -7,6 +7,7 @@ package target
 import (
 	"context"
 
+	"github.com/scope-registry/scope-registry/internal/certs"
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
 	"github.com/scope-registry/scope-registry/internal/link"
 	"github.com/scope-registry/scope-registry/internal/load"
@@ -66,6 +67,8 @@ type (
 	Failing interface {
 		FailPoint(server string, what load.Disk, say string) (undo func() error, err error)
 	}
+	// Secured has servers that are reached under TLS, with these files and an admin's rights. They are there after Up.
+	Secured interface{ Credentials() certs.Files }
 	// Readdressed gives servers that are started in another order other addresses.
 	Readdressed interface{ Readdresses() bool }
 )

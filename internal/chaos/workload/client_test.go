@@ -57,7 +57,7 @@ func scripted(t *testing.T, answers ...string) (*client, *script) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := direct.New("s1", ts.URL)
+	srv := direct.New("s1", ts.URL, nil)
 	t.Cleanup(func() {
 		srv.Close()
 		if err := log.Close(); err != nil {

@@ -41,6 +41,7 @@ type DataConfig struct {
 	Nodes   []string          // ids, at least two
 	Addrs   map[string]string // host:port by id
 	Servers []string          // base URLs of the registry
+	TLS     library.TLS       // to reach it, if they are https
 	Log     *history.Log
 	Seed    uint64
 }
@@ -58,7 +59,7 @@ type Data struct {
 
 // BeginData waits for the nodes, declares their scopes, and starts clients and operators.
 func BeginData(ctx context.Context, cfg DataConfig) (*Data, error) {
-	d := &Data{cfg: cfg, nodes: load.NewNodes(cfg.Addrs), client: library.New(cfg.Servers, library.WithActor("chaos")), stop: make(chan struct{})}
+	d := &Data{cfg: cfg, nodes: load.NewNodes(cfg.Addrs), client: library.New(cfg.Servers, library.WithActor("chaos"), library.WithTLS(cfg.TLS)), stop: make(chan struct{})}
 	for i := range dataScopes {
 		d.scopes = append(d.scopes, fmt.Sprintf("data:%02d:", i))
 	}

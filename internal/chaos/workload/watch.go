@@ -11,8 +11,8 @@ import (
 
 // follow records a server's watch from the start until ctx ends. The client
 // library takes it up again where it broke off.
-func follow(ctx context.Context, s *direct.Server, log *history.Log, reached *atomic.Uint64) {
-	c := library.New([]string{s.URL()})
+func follow(ctx context.Context, s *direct.Server, secure library.TLS, log *history.Log, reached *atomic.Uint64) {
+	c := library.New([]string{s.URL()}, library.WithTLS(secure))
 	defer c.Close()
 	watch := c.Watch(ctx, 0)
 	defer watch.Close()

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	library "github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
 	"github.com/scope-registry/scope-registry/internal/direct"
@@ -41,6 +42,7 @@ const (
 // Config is what a workload needs.
 type Config struct {
 	Servers []*direct.Server
+	TLS     library.TLS // to reach them for their watches, if they are https
 	Log     *history.Log
 	Seed    uint64
 }
@@ -68,7 +70,7 @@ func Begin(ctx context.Context, cfg Config) (*Workload, error) {
 	for _, s := range cfg.Servers {
 		at := &atomic.Uint64{}
 		w.reached[s.ID()] = at
-		w.watches.Go(func() { follow(watching, s, cfg.Log, at) })
+		w.watches.Go(func() { follow(watching, s, cfg.TLS, cfg.Log, at) })
 	}
 	if err := w.declareNodes(ctx); err != nil {
 		w.Close()

@@ -207,7 +207,7 @@ func (s *system) read(ctx context.Context, id string, seq uint64) (answers func(
 	var running sync.WaitGroup
 	for i := range all {
 		running.Go(func() {
-			server := direct.New(id, "http://"+s.c.HTTP(id))
+			server := direct.New(id, "http://"+s.c.HTTP(id), nil)
 			defer server.Close()
 			var n api.NodeState
 			traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) {
