@@ -45,6 +45,7 @@ func newLoad(ctx context.Context, c *crash.Cluster, seed uint64) (*load, error) 
 	l := &load{ledger: newLedger(), c: c, progress: make(chan struct{}, 1)}
 	following, cancel := context.WithCancel(ctx)
 	l.cancel = cancel
+	var workers []*worker
 	for i := range clients {
 		w := &worker{load: l, node: fmt.Sprintf("c%d", i+1), rnd: rand.New(rand.NewPCG(seed, uint64(i)+1))}
 		l.nodes[w.node] = &register{}
@@ -52,6 +53,9 @@ func newLoad(ctx context.Context, c *crash.Cluster, seed uint64) (*load, error) 
 			cancel()
 			return nil, fmt.Errorf("declaring node %s: %w", w.node, err)
 		}
+		workers = append(workers, w)
+	}
+	for _, w := range workers { // not before all nodes are in the ledger, whose map they read
 		l.all.Go(func() { w.work(following) })
 	}
 	return l, nil
