@@ -237,16 +237,37 @@ func (r *Registry) expelServer(ctx context.Context, server fsm.Server, votes boo
 	return r.reconfigure(ctx, func() raft.IndexFuture { return r.raft.RemoveServer(raft.ServerID(server.ID), 0, enqueueTimeout) })
 }
 
+// nudgeAfter is how long a change of raft's configuration may take before something is written behind it.
+const nudgeAfter = time.Second
+
 // reconfigure waits for one change of raft's configuration. Raft itself takes one at a time.
+//
+// If it takes long a barrier is written behind it: the new voter may have acknowledged the entry before raft counted it as
+// one, which is forgotten, and raft sends it nothing again until there is more to send.
 func (r *Registry) reconfigure(ctx context.Context, change func() raft.IndexFuture) error {
 	done := make(chan error, 1)
 	if !r.await(func() { done <- change().Error() }) {
 		return errClosing
 	}
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+	nudge := time.NewTimer(nudgeAfter)
+	defer nudge.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-nudge.C:
+			r.nudge(ctx)
+		}
+	}
+}
+
+// nudge gives up as soon as nobody confirms: the change goes on waiting anyway.
+func (r *Registry) nudge(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
+	defer cancel()
+	if _, err := r.confirms.confirm(ctx); err != nil {
+		r.log.Debug("nothing could be written behind a change of the servers", "error", err)
 	}
 }

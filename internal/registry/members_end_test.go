@@ -113,3 +113,29 @@ func TestReleasesOfACallerThatIsGone(t *testing.T) {
 		}
 	})
 }
+
+// held is a change of the configuration that raft commits only with what is written behind it.
+type held struct {
+	raft.IndexFuture
+	behind func()
+}
+
+func (h held) Error() error {
+	h.behind()
+	return nil
+}
+
+func TestChangeThatWaitsForTheNextEntry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, _ := memberNetwork(t, 3)
+		l := n.leader("")
+		last := l.reg.raft.LastIndex()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*nudgeAfter)
+		defer cancel()
+		if err := l.reg.reconfigure(ctx, func() raft.IndexFuture {
+			return held{behind: func() { n.until("something to be written behind it", func() bool { return l.reg.raft.LastIndex() > last }) }}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
