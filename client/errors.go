@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/scope-registry/scope-registry/internal/api"
 )
@@ -69,6 +70,9 @@ func ParseReply(text string) error {
 		return nil
 	}
 	text = strings.TrimRight(strings.TrimPrefix(text, "-"), "\r\n")
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return nil // an error is one line
+	}
 	for _, code := range []Code{api.Misdirected, api.Quiesced, api.LeaseLost, api.CrossScope, api.OutcomeUnknown, api.Unavailable} {
 		detail, ok := strings.CutPrefix(text, code.RESP())
 		if !ok || detail != "" && detail[0] != ' ' {

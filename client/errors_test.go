@@ -29,6 +29,7 @@ func TestParseReply(t *testing.T) {
 		"TRYAGAIN UNAVAILABLE starting":             {Code: api.Unavailable, Detail: "starting"},
 		"TRYAGAIN Multiple keys request":            nil,
 		"MISDIRECTEDX":                              nil,
+		"MISDIRECTED writer is :\rh":                nil,
 		"misdirected writer is h:1":                 nil,
 		"ERR MISDIRECTED writer is h:1":             nil,
 		"MOVED 3999 127.0.0.1:6381":                 nil,
