@@ -16,6 +16,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/certs/certstest"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -26,8 +27,8 @@ type rig struct {
 	root  string
 	open  map[string]*Registry
 
-	threshold uint64     // of snapshots; 0 is the default
-	issuer    *authority // nil without TLS
+	threshold uint64               // of snapshots; 0 is the default
+	issuer    *certstest.Authority // nil without TLS
 	timing    string
 }
 
@@ -76,7 +77,7 @@ func (r *rig) identity(id string) (who identity) {
 func (r *rig) config(id string) Config {
 	cfg := Config{ID: id, DataDir: r.dir(id), Peers: r.peers, Timing: r.timing, SnapshotThreshold: r.threshold}
 	if r.issuer != nil {
-		cfg.Certs = r.issuer.source(access.Who{Role: access.Server, ID: id})
+		cfg.Certs = r.issuer.Source(access.Who{Role: access.Server, ID: id})
 	}
 	return cfg
 }

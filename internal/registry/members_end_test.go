@@ -133,7 +133,9 @@ func TestChangeThatWaitsForTheNextEntry(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*nudgeAfter)
 		defer cancel()
 		if err := l.reg.reconfigure(ctx, func() raft.IndexFuture {
-			return held{behind: func() { n.until("something to be written behind it", func() bool { return l.reg.raft.LastIndex() > last }) }}
+			return held{behind: func() {
+				n.until("something to be written behind it", func() bool { return l.reg.raft.LastIndex() > last })
+			}}
 		}); err != nil {
 			t.Fatal(err)
 		}

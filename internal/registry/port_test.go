@@ -19,6 +19,7 @@ import (
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/certs"
+	"github.com/scope-registry/scope-registry/internal/certs/certstest"
 	"github.com/scope-registry/scope-registry/transport/peer"
 )
 
@@ -150,7 +151,7 @@ func (r *rig) leader() (l *Registry, term uint64) {
 }
 
 // besieged is a cluster that s1 leads, and that a slow machine does not make elect another.
-func besieged(t *testing.T, issuer *authority) *rig {
+func besieged(t *testing.T, issuer *certstest.Authority) *rig {
 	t.Helper()
 	r := newRig(t)
 	r.issuer, r.timing = issuer, "wan"
@@ -164,17 +165,17 @@ func besieged(t *testing.T, issuer *authority) *rig {
 }
 
 func TestAttacksUnderTLS(t *testing.T) {
-	r := besieged(t, newAuthority(t))
-	server := func(id string) *certs.Source { return r.issuer.source(access.Who{Role: access.Server, ID: id}) }
+	r := besieged(t, certstest.New(t))
+	server := func(id string) *certs.Source { return r.issuer.Source(access.Who{Role: access.Server, ID: id}) }
 	for name, a := range map[string]*attacker{
 		"no certificate":                r.attack("s3", nil),
-		"a node's":                      r.attack("n1", r.issuer.source(access.Who{Role: access.Node, ID: "n1"})),
-		"a node's, as a server":         r.attack("s3", r.issuer.source(access.Who{Role: access.Node, ID: "s3"})),
-		"an admin's":                    r.attack("s3", r.issuer.source(access.Who{Role: access.Admin})),
+		"a node's":                      r.attack("n1", r.issuer.Source(access.Who{Role: access.Node, ID: "n1"})),
+		"a node's, as a server":         r.attack("s3", r.issuer.Source(access.Who{Role: access.Node, ID: "s3"})),
+		"an admin's":                    r.attack("s3", r.issuer.Source(access.Who{Role: access.Admin})),
 		"a server's that is no member":  r.attack("s9", server("s9")),
 		"that of s9, as s3":             r.attack("s3", server("s9")),
-		"a server's of another cluster": r.attack("s3", r.issuer.sourceOf("other", access.Who{Role: access.Server, ID: "s3"})),
-		"another authority's":           r.attack("s3", newAuthority(t).source(access.Who{Role: access.Server, ID: "s3"})),
+		"a server's of another cluster": r.attack("s3", r.issuer.SourceOf("other", access.Who{Role: access.Server, ID: "s3"})),
+		"another authority's":           r.attack("s3", certstest.New(t).Source(access.Who{Role: access.Server, ID: "s3"})),
 		"a member's":                    r.attack("s3", server("s3")),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -204,7 +205,7 @@ func TestAttacksWithoutTLS(t *testing.T) {
 // What a connection gets to hear that shows no certificate, and that a certificate's id is the only one.
 func TestPortUnderTLS(t *testing.T) {
 	r := newRig(t)
-	r.issuer = newAuthority(t)
+	r.issuer = certstest.New(t)
 	r.start("s1", "s2", "s3")
 	addr := r.peers[0].Addr
 	conn, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}) //nolint:gosec // it is an attacker
@@ -230,15 +231,15 @@ func TestPortUnderTLS(t *testing.T) {
 	_ = plain.Close()
 
 	for says, a := range map[string]*attacker{
-		`certificate is that of server \"s9\"`: r.attack("s2", r.issuer.source(access.Who{Role: access.Server, ID: "s9"})),
-		"that of node/n1":                      r.attack("n1", r.issuer.source(access.Who{Role: access.Node, ID: "n1"})),
-		`this program's of "other"`:            r.attack("s2", r.issuer.sourceOf("other", access.Who{Role: access.Server, ID: "s2"})),
+		`certificate is that of server \"s9\"`: r.attack("s2", r.issuer.Source(access.Who{Role: access.Server, ID: "s9"})),
+		"that of node/n1":                      r.attack("n1", r.issuer.Source(access.Who{Role: access.Node, ID: "n1"})),
+		`this program's of "other"`:            r.attack("s2", r.issuer.SourceOf("other", access.Who{Role: access.Server, ID: "s2"})),
 	} {
 		if _, err := a.mux.Call(t.Context(), addr, peer.KindHello, nil); err == nil || !strings.Contains(fmt.Sprintf("%q", err), says) && !strings.Contains(err.Error(), says) {
 			t.Errorf("got %v, want it to say %s", err, says)
 		}
 	}
-	stranger := r.attack("s9", r.issuer.source(access.Who{Role: access.Server, ID: "s9"}))
+	stranger := r.attack("s9", r.issuer.Source(access.Who{Role: access.Server, ID: "s9"}))
 	if _, err := stranger.mux.Call(t.Context(), addr, peer.KindHello, nil); err != nil {
 		t.Errorf("a server that may want to join: %v", err)
 	}
@@ -248,14 +249,14 @@ func TestPortUnderTLS(t *testing.T) {
 	}
 
 	cfg := r.config("s1")
-	cfg.Certs = r.issuer.source(access.Who{Role: access.Server, ID: "s2"})
+	cfg.Certs = r.issuer.Source(access.Who{Role: access.Server, ID: "s2"})
 	_ = r.refused(cfg, "the certificate is that of server/s2")
 }
 
 // A server that was down knows neither who has joined meanwhile, nor that one of them leads.
 func TestLeaderThatIsUnknownHere(t *testing.T) {
 	r := newRig(t)
-	r.issuer = newAuthority(t)
+	r.issuer = certstest.New(t)
 	r.start("s1", "s2", "s3")
 	r.close("s3")
 	p := freePeers(t, "s4")[0]
@@ -287,7 +288,7 @@ func TestLeaderThatIsUnknownHere(t *testing.T) {
 // A server that was down while all others were replaced has nobody left to ask but those that it is started with.
 func TestEverybodyElseWasReplaced(t *testing.T) {
 	r := newRig(t)
-	r.issuer = newAuthority(t)
+	r.issuer = certstest.New(t)
 	r.start("s1", "s2", "s3")
 	r.close("s3")
 	next := freePeers(t, "s4", "s5")

@@ -45,9 +45,11 @@ var arrows = map[string]arrow{
 	"internal/scopefile": {may: []string{"internal/api", "scope"}},
 	// It owns the peer port too: which of the two ways of life the port serves,
 	// calls only or raft as well, is decided by the bootstrap.
-	"internal/registry": {may: []string{"fsm", "internal/access", "internal/certs", "snapshot", "internal/api", "internal/boottime", "internal/pb", "scope", "migration", "transport", "transport/peer"}},
+	"internal/registry": {may: []string{"fsm", "internal/access", "internal/certs", "snapshot", "internal/api", "internal/boottime", "internal/pb", "scope", "migration", "transport", "transport/peer"},
+		tests: []string{"internal/certs/certstest"}},
 	// Who somebody is by a certificate; and how a program shows its own, which is read anew when its files change.
-	"internal/certs": {may: []string{"internal/access", "internal/api"}, external: []string{"github.com/hashicorp/go-hclog"}},
+	"internal/certs":           {may: []string{"internal/access", "internal/api"}, external: []string{"github.com/hashicorp/go-hclog"}},
+	"internal/certs/certstest": {may: []string{"internal/access", "internal/certs"}},
 	// The rule for addresses that every listener shares.
 	"transport": {may: []string{"internal/api"}},
 	"transport/peer": {may: []string{"transport", "internal/access", "internal/api"},
@@ -55,10 +57,10 @@ var arrows = map[string]arrow{
 	// A state in the words of the API, the same on every front end.
 	"internal/view": {may: []string{"fsm", "internal/access", "internal/api", "scope", "migration"}, external: []string{}},
 	"transport/httpapi": {may: []string{"transport", "internal/access", "internal/certs", "internal/api", "internal/view", "fsm", "scope"},
-		tests: []string{"internal/apitest", "internal/registry", "client", "snapshot"}},
+		tests: []string{"internal/apitest", "internal/certs/certstest", "internal/registry", "client", "snapshot"}},
 	"transport/resp": {external: []string{}},
 	"transport/respapi": {may: []string{"transport", "transport/resp", "internal/access", "internal/certs", "internal/api", "internal/view", "fsm", "scope", "migration"},
-		tests: []string{"internal/apitest", "internal/registry"}},
+		tests: []string{"internal/apitest", "internal/certs/certstest", "internal/registry"}},
 	// The clock that leases are counted by.
 	"internal/boottime": {external: []string{"golang.org/x/sys"}},
 	// It shows certificates and tokens, and reads both anew, as the servers do.

@@ -16,6 +16,7 @@ import (
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/certs/certstest"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -55,13 +56,13 @@ var owners = map[access.Action]string{access.OpenSession: "w", access.RenewSessi
 var notHTTP = []access.Action{access.OpenAPI, access.Connect, access.GiveWord, access.SourceFenced}
 
 // askers is everybody there is, for an operation: each role by token and by certificate, and those who show nothing.
-func askers(a *authority, node string) []asker {
+func askers(a *certstest.Authority, node string) []asker {
 	by := func(name string, c *fsm.CreateToken) asker {
 		role, _ := access.ParseRole(c.Role)
 		return asker{name: name, token: c, header: bearing(name), who: access.Who{Role: role, ID: c.Node, Token: name, Prefix: scope.Prefix(c.Prefix)}}
 	}
 	cert := func(who access.Who) asker {
-		return asker{name: "certificate of " + who.String(), who: who, tls: a.shown(who, "test", time.Time{}), token: &fsm.CreateToken{Role: "admin"}}
+		return asker{name: "certificate of " + who.String(), who: who, tls: a.Shown(who, "test", time.Time{}), token: &fsm.CreateToken{Role: "admin"}}
 	}
 	required := func(cfg *Config) { cfg.CertsRequired = true }
 	return []asker{
@@ -96,8 +97,8 @@ func expected(a asker, op access.Action, method string) api.Code {
 // Every operation is asked for by everybody, and each gets what the table says. An operation that is new needs a row there,
 // and what it takes for its own owner here.
 func TestWhoMayDoWhat(t *testing.T) {
-	ca := newAuthority(t)
-	server := ca.source(access.Who{Role: access.Server, ID: "s1"})
+	ca := certstest.New(t)
+	server := ca.Source(access.Who{Role: access.Server, ID: "s1"})
 	calls := exchanges()
 	seen := map[access.Action]bool{}
 	for _, methods := range newBench(t).description().Paths {
@@ -200,12 +201,12 @@ func TestActorCannotBeChosen(t *testing.T) {
 
 // What is shown counts, and what is bad is refused whatever stands beside it.
 func TestCredentials(t *testing.T) {
-	ca := newAuthority(t)
-	b := benchOf(t, func(cfg *Config) { cfg.Certs = ca.source(access.Who{Role: access.Server, ID: "s1"}) })
+	ca := certstest.New(t)
+	b := benchOf(t, func(cfg *Config) { cfg.Certs = ca.Source(access.Who{Role: access.Server, ID: "s1"}) })
 	b.token("admin", &fsm.CreateToken{Role: "admin"})
 	b.token("viewer", &fsm.CreateToken{Role: "viewer"})
 	b.token("old", &fsm.CreateToken{Role: "viewer", ExpiresMs: time.Now().Add(time.Hour).UnixMilli()})
-	root := ca.shown(access.Who{Role: access.Admin}, "test", time.Time{})
+	root := ca.Shown(access.Who{Role: access.Admin}, "test", time.Time{})
 	wrong := strings.Replace(secretOf("admin").Text(), "srt_admin_", "srt_viewer_", 1)
 	set := send("PUT", "/v1/nodes/a", `{"addr":"h:1"}`)
 	for what, c := range map[string]struct {
@@ -221,8 +222,8 @@ func TestCredentials(t *testing.T) {
 		"no scheme":                           {asker{header: []string{"Authorization", secretOf("admin").Text()}}, api.Unauthenticated},
 		"an empty header":                     {asker{tls: root, header: []string{"Authorization", ""}}, api.Unauthenticated},
 		"a scheme in lower case":              {asker{header: []string{"Authorization", "bearer " + secretOf("admin").Text()}}, ""},
-		"a certificate of another cluster":    {asker{tls: ca.shown(access.Who{Role: access.Admin}, "other", time.Time{})}, api.Unauthenticated},
-		"a certificate that ended since":      {asker{tls: ca.shown(access.Who{Role: access.Admin}, "test", time.Now().Add(-time.Second))}, api.Unauthenticated},
+		"a certificate of another cluster":    {asker{tls: ca.Shown(access.Who{Role: access.Admin}, "other", time.Time{})}, api.Unauthenticated},
+		"a certificate that ended since":      {asker{tls: ca.Shown(access.Who{Role: access.Admin}, "test", time.Now().Add(-time.Second))}, api.Unauthenticated},
 		"a connection without a certificate":  {asker{tls: &tls.ConnectionState{}}, api.Unauthenticated},
 		"a certificate that was not verified": {asker{tls: &tls.ConnectionState{PeerCertificates: root.PeerCertificates}}, api.Unauthenticated},
 	} {

@@ -13,12 +13,13 @@ import (
 
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/access"
+	"github.com/scope-registry/scope-registry/internal/certs/certstest"
 )
 
 // Under TLS a client is who its certificate says, and its connection is kept before those of others.
 func TestServeUnderTLS(t *testing.T) {
-	ca := newAuthority(t)
-	server := ca.source(access.Who{Role: access.Server, ID: "s1"})
+	ca := certstest.New(t)
+	server := ca.Source(access.Who{Role: access.Server, ID: "s1"})
 	b := benchOf(t, func(cfg *Config) { cfg.Certs = server })
 	b.token("admin", &fsm.CreateToken{Role: "admin"})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -28,12 +29,10 @@ func TestServeUnderTLS(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- Serve(ctx, ln, b.h, server.Listen(false), nil) }()
-	roots := x509.NewCertPool()
-	roots.AddCert(ca.cert)
 	for want, config := range map[int]*tls.Config{
-		http.StatusOK: ca.source(access.Who{Role: access.Admin, ID: "root"}).Dial(""),
+		http.StatusOK: ca.Source(access.Who{Role: access.Admin, ID: "root"}).Dial(""),
 		http.StatusUnauthorized: {InsecureSkipVerify: true, VerifyConnection: func(s tls.ConnectionState) error {
-			_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+			_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: ca.Roots(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 			return err
 		}},
 	} {
@@ -64,8 +63,8 @@ func TestServeUnderTLS(t *testing.T) {
 
 // A handshake that stands still has the time of a header, and makes room before.
 func TestStalledHandshake(t *testing.T) {
-	ca := newAuthority(t)
-	server := ca.source(access.Who{Role: access.Server, ID: "s1"})
+	ca := certstest.New(t)
+	server := ca.Source(access.Who{Role: access.Server, ID: "s1"})
 	synctest.Test(t, func(t *testing.T) {
 		w, stop := wiredUnder(t, newBench(t).h, server.Listen(false))
 		start := time.Now()
