@@ -51,7 +51,7 @@ func TestTokenText(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 	secret := made.Text()[len("srt_ci-1_"):]
-	for _, shown := range []string{fmt.Sprint(made), fmt.Sprintf("%v %+v %#v %s", made, made, made, made), fmt.Sprintf("%v", &made), fmt.Sprintf("%+v", struct{ T Token }{made})} {
+	for _, shown := range []string{fmt.Sprintf("%v %+v %#v %s", made, made, made, made), fmt.Sprintf("%v %v", &made, []Token{made}), fmt.Sprintf("%+v", struct{ T Token }{made})} {
 		if strings.Contains(shown, secret) || strings.Contains(shown, "255") || strings.Contains(shown, "0xff") {
 			t.Errorf("%q shows the secret", shown)
 		}

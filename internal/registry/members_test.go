@@ -140,9 +140,9 @@ func TestJoinThenRemove(t *testing.T) {
 		}
 		s4 := n.waiting("s4")
 		out := n.other(l.id)
-		change, err := out.reg.Join(t.Context(), as(operator, nil), "s4", "s4:1") // asked of a follower
+		_, err := out.reg.Join(t.Context(), as(operator, nil), "s4", "s4:1") // asked of a follower
 		wantCode(t, err, api.Forbidden)
-		change, err = out.reg.Join(t.Context(), as(admin, nil), "s4", "s4:1")
+		change, err := out.reg.Join(t.Context(), as(admin, nil), "s4", "s4:1")
 		if err != nil || change.Phase != "joining" {
 			t.Fatalf("%+v, %v", change, err)
 		}
