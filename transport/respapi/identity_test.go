@@ -199,6 +199,27 @@ func TestStrangersMakeRoom(t *testing.T) {
 	})
 }
 
+// TestWhoBecameNobodyMakesRoom: so does whoever was let in unknown, and is not any more.
+func TestWhoBecameNobodyMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := served(t, newPipes())
+		all := make([]*client, 0, MaxConns)
+		for range MaxConns {
+			c := b.dial()
+			c.want("PING", "+PONG\r\n")
+			all = append(all, c)
+		}
+		contains(t, b.dial().closed(), "-LIMIT ") // all are somebody's
+		b.admit()
+		all[0].auth("viewer")
+		next := make(chan *client)
+		go func() { next <- b.dial() }()
+		contains(t, all[1].closed(), "-LIMIT ", "made room")
+		(<-next).auth("node")
+		contains(t, all[0].ask("SCOPE LIST"), "*2\r\n")
+	})
+}
+
 // TestNoSecretIsLogged sends a token in every place, and looks for it in the log.
 func TestNoSecretIsLogged(t *testing.T) {
 	var log bytes.Buffer
