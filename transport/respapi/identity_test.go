@@ -230,7 +230,8 @@ func TestNoSecretIsLogged(t *testing.T) {
 	good, bad := token(t, "admin").Text(), token(t, "admin").Text()+"0"
 	var sent bytes.Buffer
 	c := newConn(srv, keeping{got: &sent}, 1)
-	for _, words := range [][]string{{"AUTH", good}, {"AUTH", "default", bad}, {"HELLO", "3", "AUTH", "default", bad}, {"AUTH", good, good, good}, {"CLIENT", "LIST"}} {
+	for _, words := range [][]string{{"AUTH", good}, {"AUTH", "default", bad}, {"HELLO", "3", "AUTH", "default", bad}, {"AUTH", good, good, good}, {"CLIENT", "LIST"},
+		{"ATUH", good}, {good}, {"SCOPE", good}, {"HELLO", "3", good}, {"AUTH", good}, {"SCOPE", "ROUTE", "k", good}, {"SCOPE", "MOVE", good}, {"SCOPE", "NODE", "SET", good, "h:1"}} {
 		c.execute(arguments(words...))
 	}
 	_ = c.flush()
