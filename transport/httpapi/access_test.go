@@ -434,20 +434,19 @@ func (b *bench) crowdedBy(sent string) {
 	b.token("admin", &fsm.CreateToken{Role: "admin"})
 	b.token("node", &fsm.CreateToken{Role: "node", Node: "a"})
 	w, stop := wired(b.t, b.h)
-	defer stop()
+	b.t.Cleanup(stop)
 	open := func(text string) net.Conn {
 		conn := w.dial("")
+		b.t.Cleanup(func() { _ = conn.Close() })
 		go func() { _, _ = io.WriteString(conn, text) }()
 		return conn
 	}
 	for range MaxConns {
 		conn := open(sent)
-		defer conn.Close()
 		go func() { _, _ = io.Copy(io.Discard, conn) }()
 	}
 	synctest.Wait()
 	conn := open("GET /v1/nodes HTTP/1.1\r\nHost: pipe\r\nAuthorization: Bearer " + secretOf("admin").Text() + "\r\n\r\n")
-	defer conn.Close()
 	res := w.reply(conn)
 	if _ = res.Body.Close(); res.StatusCode != 200 {
 		b.t.Errorf("another one is answered %s", res.Status)
