@@ -133,8 +133,8 @@ func (s *server) admit(r *reply, a access.Action) (leave func(), err error) {
 		r.vouch()
 	}
 	switch a {
-	case access.RenewSession: // whoever takes all the room shall not take a node's lease with it
-		return func() {}, nil
+	case access.RenewSession: // whoever takes all the room for others shall not take his own node's lease with it
+		return s.renewals.take(r.identity(), "renewals under way")
 	case access.Watch:
 		return s.watches.take(r.identity(), "watchers")
 	}

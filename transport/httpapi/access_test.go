@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -411,6 +413,45 @@ func TestShareOfOneCaller(t *testing.T) {
 			t.Errorf("%d callers are still counted", left)
 		}
 	})
+}
+
+// TestHangingRequestsOfOneCaller: no credential alone takes all connections, by requests whose bodies do not come: neither by
+// renewals nor by what is open to all, on connections that somebody known has used.
+func TestHangingRequestsOfOneCaller(t *testing.T) {
+	for what, sent := range map[string]string{
+		"renewals": "PUT /v1/sessions/s-x HTTP/1.1\r\nHost: pipe\r\nAuthorization: Bearer %s\r\nContent-Length: 14\r\n\r\n{",
+		"open to all": "GET /v1/nodes HTTP/1.1\r\nHost: pipe\r\nAuthorization: Bearer %s\r\n\r\n" +
+			"GET /healthz HTTP/1.1\r\nHost: pipe\r\nContent-Length: 14\r\n\r\n{",
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { newBench(t).crowdedBy(fmt.Sprintf(sent, secretOf("node").Text())) })
+		})
+	}
+}
+
+// crowdedBy sends the same on all connections there may be, as a node, and asks on one more.
+func (b *bench) crowdedBy(sent string) {
+	b.t.Helper()
+	b.token("admin", &fsm.CreateToken{Role: "admin"})
+	b.token("node", &fsm.CreateToken{Role: "node", Node: "a"})
+	w, stop := wired(b.t, b.h)
+	b.t.Cleanup(stop)
+	open := func(text string) net.Conn {
+		conn := w.dial("")
+		b.t.Cleanup(func() { _ = conn.Close() })
+		go func() { _, _ = io.WriteString(conn, text) }()
+		return conn
+	}
+	for range MaxConns {
+		conn := open(sent)
+		go func() { _, _ = io.Copy(io.Discard, conn) }()
+	}
+	synctest.Wait()
+	conn := open("GET /v1/nodes HTTP/1.1\r\nHost: pipe\r\nAuthorization: Bearer " + secretOf("admin").Text() + "\r\n\r\n")
+	res := w.reply(conn)
+	if _ = res.Body.Close(); res.StatusCode != 200 {
+		b.t.Errorf("another one is answered %s", res.Status)
+	}
 }
 
 func TestWatchersOfOneCaller(t *testing.T) {

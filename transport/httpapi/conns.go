@@ -17,7 +17,7 @@ type standing int
 const (
 	silent  standing = iota // never sent the header of a request
 	spare                   // between requests, none of which showed who asks; or answered without that
-	vouched                 // between requests of somebody known
+	vouched                 // the same of somebody known
 	busy                    // in a request: makes no room
 
 	evictable = int(busy) // standings that make room
@@ -143,6 +143,14 @@ func (c *doorConn) Close() error {
 	return c.Conn.Close()
 }
 
+// idle is its standing where it has nothing to do. door.mu is held.
+func (c *doorConn) idle() standing {
+	if c.known {
+		return vouched
+	}
+	return spare
+}
+
 // note follows what net/http says of a connection.
 func (d *door) note(nc net.Conn, state http.ConnState) {
 	c := doorConnOf(nc)
@@ -155,10 +163,8 @@ func (d *door) note(nc net.Conn, state http.ConnState) {
 	case c.closed:
 	case state == http.StateActive:
 		d.put(c, busy)
-	case state == http.StateIdle && c.known:
-		d.put(c, vouched)
 	case state == http.StateIdle:
-		d.put(c, spare)
+		d.put(c, c.idle())
 	}
 }
 
@@ -184,13 +190,14 @@ func (r *reply) conn() *doorConn {
 }
 
 // spare lets the connection make room for others while the request is still answered, which may hang for as long as the
-// client sends its body: it shows nobody, and there is nothing to lose.
+// client sends its body: nothing of it is done, and there is nothing to lose. Those of somebody known go last, as between
+// requests.
 func (r *reply) spare() {
 	if c := r.conn(); c != nil {
 		c.door.mu.Lock()
 		defer c.door.mu.Unlock()
-		if !c.closed && !c.known {
-			c.door.put(c, spare)
+		if !c.closed {
+			c.door.put(c, c.idle())
 		}
 	}
 }

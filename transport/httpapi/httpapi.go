@@ -116,6 +116,7 @@ type server struct {
 	certsRequired bool
 	origins       *http.CrossOriginProtection
 	requests      *shares
+	renewals      *shares
 	watches       *shares
 
 	watchers atomic.Int64 // open watch streams
@@ -130,7 +131,7 @@ type server struct {
 func New(cfg Config) http.Handler {
 	s := &server{reg: cfg.Registry, log: cfg.Logger, metrics: cfg.Metrics, mux: http.NewServeMux(), spool: cfg.Spool,
 		certs: cfg.Certs, certsRequired: cfg.CertsRequired, origins: http.NewCrossOriginProtection(),
-		requests: newShares(maxRequestsEach), watches: newShares(maxWatchersEach)}
+		requests: newShares(maxRequestsEach), renewals: newShares(maxRenewalsEach), watches: newShares(maxWatchersEach)}
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
 	}

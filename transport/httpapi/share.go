@@ -8,9 +8,11 @@ import (
 )
 
 const (
-	// maxRequestsEach bounds the requests of one caller at the same time, renewals aside, and maxWatchersEach its watch
-	// streams: a quarter of MaxConns each, so that one caller leaves half of the connections to others.
+	// maxRequestsEach bounds the requests of one caller at the same time, maxRenewalsEach its renewals of leases, which are not
+	// among those, and maxWatchersEach its watch streams: a quarter of MaxConns each, so that one caller leaves a quarter of
+	// the connections to others.
 	maxRequestsEach = MaxConns / 4
+	maxRenewalsEach = MaxConns / 4
 	maxWatchersEach = MaxConns / 4
 )
 

@@ -14,9 +14,9 @@ var errLinkDown = errors.New("the connection was over before the request went ou
 
 // link is the calling side of one connection: many calls at once, told apart by their ids.
 type link struct {
-	addr string
-	wire *wire
-	gate *gate
+	addr  string
+	wire  *wire
+	gates gates
 
 	mu      sync.Mutex // guards nextID, pending and down
 	nextID  uint64
@@ -34,7 +34,7 @@ type pendingCall struct {
 }
 
 func newLink(ctx context.Context, addr string, conn net.Conn) *link {
-	return &link{addr: addr, wire: newWire(ctx, conn), gate: newGate(), pending: make(map[uint64]*pendingCall)}
+	return &link{addr: addr, wire: newWire(ctx, conn), pending: make(map[uint64]*pendingCall)}
 }
 
 // run works until the connection ends. drop is called before any waiting call learns of it, so that a call that
@@ -102,13 +102,14 @@ func (l *link) call(ctx context.Context, kind Kind, payload []byte) (body []byte
 	defer cancel(nil)
 	stop := context.AfterFunc(l.wire.ctx, func() { cancel(errLinkDown) })
 	defer stop()
-	if err := l.gate.enter(wait, len(payload)); err != nil {
+	gate := l.gates.of(kind)
+	if err := gate.enter(wait, len(payload)); err != nil {
 		if ctx.Err() != nil { // the context's own error and not only its cause, for errors.Is
 			return nil, false, notSent(l.addr, kind, ctx.Err())
 		}
 		return nil, true, notSent(l.addr, kind, err)
 	}
-	defer l.gate.leave(len(payload))
+	defer gate.leave(len(payload))
 	c, ok := l.start(kind, payload)
 	if !ok {
 		return nil, true, notSent(l.addr, kind, errLinkDown)

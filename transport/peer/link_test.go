@@ -166,8 +166,8 @@ func TestCallGivenUp(t *testing.T) {
 		defer cancel()
 		_, _, err := l.call(ctx, KindPropose, nil) // the link does not run yet
 		wantErr(t, err, ErrNotSent, context.DeadlineExceeded)
-		if l.wire.queue.Len() != 0 || len(l.pending) != 0 || l.gate.calls != 0 {
-			t.Errorf("a call given up left something behind: queue %d, pending %d, gate %d", l.wire.queue.Len(), len(l.pending), l.gate.calls)
+		if l.wire.queue.Len() != 0 || len(l.pending) != 0 || l.gates.common.calls != 0 {
+			t.Errorf("a call given up left something behind: queue %d, pending %d, gate %d", l.wire.queue.Len(), len(l.pending), l.gates.common.calls)
 		}
 
 		var wg sync.WaitGroup
@@ -186,8 +186,8 @@ func TestCallGivenUp(t *testing.T) {
 		if ended.Load() != 1 {
 			t.Error("the handler goes on for a caller that gave up")
 		}
-		if l.gate.calls != 0 || s.gate.calls != 0 || s.gate.bytes != 0 {
-			t.Errorf("slots in use: caller %d, server %d", l.gate.calls, s.gate.calls)
+		if l.gates.common.calls != 0 || s.gates.common.calls != 0 || s.gates.common.bytes != 0 {
+			t.Errorf("slots in use: caller %d, server %d", l.gates.common.calls, s.gates.common.calls)
 		}
 		_ = a.Close()
 		wg.Wait()

@@ -13,7 +13,7 @@ type session struct {
 	from   string // id of the calling server
 	handle func(ctx context.Context, from string, kind Kind, payload []byte) ([]byte, error)
 	wire   *wire
-	gate   *gate
+	gates  gates
 
 	handlers sync.WaitGroup
 	mu       sync.Mutex // guards running
@@ -23,7 +23,7 @@ type session struct {
 func newSession(ctx context.Context, conn net.Conn, from string,
 	handle func(context.Context, string, Kind, []byte) ([]byte, error)) *session {
 	return &session{
-		from: from, handle: handle, wire: newWire(ctx, conn), gate: newGate(),
+		from: from, handle: handle, wire: newWire(ctx, conn),
 		running: make(map[uint64]context.CancelFunc),
 	}
 }
@@ -47,7 +47,7 @@ func (s *session) onFrame(h frameHead, r *bufio.Reader) error {
 		return nil
 	}
 	// Not reading on is how a caller that sends more than it may is held.
-	if err := s.gate.enter(s.wire.ctx, h.size); err != nil {
+	if err := s.gates.of(Kind(h.code)).enter(s.wire.ctx, h.size); err != nil {
 		return err
 	}
 	payload, err := readPayload(r, h)
@@ -77,7 +77,7 @@ func (s *session) serve(ctx context.Context, cancel context.CancelFunc, h frameH
 	s.mu.Lock()
 	delete(s.running, h.id)
 	s.mu.Unlock()
-	out := &outgoing{id: h.id, code: codeResult, payload: body, onDone: func() { s.gate.leave(h.size) }}
+	out := &outgoing{id: h.id, code: codeResult, payload: body, onDone: func() { s.gates.of(Kind(h.code)).leave(h.size) }}
 	if err == nil && len(body) > MaxCallPayload {
 		err = fmt.Errorf("the answer to %v has %d bytes, at most %d fit into a frame", Kind(h.code), len(body), MaxCallPayload)
 	}

@@ -177,7 +177,7 @@ func (c *conn) execute(args [][]byte) {
 	}
 	text, code := errorLine(err)
 	c.srv.metrics.failed(cmd, code)
-	c.reply(func(w *resp.Writer) { w.Error(text) })
+	c.reply(func(w *resp.Writer) { w.Error(access.Hide(text)) }) // clients log what they are told
 }
 
 // line is an error reply as it stands, for those of Redis that have no code of

@@ -28,23 +28,25 @@ const (
 type caller struct {
 	who   access.Who
 	token *access.Token // that was shown; nil: none
-	// Whose token it is holds while the tokens are those of this index, and until a time.
+	// Whose token it is holds while the tokens are those of this index, and until a time; that of a certificate is its end.
 	changed   uint64
 	expiresMS int64
 }
+
+// ended reports whether the time of the token or certificate is over.
+func (k *caller) ended() bool { return k.expiresMS != math.MaxInt64 && nowMS() >= k.expiresMS }
 
 // caller is who the next command is from, by the state of now: a token may have been revoked, or the first one been made.
 // Any goroutine may ask.
 func (c *conn) caller() access.Who {
 	known, st := c.known.Load(), c.srv.reg.State()
-	if known.token == nil {
-		if known.who.Role != access.Nobody {
-			return known.who // by certificate
-		}
+	switch {
+	case known.token == nil && known.who.Role == access.Nobody:
 		return c.srv.unknown(st)
-	}
-	if known.changed == st.TokensChanged() && (known.expiresMS == math.MaxInt64 || nowMS() < known.expiresMS) {
+	case !known.ended() && (known.token == nil || known.changed == st.TokensChanged()):
 		return known.who
+	case known.token == nil: // a certificate that was good when it was shown
+		return access.Who{}
 	}
 	who, expires, err := st.Authenticate(*known.token, nowMS())
 	if err != nil {
@@ -94,13 +96,14 @@ func (c *conn) secure() error {
 	if err := tlsConn.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	who, shown, err := c.srv.certs.Of(tlsConn.ConnectionState())
+	st := tlsConn.ConnectionState()
+	who, shown, err := c.srv.certs.Of(st)
 	if err != nil {
 		_ = c.send(func(w *resp.Writer) { w.Error("NOAUTH " + oneLineOf(err.Error())) }) // it ends anyway
 		return err
 	}
 	if shown {
-		c.known.Store(&caller{who: who, expiresMS: math.MaxInt64})
+		c.known.Store(&caller{who: who, expiresMS: st.PeerCertificates[0].NotAfter.UnixMilli()})
 	}
 	return nil
 }
@@ -151,7 +154,7 @@ func (c *conn) user() string {
 func (c *conn) origin() *fsm.Origin { return fsm.OriginOf(c.caller(), c.host(), "") }
 
 // errRevoked ends a subscription whose caller may not follow the changes any more.
-var errRevoked = &api.Error{Code: api.Unauthenticated, Detail: "the token of this subscription was revoked or has expired, or the cluster admits nobody unknown any more"}
+var errRevoked = &api.Error{Code: api.Unauthenticated, Detail: "the token or certificate of this subscription was revoked or has expired, or the cluster admits nobody unknown any more"}
 
 // untilExpiry is when the caller has to be looked at again although nothing changes.
 func (c *conn) untilExpiry(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -199,6 +199,27 @@ func TestStrangersMakeRoom(t *testing.T) {
 	})
 }
 
+// TestWhoBecameNobodyMakesRoom: so does whoever was let in unknown, and is not any more.
+func TestWhoBecameNobodyMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := served(t, newPipes())
+		all := make([]*client, 0, MaxConns)
+		for range MaxConns {
+			c := b.dial()
+			c.want("PING", "+PONG\r\n")
+			all = append(all, c)
+		}
+		contains(t, b.dial().closed(), "-LIMIT ") // all are somebody's
+		b.admit()
+		all[0].auth("viewer")
+		next := make(chan *client)
+		go func() { next <- b.dial() }()
+		contains(t, all[1].closed(), "-LIMIT ", "made room")
+		(<-next).auth("node")
+		contains(t, all[0].ask("SCOPE LIST"), "*2\r\n")
+	})
+}
+
 // TestNoSecretIsLogged sends a token in every place, and looks for it in the log.
 func TestNoSecretIsLogged(t *testing.T) {
 	var log bytes.Buffer
@@ -209,7 +230,8 @@ func TestNoSecretIsLogged(t *testing.T) {
 	good, bad := token(t, "admin").Text(), token(t, "admin").Text()+"0"
 	var sent bytes.Buffer
 	c := newConn(srv, keeping{got: &sent}, 1)
-	for _, words := range [][]string{{"AUTH", good}, {"AUTH", "default", bad}, {"HELLO", "3", "AUTH", "default", bad}, {"AUTH", good, good, good}, {"CLIENT", "LIST"}} {
+	for _, words := range [][]string{{"AUTH", good}, {"AUTH", "default", bad}, {"HELLO", "3", "AUTH", "default", bad}, {"AUTH", good, good, good}, {"CLIENT", "LIST"},
+		{"ATUH", good}, {good}, {"SCOPE", good}, {"HELLO", "3", good}, {"AUTH", good}, {"SCOPE", "ROUTE", "k", good}, {"SCOPE", "MOVE", good}, {"SCOPE", "NODE", "SET", good, "h:1"}} {
 		c.execute(arguments(words...))
 	}
 	_ = c.flush()

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/scope-registry/scope-registry/internal/access"
 )
 
 // Pauses after an Accept that failed for lack of something, mostly of files.
@@ -92,7 +94,7 @@ func (s *Server) admit(nc net.Conn) {
 	}
 	c, evicted := s.enter(nc)
 	if evicted != nil {
-		s.refuse(evicted.nc, "evicted", "this connection had sent no command yet and made room for another one, as this server has")
+		s.refuse(evicted.nc, "evicted", "this connection was nobody's, or had sent no command yet, and made room for another one, as this server has")
 	}
 	if c == nil {
 		s.refuse(nc, "limit", "this server has")
@@ -102,17 +104,15 @@ func (s *Server) admit(nc net.Conn) {
 }
 
 // enter makes the connection one of those that are served. At the limit it
-// takes the place of the oldest one that never sent a whole command; without
-// such a one there is no room, and c is nil.
+// takes the place of another one, see makesRoom; without such a one there is no
+// room, and c is nil.
 func (s *Server) enter(nc net.Conn) (c, evicted *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.conns) >= MaxConns {
-		oldest := s.silent.Front()
-		if oldest == nil {
+		if evicted = s.makesRoom(); evicted == nil {
 			return nil, nil
 		}
-		evicted, _ = oldest.Value.(*conn)
 		s.remove(evicted)
 	}
 	s.lastID++
@@ -121,6 +121,22 @@ func (s *Server) enter(nc net.Conn) (c, evicted *conn) {
 	c.silent = s.silent.PushBack(c)
 	s.metrics.connections.Inc()
 	return c, evicted
+}
+
+// makesRoom is the oldest connection that never sent a whole command or was
+// always nobody's, else the oldest one that has become nobody's since: its token
+// was revoked, or the first one was made. It is nil if there is none. s.mu is held.
+func (s *Server) makesRoom() (oldest *conn) {
+	if front := s.silent.Front(); front != nil {
+		oldest, _ = front.Value.(*conn)
+		return oldest
+	}
+	for c := range s.conns {
+		if (oldest == nil || c.id < oldest.id) && c.caller().Role == access.Nobody {
+			oldest = c
+		}
+	}
+	return oldest
 }
 
 // remove takes a connection out of the books. s.mu is held. A second time does
