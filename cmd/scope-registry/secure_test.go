@@ -67,9 +67,8 @@ func TestServerUnderTLS(t *testing.T) {
 		return resp.StatusCode, string(body)
 	}
 	s := start("127.0.0.1:0")
-	if status, body := get(trusting.Client(), "https://"+s.http+"/metrics"); status != http.StatusOK || !strings.Contains(body, fmt.Sprintf("scope_registry_certificate_end_timestamp_seconds %v\n", float64(one.Until.Unix()))) {
-		t.Errorf("the metrics, %d, do not tell when the certificate ends, %d", status, one.Until.Unix())
-	}
+	_, metrics := get(trusting.Client(), "https://"+s.http+"/metrics")
+	hasSeries(t, metrics, "peer_dropped_total 0", fmt.Sprintf("certificate_end_timestamp_seconds %v", float64(one.Until.Unix())))
 	old := trusting.Client().Clone()
 	old.MinVersion, old.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
 	if status, said := get(old, "https://"+s.http+"/healthz"); status != 0 || !strings.Contains(said, "protocol version") {
@@ -83,6 +82,15 @@ func TestServerUnderTLS(t *testing.T) {
 			if status, _ := get(trusting.Client(), "https://"+other.http+path); status != http.StatusNotFound || name == "without" && other.profile != "" {
 				t.Errorf("%s at the port of clients, %s --pprof: %d", path, name, status)
 			}
+		}
+	}
+}
+
+func hasSeries(t *testing.T, metrics string, wanted ...string) {
+	t.Helper()
+	for _, series := range wanted {
+		if !strings.Contains(metrics, "\nscope_registry_"+series+"\n") {
+			t.Errorf("the metrics lack %s: %.300s", series, metrics)
 		}
 	}
 }

@@ -145,7 +145,7 @@ func (s *server) serve(run context.Context, cfg serverConfig, shared prometheus.
 	if !cfg.CertsRequired {
 		s.running.Go(func() { s.remindAnonymous(run) })
 	}
-	own.MustRegister(metrics, s.tally)
+	own.MustRegister(metrics, s.tally, dropped(s.reg))
 	var secure *tls.Config
 	if cfg.Certs != nil {
 		own.MustRegister(certificateEnd(cfg.Certs))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/certs"
+	"github.com/scope-registry/scope-registry/internal/registry"
 )
 
 // perPeer are raft's series that have a server's id in their name. The same
@@ -56,6 +57,12 @@ func raftMetrics() (*prometheus.Registry, error) {
 func certificateEnd(own *certs.Source) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "scope_registry_certificate_end_timestamp_seconds",
 		Help: "When the certificate that this server shows ends, in seconds since 1970."}, func() float64 { return float64(own.Expires().Unix()) })
+}
+
+// dropped is the metric of what servers sent that no server of Raft sends.
+func dropped(reg *registry.Registry) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "scope_registry_peer_dropped_total",
+		Help: "Requests and answers of other servers that were kept from Raft, as none that is sound sends them."}, func() float64 { return float64(reg.Dropped()) })
 }
 
 // blocked are the prefixes with the service name that the library puts before

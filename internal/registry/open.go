@@ -262,6 +262,9 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	return r, nil
 }
 
+// Dropped is how many requests and answers of other servers were kept from raft since the start, see [peer.Guard].
+func (r *Registry) Dropped() uint64 { return r.guard.Dropped() }
+
 // Fatal delivers the first error after which this server must not go on. The process should end then: a disk that
 // failed once may report success for pages it dropped (RAFT trap 13).
 func (r *Registry) Fatal() <-chan error { return r.alarm.fatal }

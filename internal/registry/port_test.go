@@ -187,7 +187,7 @@ func TestAttacksUnderTLS(t *testing.T) {
 	}
 	dropped := uint64(0)
 	for _, reg := range r.open {
-		dropped += reg.guard.Dropped()
+		dropped += reg.Dropped()
 	}
 	if dropped == 0 {
 		t.Error("no guard has dropped anything, so that the member's attacks did not reach one")
