@@ -69,7 +69,11 @@ var bugs = []bug{
 	{"hold not kept after a restore", []edit{{"fsm/restore.go", "tx.cluster.Hold, tx.cluster.Complete = true, r.Complete", "tx.cluster.Hold, tx.cluster.Complete = false, false"}}},
 	{"hold ends although a node has not met the incarnation", []edit{{"fsm/hold.go", "if !tx.cluster.Complete || tx.unmet.Len() > 0 {", "if !tx.cluster.Complete {"}}},
 	{"a scope is released although its owner has not met the incarnation", []edit{{"fsm/hold.go", "\tif !tx.met(s.Owner) {\n", "\tif false {\n"}}},
-	{"a node's word applied without its session", []edit{{"fsm/moves.go", "\tn, err := tx.live(session)\n\tif err != nil {\n\t\treturn err\n\t}\n\tif n.ID != side {", "\tn, err := tx.live(session)\n\tif err != nil {\n\t\treturn nil\n\t}\n\tif n.ID != side {"}}},
+	{"a node's word applied without its session", []edit{
+		{"fsm/moves.go", "\tn, err := tx.live(session)\n\tif err != nil {\n\t\treturn err\n\t}\n\tif n.ID != side {", "\tn, err := tx.live(session)\n\tif err != nil {\n\t\treturn nil\n\t}\n\tif n.ID != side {"},
+		// Whose word it is, is looked at before that.
+		{"fsm/authorize.go", "\t\td.owners = of(string(n.ID))\n\t}\n\treturn d, err\n", "\t\td.owners = of(string(n.ID))\n\t}\n\treturn d, nil\n"},
+		{"fsm/authorize.go", "case reach == access.Own && !owns(d.owners, who):", "case reach == access.Own && len(d.owners) > 0 && !owns(d.owners, who):"}}},
 	{"promotion while own writes are counted", []edit{{"internal/agent/target.go", "\tx.Prefix, x.doing = m.Prefix, draining\n\tt.putTarget(x)\n\tt.do(AwaitDrain{Slice{m.Move, m.Prefix}})\n", "\tx.Prefix, x.doing = m.Prefix, promoting\n\tt.putTarget(x)\n\tt.do(Promote{Slice{m.Move, m.Prefix}})\n"}}},
 	{"a write leaves the count when its client gives up", []edit{
 		{"internal/sim/client.go", "\t\tn.adm.Leave(&o.ticket)\n", ""},
