@@ -30,6 +30,7 @@ type conn struct {
 	ahead []byte // read while a command waited; given to r before anything else
 
 	silent *list.Element // place in Server.silent, or nil; guarded by Server.mu
+	heldBy access.Who    // whom it is counted for, or nobody; guarded by Server.mu
 
 	// known is by whom commands are given, certified what it was before a token was shown.
 	known     atomic.Pointer[caller]
@@ -83,12 +84,20 @@ func (c *conn) serve() {
 		return
 	}
 	c.certified = c.known.Load()
+	var counted access.Who
 	for heard := false; !c.quit && c.srv.down.Err() == nil; {
 		c.r.SetLimits(c.limits())
 		args, err := c.r.Next()
 		if err != nil {
 			c.broke(err)
 			return
+		}
+		if who := c.caller(); who != counted {
+			if err := c.srv.hold(c, who); err != nil {
+				c.crowded(err)
+				return
+			}
+			counted = who
 		}
 		c.execute(args)
 		// Whoever is nobody goes on making room for others, whatever he sends.
@@ -137,6 +146,16 @@ func (c *conn) broke(err error) {
 	}
 	c.srv.log.Debug("connection refused", "from", c.nc.RemoteAddr(), "cause", err)
 	c.reply(func(w *resp.Writer) { w.Error("ERR " + err.Error()) })
+	if c.flush() == nil {
+		linger(c.nc)
+	}
+}
+
+// crowded ends the connection of a caller who has too many.
+func (c *conn) crowded(err error) {
+	c.srv.metrics.refused.WithLabelValues("share").Inc()
+	text, _ := errorLine(err)
+	c.reply(func(w *resp.Writer) { w.Error(text) })
 	if c.flush() == nil {
 		linger(c.nc)
 	}

@@ -220,6 +220,40 @@ func TestWhoBecameNobodyMakesRoom(t *testing.T) {
 	})
 }
 
+// TestOneCallerLeavesRoom: whoever is known has three quarters of the connections at most.
+func TestOneCallerLeavesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := served(t, newPipes())
+		b.admit()
+		var greedy []*client
+		for range MaxConnsEach {
+			c := b.dial()
+			c.auth("viewer")
+			contains(t, c.ask("SCOPE LIST"), "*2\r\n")
+			greedy = append(greedy, c)
+		}
+		more := b.dial()
+		more.auth("viewer")
+		contains(t, more.ask("SCOPE LIST"), "-LIMIT viewer token:viewer has 3072 connections")
+		more.closed()
+		other := b.dial()
+		other.auth("operator")
+		contains(t, other.ask("SCOPE LIST"), "*2\r\n")
+		greedy[0].auth("node") // one that is somebody else's from now on
+		contains(t, greedy[0].ask("SCOPE LIST"), "*2\r\n")
+		greedy[1].nc.Close()
+		synctest.Wait()
+		for range 2 {
+			c := b.dial()
+			c.auth("viewer")
+			contains(t, c.ask("SCOPE LIST"), "*2\r\n")
+		}
+		if got := b.metric("scope_registry_resp_refused_total", "share"); got != 1 {
+			t.Errorf("%v were refused", got)
+		}
+	})
+}
+
 // TestNoSecretIsLogged sends a token in every place, and looks for it in the log.
 func TestNoSecretIsLogged(t *testing.T) {
 	var log bytes.Buffer

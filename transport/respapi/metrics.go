@@ -27,7 +27,7 @@ func Collector() *Metrics {
 			Help: "Commands of the Redis protocol by name, \"unknown\" if there is none such, and result: ok or an error's code."},
 			[]string{"command", "result"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "scope_registry_resp_refused_total",
-			Help: "Connections of the Redis protocol refused or closed: limit, evicted, tls, protocol, size, unread, behind, revoked."},
+			Help: "Connections of the Redis protocol refused or closed: limit, share, evicted, tls, protocol, size, unread, behind, revoked."},
 			[]string{"reason"}),
 		connections: prometheus.NewGauge(prometheus.GaugeOpts{Name: "scope_registry_resp_connections",
 			Help: "Open connections of the Redis protocol."}),

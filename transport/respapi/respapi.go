@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/certs"
 )
@@ -23,6 +24,9 @@ import (
 const (
 	// MaxConns bounds the open connections, each of which costs memory and a file.
 	MaxConns = 4096
+	// MaxConnsEach bounds those of one known caller, so that a quarter is left to
+	// others. Whoever is anonymous may do everything anyway.
+	MaxConnsEach = MaxConns / 4 * 3
 	// MaxUnsent bounds the answers of a pipeline that are held back to be sent
 	// together. Commands themselves are not held: one is read when the one before
 	// it is answered, and a client that sends more waits in its own write.
@@ -102,14 +106,15 @@ type Server struct {
 
 	mu     sync.Mutex // guards the rest
 	conns  map[*conn]struct{}
-	silent list.List // of *conn: never sent a whole command, oldest first
+	silent list.List          // of *conn: never sent a whole command, oldest first
+	held   map[access.Who]int // connections of known callers
 	lastID int64
 }
 
 // New returns a front door that serves nothing yet. It needs no closing.
 func New(cfg Config) *Server {
 	s := &Server{reg: cfg.Registry, log: cfg.Logger, version: cfg.Version, metrics: cfg.Metrics,
-		started: time.Now(), conns: map[*conn]struct{}{}, certs: cfg.Certs, certsRequired: cfg.CertsRequired}
+		started: time.Now(), conns: map[*conn]struct{}{}, held: map[access.Who]int{}, certs: cfg.Certs, certsRequired: cfg.CertsRequired}
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/access"
+	"github.com/scope-registry/scope-registry/internal/api"
 )
 
 // Pauses after an Accept that failed for lack of something, mostly of files.
@@ -139,6 +140,37 @@ func (s *Server) makesRoom() (oldest *conn) {
 	return oldest
 }
 
+// hold counts the connection for who gives its commands from now on, or says
+// that he has too many. Whoever is not known is not counted.
+func (s *Server) hold(c *conn, who access.Who) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.conns[c]; !ok {
+		return nil // it has made room for another one
+	}
+	known := who.Role != access.Nobody && who.Role != access.Anonymous
+	if known && s.held[who] >= MaxConnsEach {
+		return &api.Error{Code: api.Limit, Detail: fmt.Sprintf("%s has %d connections to this server, which is the limit for one caller; close some, or use another server", who, MaxConnsEach)}
+	}
+	s.letGo(c)
+	if known {
+		s.held[who]++
+		c.heldBy = who
+	}
+	return nil
+}
+
+// letGo ends that the connection is counted for somebody. s.mu is held.
+func (s *Server) letGo(c *conn) {
+	if c.heldBy == (access.Who{}) {
+		return
+	}
+	if s.held[c.heldBy]--; s.held[c.heldBy] == 0 {
+		delete(s.held, c.heldBy)
+	}
+	c.heldBy = access.Who{}
+}
+
 // remove takes a connection out of the books. s.mu is held. A second time does
 // nothing.
 func (s *Server) remove(c *conn) {
@@ -146,6 +178,7 @@ func (s *Server) remove(c *conn) {
 		return
 	}
 	delete(s.conns, c)
+	s.letGo(c)
 	if c.silent != nil {
 		s.silent.Remove(c.silent)
 		c.silent = nil
