@@ -46,6 +46,7 @@ type options struct {
 
 	redisServer    string
 	redisBenchmark string
+	profile        string
 }
 
 func main() {
@@ -72,6 +73,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.StringVar(&parts, "part", strings.Join(allParts, ","), "what to measure, comma-separated")
 	f.StringVar(&o.redisServer, "redis-server", "redis-server", "Redis of part resp")
 	f.StringVar(&o.redisBenchmark, "redis-benchmark", "redis-benchmark", "what asks both in part resp")
+	f.StringVar(&o.profile, "profile", "", "after part resp, put a processor profile of our server at its longest pipeline into this file")
 	f.IntVar(&o.moves, "moves", 100, "moves through each kind of server")
 	f.IntVar(&o.mirrors, "mirrors", 1000, "watchers of each system")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds, in which each system has a turn")

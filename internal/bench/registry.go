@@ -19,6 +19,7 @@ type registry struct {
 	group
 	urls   []string
 	resps  []string // host:port for Redis clients
+	pprofs []string // host:port for profiles
 	leader int      // of urls
 }
 
@@ -27,7 +28,7 @@ const defaultTiming = "default"
 
 // startRegistry starts three servers below dir and waits until all are ready.
 func startRegistry(ctx context.Context, dir, bin, timing string) (*registry, error) {
-	addrs, err := process.FreeAddrs(3 * servers)
+	addrs, err := process.FreeAddrs(4 * servers)
 	if err != nil {
 		return nil, err
 	}
@@ -37,13 +38,13 @@ func startRegistry(ctx context.Context, dir, bin, timing string) (*registry, err
 	}
 	r := &registry{}
 	for i := range servers {
-		id, http, resp := fmt.Sprintf("s%d", i+1), addrs[servers+i], addrs[2*servers+i]
+		id, http, resp, pprof := fmt.Sprintf("s%d", i+1), addrs[servers+i], addrs[2*servers+i], addrs[3*servers+i]
 		err := r.group.start(dir, "server-"+id, bin, "serve", "--id", id, "--data-dir", filepath.Join(dir, id),
-			"--cluster", strings.Join(peers, ","), "--http", http, "--resp", resp, "--log-level", "warn", "--timing", timing)
+			"--cluster", strings.Join(peers, ","), "--http", http, "--resp", resp, "--pprof", pprof, "--log-level", "warn", "--timing", timing)
 		if err != nil {
 			return nil, errors.Join(err, r.stop())
 		}
-		r.urls, r.resps = append(r.urls, "http://"+http), append(r.resps, resp)
+		r.urls, r.resps, r.pprofs = append(r.urls, "http://"+http), append(r.resps, resp), append(r.pprofs, pprof)
 	}
 	if err := r.wait(ctx, "three servers to be ready", r.ready); err != nil {
 		return nil, errors.Join(err, r.stop())

@@ -91,7 +91,11 @@ func routes(ctx context.Context, r *report, ours *registry, o options, dir strin
 			return err
 		}
 	}
-	return writeRoutes(r, depths, o.rounds)
+	if err := writeRoutes(r, depths, o.rounds); err != nil || o.profile == "" {
+		return err
+	}
+	last := depths[len(depths)-1]
+	return profiled(ctx, ours.pprofs[ours.leader], o.profile, func() error { return peers[0].run(ctx, o.redisBenchmark, last, &last.ours) })
 }
 
 func writeRoutes(r *report, depths []*depth, rounds int) error {
