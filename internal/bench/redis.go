@@ -80,8 +80,11 @@ func exchange(ctx context.Context, addr string, n int, command func(i int) []str
 			return err
 		}
 		for i := from; i < to; i++ {
-			if _, err := io.ReadFull(r, got); err != nil || string(got) != want {
-				return fmt.Errorf("%s answered %q to %q, want %q (%v)", addr, got, command(i), want, err)
+			if n, err := io.ReadFull(r, got); err != nil {
+				return fmt.Errorf("%s answered %q to %q, want %q: %w", addr, got[:n], command(i), want, err)
+			}
+			if string(got) != want {
+				return fmt.Errorf("%s answered %q to %q, want %q", addr, got, command(i), want)
 			}
 		}
 	}

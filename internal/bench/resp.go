@@ -163,8 +163,11 @@ func (p peer) check(ctx context.Context, program string) error {
 		return err
 	}
 	_, _, err := p.benchmark(ctx, program, "-n", "1", "-c", "1")
+	if err == nil {
+		return fmt.Errorf("%s goes on after an error of the server at %s: use one of Redis 7 or later", program, p.addr)
+	}
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) {
-		return fmt.Errorf("%s goes on after an error of a server (%v): use one of Redis 7 or later", program, err)
+		return err // it could not be tried
 	}
 	return nil
 }
@@ -205,8 +208,11 @@ func (p peer) benchmark(ctx context.Context, program string, flags ...string) (r
 // csvRate is the requests per second of what redis-benchmark prints: a line of names and one of values.
 func csvRate(said string) (float64, error) {
 	lines, err := csv.NewReader(strings.NewReader(said)).ReadAll()
-	if err != nil || len(lines) != 2 || len(lines[0]) < 2 || lines[0][1] != "rps" {
-		return 0, fmt.Errorf("redis-benchmark printed %q (%v), not a line of names with rps as the second and a line of values", said, err)
+	if err != nil {
+		return 0, fmt.Errorf("redis-benchmark printed %q: %w", said, err)
+	}
+	if len(lines) != 2 || len(lines[0]) < 2 || lines[0][1] != "rps" {
+		return 0, fmt.Errorf("redis-benchmark printed %q, not a line of names with rps as the second and a line of values", said)
 	}
 	return strconv.ParseFloat(lines[1][1], 64)
 }
