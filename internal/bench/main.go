@@ -1,7 +1,8 @@
 // The program measures what needs other processes: how long a move of an empty
 // scope keeps it closed, how soon a change is at a thousand mirrors, beside etcd,
-// and how many keys are routed beside Redis. Servers, members and data directories are its own, on loopback, and gone
-// when it ends. It prints Markdown for docs/performance.md. Run it by make bench.
+// and how many keys are routed, beside Redis. Servers, members and data
+// directories are its own, on loopback, and gone when it ends. It prints Markdown
+// for docs/performance.md. Run it by make bench.
 package main
 
 import (

@@ -126,7 +126,7 @@ func (s runs) String() string {
 	return fmt.Sprintf("%.0f (%.0f – %.0f)", quantile(s.rates, 0.5), quantile(s.rates, 0), quantile(s.rates, 1))
 }
 
-// declareRoutes gives each key a scope, and waits until the leader has them all.
+// declareRoutes gives each key a scope, through the leader, which has what it has answered.
 func declareRoutes(ctx context.Context, ours *registry) error {
 	c := client.New([]string{ours.urls[ours.leader]}, client.WithTimeout(callTime))
 	defer c.Close()
