@@ -8,10 +8,11 @@
 #   mirrors  one change at 1,000 mirrors, beside etcd
 #   failover how long nobody can write after the leader was killed, beside etcd
 #   million  what a million scopes cost: memory, snapshots, starts, a restore
+#   resp     how many keys are routed over the Redis protocol, beside a Redis
 #
 # ETCD names programs of etcd to compare with, comma-separated; without it the
 # one that internal/bench/go.mod names is built. BENCHFLAGS go to the program of
-# the parts move, mirrors, failover and million (see go run -C internal/bench . -h).
+# the parts move, mirrors, failover, million and resp (see go run -C internal/bench . -h).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,7 +20,7 @@ go="${GO:-go}"
 time="${1:-1s}"
 shift || true
 parts=("$@")
-[ "${#parts[@]}" -gt 0 ] || parts=(micro guard move mirrors failover million)
+[ "${#parts[@]}" -gt 0 ] || parts=(micro guard move mirrors failover million resp)
 
 micro() {
 	local packages
@@ -40,8 +41,25 @@ build_etcd() {
 	fi
 }
 
+# Redis is one program of several names: with redis-benchmark alone, as of Debian's
+# package redis-tools, which starts no daemon, the server is there as redis-check-rdb.
+find_redis() {
+	redis_server="$(command -v redis-server || true)"
+	if [ -z "$redis_server" ] && redis_server="$(command -v redis-check-rdb)"; then
+		mkdir -p bin/bench
+		ln -sf "$redis_server" bin/bench/redis-server
+		redis_server=bin/bench/redis-server
+	fi
+	if [ -z "$redis_server" ] || ! command -v redis-benchmark >/dev/null; then
+		echo "redis-server or redis-benchmark is not installed: Debian's package redis-tools has both, the server under" >&2
+		echo "another name (apt-get install redis-tools). Or leave this part out: make bench PART=\"guard move\"" >&2
+		exit 1
+	fi
+}
+
 # The program is one for these parts, so that they stand beside the same floors.
 programs=()
+redis_server=redis-server
 for part in "${parts[@]}"; do
 	case "$part" in
 	micro | guard) echo "== $part" && "$part" ;;
@@ -50,8 +68,9 @@ for part in "${parts[@]}"; do
 		programs+=("$part")
 		[ -n "${ETCD:-}" ] || build_etcd
 		;;
+	resp) programs+=("$part") && find_redis ;;
 	*)
-		echo "part '$part' is unknown: choose of micro, guard, move, mirrors, failover and million" >&2
+		echo "part '$part' is unknown: choose of micro, guard, move, mirrors, failover, million and resp" >&2
 		exit 2
 		;;
 	esac
@@ -59,5 +78,5 @@ done
 if [ "${#programs[@]}" -gt 0 ]; then
 	"$go" build -C internal/bench -buildvcs=false -o ../../bin/bench/bench .
 	# shellcheck disable=SC2086 # several flags
-	exec bin/bench/bench -part "$(IFS=,; echo "${programs[*]}")" -etcd "${ETCD:-bin/bench/etcd}" ${BENCHFLAGS:-}
+	exec bin/bench/bench -part "$(IFS=,; echo "${programs[*]}")" -etcd "${ETCD:-bin/bench/etcd}" -redis-server "$redis_server" ${BENCHFLAGS:-}
 fi

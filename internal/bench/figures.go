@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -13,9 +14,13 @@ type sample []time.Duration
 
 // at is the value below which the share q of the sample lies, by the nearest rank;
 // 0 of an empty sample.
-func (s sample) at(q float64) time.Duration {
+func (s sample) at(q float64) time.Duration { return quantile(s, q) }
+
+// quantile is at for figures of any kind.
+func quantile[T cmp.Ordered](s []T, q float64) T {
 	if len(s) == 0 {
-		return 0
+		var none T
+		return none
 	}
 	sorted := slices.Sorted(slices.Values(s))
 	rank := int(q*float64(len(sorted)) + 0.999999) // rounded up

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,13 +28,21 @@ func machine(ctx context.Context, r *report, o options, dir string) error {
 	if err != nil {
 		return fmt.Errorf("%w; build it with: make build", err)
 	}
-	r.row("scope-registry", version+"; three servers, timing default, no RESP port")
+	r.row("scope-registry", version+"; three servers, timing default")
 	for _, bin := range o.etcd {
 		version, err := etcdVersion(ctx, bin)
 		if err != nil {
 			return err
 		}
 		r.row("etcd", version+"; three members, defaults")
+	}
+	if slices.Contains(o.parts, partResp) {
+		server, benchmark, err := redisVersions(ctx, o)
+		if err != nil {
+			return err
+		}
+		r.row("redis-server", server+"; one, which keeps nothing on disk")
+		r.row("redis-benchmark", benchmark)
 	}
 	return r.err
 }

@@ -1,7 +1,8 @@
 // The program measures what needs other processes: how long a move of an empty
-// scope keeps it closed, and how soon a change is at a thousand mirrors, beside
-// etcd. Servers, members and data directories are its own, on loopback, and gone
-// when it ends. It prints Markdown for docs/performance.md. Run it by make bench.
+// scope keeps it closed, how soon a change is at a thousand mirrors, beside etcd,
+// and how many keys are routed, beside Redis. Servers, members and data
+// directories are its own, on loopback, and gone when it ends. It prints Markdown
+// for docs/performance.md. Run it by make bench.
 package main
 
 import (
@@ -25,10 +26,11 @@ const (
 	partMirrors  = "mirrors"
 	partFailover = "failover"
 	partMillion  = "million"
+	partResp     = "resp"
 )
 
 // allParts are these, in that order.
-var allParts = []string{partMove, partMirrors, partFailover, partMillion}
+var allParts = []string{partMove, partMirrors, partFailover, partMillion, partResp}
 
 // options are the flags.
 type options struct {
@@ -42,6 +44,10 @@ type options struct {
 	deaths  int
 	scopes  int
 	limit   time.Duration
+
+	redisServer    string
+	redisBenchmark string
+	profile        string
 }
 
 func main() {
@@ -66,6 +72,9 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.StringVar(&o.bin, "bin", "bin/scope-registry", "our server")
 	f.StringVar(&etcd, "etcd", "", "programs of etcd to measure beside it, comma-separated")
 	f.StringVar(&parts, "part", strings.Join(allParts, ","), "what to measure, comma-separated")
+	f.StringVar(&o.redisServer, "redis-server", "redis-server", "Redis of part resp")
+	f.StringVar(&o.redisBenchmark, "redis-benchmark", "redis-benchmark", "what asks both in part resp")
+	f.StringVar(&o.profile, "profile", "", "after part resp, put a processor profile of our server at its longest pipeline into this file")
 	f.IntVar(&o.moves, "moves", 100, "moves through each kind of server")
 	f.IntVar(&o.mirrors, "mirrors", 1000, "watchers of each system")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds, in which each system has a turn")
@@ -151,6 +160,8 @@ func measurePart(ctx context.Context, r *report, part string, o options, dir str
 		err = moves(ctx, r, ours, o, dir)
 	case partMirrors:
 		err = besideOthers(ctx, r, ours, o, dir)
+	case partResp:
+		err = routes(ctx, r, ours, o, dir)
 	case partMillion:
 		return million(ctx, r, ours, o, dir) // it stops the leader too
 	}
