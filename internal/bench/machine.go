@@ -27,7 +27,7 @@ func machine(ctx context.Context, r *report, o options, dir string) error {
 	if err != nil {
 		return fmt.Errorf("%w; build it with: make build", err)
 	}
-	r.row("scope-registry", version+"; three servers, timing default, no RESP port")
+	r.row("scope-registry", version+"; three servers, timing default")
 	for _, bin := range o.etcd {
 		version, err := etcdVersion(ctx, bin)
 		if err != nil {

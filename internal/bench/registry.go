@@ -18,7 +18,8 @@ const servers = 3
 type registry struct {
 	group
 	urls   []string
-	leader int // of urls
+	resps  []string // host:port of the Redis protocol
+	leader int      // of urls
 }
 
 // defaultTiming is the timing that servers have by default.
@@ -26,7 +27,7 @@ const defaultTiming = "default"
 
 // startRegistry starts three servers below dir and waits until all are ready.
 func startRegistry(ctx context.Context, dir, bin, timing string) (*registry, error) {
-	addrs, err := process.FreeAddrs(2 * servers)
+	addrs, err := process.FreeAddrs(3 * servers)
 	if err != nil {
 		return nil, err
 	}
@@ -36,13 +37,13 @@ func startRegistry(ctx context.Context, dir, bin, timing string) (*registry, err
 	}
 	r := &registry{}
 	for i := range servers {
-		id, http := fmt.Sprintf("s%d", i+1), addrs[servers+i]
+		id, http, resp := fmt.Sprintf("s%d", i+1), addrs[servers+i], addrs[2*servers+i]
 		err := r.group.start(dir, "server-"+id, bin, "serve", "--id", id, "--data-dir", filepath.Join(dir, id),
-			"--cluster", strings.Join(peers, ","), "--http", http, "--resp", "off", "--log-level", "warn", "--timing", timing)
+			"--cluster", strings.Join(peers, ","), "--http", http, "--resp", resp, "--log-level", "warn", "--timing", timing)
 		if err != nil {
 			return nil, errors.Join(err, r.stop())
 		}
-		r.urls = append(r.urls, "http://"+http)
+		r.urls, r.resps = append(r.urls, "http://"+http), append(r.resps, resp)
 	}
 	if err := r.wait(ctx, "three servers to be ready", r.ready); err != nil {
 		return nil, errors.Join(err, r.stop())
