@@ -6,13 +6,14 @@
 #   guard    the write guard and a reading of its clock, on one core and on two
 #   move     how long a move of an empty scope keeps it closed
 #   mirrors  one change at 1,000 mirrors, beside etcd
+#   commits  changes a second and their latency with 1 to 256 clients, beside etcd
 #   failover how long nobody can write after the leader was killed, beside etcd
 #   million  what a million scopes cost: memory, snapshots, starts, a restore
 #   resp     how many keys are routed over the Redis protocol, beside a Redis
 #
 # ETCD names programs of etcd to compare with, comma-separated; without it the
 # one that internal/bench/go.mod names is built. BENCHFLAGS go to the program of
-# the parts move, mirrors, failover, million and resp (see go run -C internal/bench . -h).
+# the parts move, mirrors, commits, failover, million and resp (see go run -C internal/bench . -h).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +21,7 @@ go="${GO:-go}"
 time="${1:-1s}"
 shift || true
 parts=("$@")
-[ "${#parts[@]}" -gt 0 ] || parts=(micro guard move mirrors failover million resp)
+[ "${#parts[@]}" -gt 0 ] || parts=(micro guard move mirrors commits failover million resp)
 
 micro() {
 	local packages
@@ -64,13 +65,13 @@ for part in "${parts[@]}"; do
 	case "$part" in
 	micro | guard) echo "== $part" && "$part" ;;
 	move | million) programs+=("$part") ;;
-	mirrors | failover)
+	mirrors | commits | failover)
 		programs+=("$part")
 		[ -n "${ETCD:-}" ] || build_etcd
 		;;
 	resp) programs+=("$part") && find_redis ;;
 	*)
-		echo "part '$part' is unknown: choose of micro, guard, move, mirrors, failover, million and resp" >&2
+		echo "part '$part' is unknown: choose of micro, guard, move, mirrors, commits, failover, million and resp" >&2
 		exit 2
 		;;
 	esac

@@ -23,6 +23,7 @@ type etcd struct {
 	group
 	version string
 	urls    []string
+	lead    int              // place in urls of the leader
 	leader  *clientv3.Client // connected to it
 }
 
@@ -88,7 +89,7 @@ func (e *etcd) findLeader(ctx context.Context) error {
 		status, err := c.Status(ctx, e.urls[i])
 		switch {
 		case err == nil && status.Leader == status.Header.MemberId:
-			e.leader = c
+			e.lead, e.leader = i, c
 			return nil
 		case err == nil && status.Leader == 0:
 			err = fmt.Errorf("member %s knows no leader", e.urls[i])
@@ -98,6 +99,15 @@ func (e *etcd) findLeader(ctx context.Context) error {
 		}
 	}
 	return errors.New("no member leads")
+}
+
+// sameLeader is an error when the leader of the start does not lead any more.
+func (e *etcd) sameLeader(ctx context.Context) error {
+	status, err := e.leader.Status(ctx, e.urls[e.lead])
+	if err == nil && status.Leader != status.Header.MemberId {
+		err = fmt.Errorf("member m%d of %s led at the start and does not at the end: the machine was too busy for an undisturbed run; repeat it", e.lead+1, e.name())
+	}
+	return err
 }
 
 func (e *etcd) stop() error {

@@ -1,8 +1,8 @@
 // The program measures what needs other processes: how long a move of an empty
-// scope keeps it closed, how soon a change is at a thousand mirrors, beside etcd,
-// and how many keys are routed, beside Redis. Servers, members and data
-// directories are its own, on loopback, and gone when it ends. It prints Markdown
-// for docs/performance.md. Run it by make bench.
+// scope keeps it closed, how soon a change is at a thousand mirrors and how many
+// changes a second are acknowledged, beside etcd, and how many keys are routed,
+// beside Redis. Servers, members and data directories are its own, on loopback, and
+// gone when it ends. It prints Markdown for docs/performance.md. Run it by make bench.
 package main
 
 import (
@@ -24,13 +24,17 @@ import (
 const (
 	partMove     = "move"
 	partMirrors  = "mirrors"
+	partCommits  = "commits"
 	partFailover = "failover"
 	partMillion  = "million"
 	partResp     = "resp"
 )
 
 // allParts are these, in that order.
-var allParts = []string{partMove, partMirrors, partFailover, partMillion, partResp}
+var allParts = []string{partMove, partMirrors, partCommits, partFailover, partMillion, partResp}
+
+// comparing are those that measure etcd too.
+var comparing = []string{partMirrors, partCommits, partFailover}
 
 // options are the flags.
 type options struct {
@@ -41,6 +45,7 @@ type options struct {
 	mirrors int
 	rounds  int
 	events  int
+	turn    time.Duration
 	deaths  int
 	scopes  int
 	limit   time.Duration
@@ -79,6 +84,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.IntVar(&o.mirrors, "mirrors", 1000, "watchers of each system")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds, in which each system has a turn")
 	f.IntVar(&o.events, "events", 40, "changes in a round")
+	f.DurationVar(&o.turn, "turn", 3*time.Second, "time of each turn of part commits")
 	f.IntVar(&o.deaths, "deaths", 20, "how often the leader of each system is killed")
 	f.IntVar(&o.scopes, "scopes", 1_000_000, "scopes of part million")
 	f.DurationVar(&o.limit, "limit", 30*time.Minute, "end with an error after this time")
@@ -96,11 +102,14 @@ func parse(args []string, usage io.Writer) (options, error) {
 			return o, fmt.Errorf("%s is %d, it must be at least 1", name, n)
 		}
 	}
-	switch compares := slices.Contains(o.parts, partMirrors) || slices.Contains(o.parts, partFailover); {
+	if o.turn < time.Second {
+		return o, fmt.Errorf("-turn is %v, it must be at least 1s: processor time is told in hundredths of a second", o.turn)
+	}
+	switch compares := slices.ContainsFunc(o.parts, func(p string) bool { return slices.Contains(comparing, p) }); {
 	case !compares:
 		o.etcd = nil
 	case len(o.etcd) == 0:
-		return o, fmt.Errorf("parts %s and %s need an etcd to compare with: -etcd path; make bench builds one, Debian has etcd-server", partMirrors, partFailover)
+		return o, fmt.Errorf("parts %s need an etcd to compare with: -etcd path; make bench builds one, Debian has etcd-server", strings.Join(comparing, ", "))
 	}
 	return o, nil
 }
@@ -162,6 +171,8 @@ func measurePart(ctx context.Context, r *report, part string, o options, dir str
 		err = besideOthers(ctx, r, ours, o, dir)
 	case partResp:
 		err = routes(ctx, r, ours, o, dir)
+	case partCommits:
+		err = commits(ctx, r, ours, o, dir)
 	case partMillion:
 		return million(ctx, r, ours, o, dir) // it stops the leader too
 	}

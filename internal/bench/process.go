@@ -76,6 +76,41 @@ func memory(p *process.Program, field string) (uint64, error) {
 	return kib << 10, err
 }
 
+// cpu is the processor time that all have used since they were started.
+func (g group) cpu() (sum time.Duration, err error) {
+	for _, p := range g {
+		d, err := cpuOf(p.Pid())
+		if err != nil {
+			return 0, err
+		}
+		sum += d
+	}
+	return sum, nil
+}
+
+// tick is the unit of processor times in /proc.
+const tick = time.Second / 100
+
+// cpuOf is the processor time of a process: its user's and the kernel's.
+func cpuOf(pid int) (time.Duration, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, fmt.Errorf("processor time of process %d: %w; only Linux tells it", pid, err)
+	}
+	_, rest, _ := strings.Cut(string(data), ") ") // after the name
+	const user, kernel = 11, 12
+	fields := strings.Fields(rest)
+	if len(fields) <= kernel {
+		return 0, fmt.Errorf("processor time of process %d: its stat is %q", pid, data)
+	}
+	u, err := strconv.ParseInt(fields[user], 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	k, err := strconv.ParseInt(fields[kernel], 10, 64)
+	return time.Duration(u+k) * tick, err
+}
+
 // wait asks ready until it returns nil, a process has crashed, or startTime is over.
 func (g group) wait(ctx context.Context, what string, ready func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
