@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -12,7 +13,8 @@ import (
 )
 
 const (
-	// again is how soon a connection that was closed is made again.
+	// again is how soon a connection that was closed is made again, at the earliest, and up to twice that: thousands at
+	// the same instant would be a flood of connects, not of connections.
 	again = 5 * time.Second
 	// crowdTime bounds the gathering of the crowd.
 	crowdTime = 60 * time.Second
@@ -103,7 +105,7 @@ func (c *crowd) idle(ctx context.Context, addr, greeting string) {
 				c.lost.Add(1)
 			}
 		}
-		pause(ctx, again)
+		pause(ctx, again+mathrand.N(again))
 	}
 }
 
