@@ -8,7 +8,7 @@ import (
 	"github.com/scope-registry/scope-registry/scope"
 )
 
-// cleaned takes a copy off the list: its node deleted it or, in an admin's word
+// cleaned takes a copy off the list: its node deleted it or, in an operator's word
 // with a reason, the node is off or runs no agent.
 func (tx *txn) cleaned(c *Cleaned) *api.Error {
 	if err := checkReason(c.GetReason()); err != nil {
@@ -37,7 +37,7 @@ func (tx *txn) cleaned(c *Cleaned) *api.Error {
 }
 
 // checkCleaner refuses a word that is not the node's own, unless it is an
-// admin's about a node that is off or runs no agent. Whether that node is off
+// operator's about a node that is off or runs no agent. Whether that node is off
 // does not matter where it owes nothing.
 func (tx *txn) checkCleaner(c *Cleaned, owed bool) *api.Error {
 	node, p := scope.NodeID(c.GetNode()), scope.Prefix(c.GetPrefix())
