@@ -156,7 +156,7 @@ func restores(c fsm.Command) bool {
 // nobody: followFormat does.
 func (r *Registry) raiseFormat(ctx context.Context) error {
 	if id, format, lacks := r.releases.lacking(r.servers(), logFormat); lacks {
-		why := fmt.Sprintf("runs a release that does not know who asks (log format %d, %d is needed) and would stop at it; upgrade it first", format, logFormat)
+		why := fmt.Sprintf("runs a release that does not know who asks (log format %d, %d is needed) and would stop at it; upgrade it first, or if it is gone for good: scope-registry cluster remove %s", format, logFormat, id)
 		if format < 0 {
 			why = fmt.Sprintf("has not said yet that its release knows who asks (log format %d); start it, or if it is gone for good: scope-registry cluster remove %s; then try again", logFormat, id)
 		}
