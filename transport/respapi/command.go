@@ -32,6 +32,7 @@ type command struct {
 	min, max int // how many arguments follow the name
 	// action is the row of the table of access that says who may give it.
 	action access.Action
+	roles  uint // a bit for each role that may, at least for itself
 	// pubsub: allowed while a client of RESP2, which cannot tell an answer from
 	// a message, is subscribed.
 	pubsub bool
@@ -71,6 +72,11 @@ func (s *Server) add(cmd *command) {
 	}
 	if !access.Known(cmd.action) {
 		panic("command " + cmd.name + " has no row in the table of access")
+	}
+	for role := access.Nobody; role <= access.Server; role++ {
+		if role.Reach(cmd.action) != access.Never {
+			cmd.roles |= 1 << role
+		}
 	}
 	cmd.ok = s.metrics.commands.WithLabelValues(cmd.name, resultOK)
 	s.listed = append(s.listed, cmd)
@@ -155,12 +161,12 @@ func unknownCommand(args [][]byte) error {
 	return invalid("%s(this port is a scope registry, which holds no data: SCOPE HELP)", text)
 }
 
-// execute answers one command.
-func (c *conn) execute(args [][]byte) {
+// execute answers one command of a caller.
+func (c *conn) execute(by *caller, args [][]byte) {
 	cmd, rest, err := c.srv.find(args)
 	if cmd != nil {
 		c.command.Store(cmd)
-		if refused := c.may(cmd); refused != nil {
+		if refused := cmd.refusal(by.who); refused != nil {
 			err = refused
 		}
 	}

@@ -59,7 +59,7 @@ type profile struct {
 
 func newConn(s *Server, nc net.Conn, id int64) *conn {
 	c := &conn{srv: s, nc: nc, id: id, since: time.Now()}
-	c.certified = &caller{}
+	c.certified = nobody
 	c.known.Store(c.certified)
 	c.r, c.w = resp.NewReader(c, resp.StrangerLimits()), resp.NewWriter(c)
 	c.about.Store(&profile{proto: 2})
@@ -84,24 +84,24 @@ func (c *conn) serve() {
 		return
 	}
 	c.certified = c.known.Load()
-	var counted access.Who
+	counted := nobody
 	for heard := false; !c.quit && c.srv.down.Err() == nil; {
-		c.r.SetLimits(c.limits())
 		args, err := c.r.Next()
 		if err != nil {
 			c.broke(err)
 			return
 		}
-		if who := c.caller(); who != counted {
-			if err := c.srv.hold(c, who); err != nil {
+		by := c.caller()
+		if by != counted && by.who != counted.who {
+			if err := c.srv.hold(c, by.who); err != nil {
 				c.crowded(err)
 				return
 			}
-			counted = who
 		}
-		c.execute(args)
+		counted = by
+		c.execute(by, args)
 		// Whoever is nobody goes on making room for others, whatever he sends.
-		if !heard && c.caller().Role != access.Nobody {
+		if !heard && c.caller().who.Role != access.Nobody {
 			if heard = true; !c.srv.spoke(c) {
 				return
 			}
@@ -196,6 +196,8 @@ func (c *conn) Read(p []byte) (int, error) {
 	if err := c.flush(); err != nil {
 		return 0, err
 	}
+	// Here and not for each command: they bound what is held, and what was read is held already.
+	c.r.SetLimits(c.limits())
 	n, err := c.nc.Read(p)
 	c.lastRead.Store(time.Now().UnixNano())
 	return n, err

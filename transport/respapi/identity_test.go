@@ -232,6 +232,8 @@ func TestOneCallerLeavesRoom(t *testing.T) {
 			contains(t, c.ask("SCOPE LIST"), "*2\r\n")
 			greedy = append(greedy, c)
 		}
+		b.reg.apply(t, &fsm.RevokeToken{Id: "limited"})    // all are looked at anew
+		contains(t, greedy[2].ask("SCOPE LIST"), "*2\r\n") // and are no more than they were
 		more := b.dial()
 		more.auth("viewer")
 		contains(t, more.ask("SCOPE LIST"), "-LIMIT viewer token:viewer has 3072 connections")
@@ -266,7 +268,7 @@ func TestNoSecretIsLogged(t *testing.T) {
 	c := newConn(srv, keeping{got: &sent}, 1)
 	for _, words := range [][]string{{"AUTH", good}, {"AUTH", "default", bad}, {"HELLO", "3", "AUTH", "default", bad}, {"AUTH", good, good, good}, {"CLIENT", "LIST"},
 		{"ATUH", good}, {good}, {"SCOPE", good}, {"HELLO", "3", good}, {"AUTH", good}, {"SCOPE", "ROUTE", "k", good}, {"SCOPE", "MOVE", good}, {"SCOPE", "NODE", "SET", good, "h:1"}} {
-		c.execute(arguments(words...))
+		c.execute(c.caller(), arguments(words...))
 	}
 	_ = c.flush()
 	for _, text := range []string{log.String(), sent.String()} {

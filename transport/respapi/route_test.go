@@ -48,7 +48,7 @@ func TestRouteAllocations(t *testing.T) {
 		"a map":     {arguments("SCOPE", "ROUTE", "app:1"), 0},
 	} {
 		got := testing.AllocsPerRun(200, func() {
-			c.execute(tc.args)
+			c.execute(c.caller(), tc.args)
 			if err := c.flush(); err != nil {
 				t.Fatal(err)
 			}
@@ -85,7 +85,7 @@ func TestRouteOnHold(t *testing.T) {
 	answers := recording{discarding{near}, &bytes.Buffer{}}
 	c := newConn(New(Config{Registry: reg}), answers, 1)
 	for _, args := range [][][]byte{arguments("SCOPE", "ROUTE", "app:1", "AS", "a"), arguments("SCOPE", "ROUTE", "app:1"), arguments("SCOPE", "ROUTE", "x")} {
-		c.execute(args)
+		c.execute(c.caller(), args)
 	}
 	if err := c.flush(); err != nil {
 		t.Fatal(err)
@@ -110,7 +110,7 @@ func BenchmarkRoute(b *testing.B) {
 			c := routing(b)
 			b.ReportAllocs()
 			for b.Loop() {
-				c.execute(args)
+				c.execute(c.caller(), args)
 			}
 		})
 	}
