@@ -36,17 +36,19 @@ type conn struct {
 	known     atomic.Pointer[caller]
 	certified *caller
 
-	as     scope.NodeID  // that SCOPE ROUTE was last asked for: it is the same one each time
-	sub    *subscription // nil: not subscribed
-	unsent int           // answers held back
-	quit   bool          // no further command is read
+	said     spelling      // of the last command
+	answered int           // commands as c.command that went well and are not in its metric yet
+	as       scope.NodeID  // that SCOPE ROUTE was last asked for: it is the same one each time
+	sub      *subscription // nil: not subscribed
+	unsent   int           // answers held back
+	quit     bool          // no further command is read
 
 	// Shown to other connections by CLIENT LIST.
 	about    atomic.Pointer[profile]
 	command  atomic.Pointer[command] // the last one
 	lastRead atomic.Int64            // nanoseconds since 1970
 
-	mu sync.Mutex // guards w: a message must not stand inside an answer
+	mu sync.Mutex // guards w while there is a subscription: a message must not stand inside an answer
 	w  *resp.Writer
 }
 
@@ -125,6 +127,7 @@ func (c *conn) caught() {
 // end closes the connection.
 func (c *conn) end() {
 	_ = c.nc.Close()
+	c.count()
 	c.unsubscribe()
 	c.srv.leave(c)
 }
@@ -163,15 +166,26 @@ func (c *conn) crowded(err error) {
 
 // reply writes one answer as a whole. It is sent later.
 func (c *conn) reply(write func(w *resp.Writer)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	if c.sub != nil { // else nobody beside serve writes
+		c.mu.Lock()
+		defer c.mu.Unlock()
+	}
 	write(c.w)
 	c.quit = c.quit || c.w.Err() != nil
+}
+
+// count puts the commands since the last time into the metrics: many of a pipeline at once, as all connections share them.
+func (c *conn) count() {
+	if c.answered > 0 {
+		c.command.Load().ok.Add(float64(c.answered))
+		c.answered = 0
+	}
 }
 
 // flush sends what was written.
 func (c *conn) flush() error {
 	c.unsent = 0
+	c.count()
 	return c.send(func(*resp.Writer) {})
 }
 
