@@ -229,7 +229,7 @@ func (r *Reader) makeRoom() {
 	case size > keepBuffer && len(held) <= minBuffer/2, size > minBuffer && r.few >= fewInARow:
 		size = minBuffer
 	case r.filled && size < keepBuffer:
-		size = max(size, min(2*size, keepBuffer, r.lim.most())) // the limits may be smaller than they were
+		size = max(size, min(2*size, keepBuffer, r.lim.most())) // the limits may be smaller than the buffer
 	}
 	if size != len(r.buf) {
 		r.buf = make([]byte, size)

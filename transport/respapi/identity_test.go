@@ -177,6 +177,19 @@ func TestStrangersHaveLittle(t *testing.T) {
 	contains(t, c.closed(), "may have 10")
 }
 
+// TestLimitsFollowTheToken: within one pipeline, of which all was read at once.
+func TestLimitsFollowTheToken(t *testing.T) {
+	b := onTCP(t)
+	b.admit()
+	many := "*12\r\n" + strings.Repeat("$4\r\nQUIT\r\n", 12)
+	c := b.dial()
+	c.send("AUTH " + token(t, "viewer").Text() + "\r\n" + many)
+	contains(t, c.closed(), "+OK\r\n+OK\r\n")
+	c = b.dial()
+	c.send("HELLO 2 AUTH default " + token(t, "viewer").Text() + "\r\nRESET\r\n" + many)
+	contains(t, c.closed(), "+RESET\r\n-ERR Protocol error", "may have 10")
+}
+
 // TestStrangersMakeRoom: who is nobody makes room for others although he has spoken.
 func TestStrangersMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
