@@ -151,8 +151,8 @@ func (s State) Scopes() scope.Table { return s.scopes }
 func (s State) Moves() migration.Table { return s.moves }
 
 // Route gives the verdict for key as seen from the node as. It takes no lock and
-// does not allocate.
-func (s State) Route(key []byte, as scope.NodeID) scope.Routing {
+// does not allocate. It is of a pointer, as copying the state would take as long.
+func (s *State) Route(key []byte, as scope.NodeID) scope.Routing {
 	r := s.scopes.Route(key, as)
 	if s.cluster.Hold {
 		return r.OnHold()

@@ -49,11 +49,11 @@ type tokenTable struct {
 
 // AdmitsAnonymous reports whether somebody who shows nothing may do everything: until the first token is made.
 // A server that demands client certificates does not admit such anyway.
-func (s State) AdmitsAnonymous() bool { return s.tokens.first == 0 }
+func (s *State) AdmitsAnonymous() bool { return s.tokens.first == 0 }
 
 // TokensChanged is the index of the last change of tokens: who was authenticated at an index not below it still is what
 // he was, unless his token has expired since.
-func (s State) TokensChanged() uint64 { return s.tokens.changed }
+func (s *State) TokensChanged() uint64 { return s.tokens.changed }
 
 // Tokens yields the tokens that are not revoked in the order of their ids, expired ones included.
 func (s State) Tokens() iter.Seq[Token] {

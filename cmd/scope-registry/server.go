@@ -228,7 +228,7 @@ func (s *server) remindAnonymous(ctx context.Context) {
 		switch {
 		case s.reg.Ready() != nil:
 			t.Reset(readyEvery)
-		case !s.reg.State().AdmitsAnonymous():
+		case !s.reg.Newest().AdmitsAnonymous():
 			return
 		default:
 			s.log.Warn("anonymous callers are admitted: everybody who can reach these addresses may do everything, until the first token is made (scope-registry cluster bootstrap-token)", "http", s.http, "resp", s.resp)

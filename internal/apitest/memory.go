@@ -132,6 +132,9 @@ func (m *Memory) Read(ctx context.Context, o api.ReadOptions) (fsm.State, error)
 	return m.State(), m.Down
 }
 
+// Local returns the newest state.
+func (m *Memory) Local() (*fsm.State, error) { return m.Newest(), m.Down }
+
 // WaitIndex waits for an index; the error is TIMEOUT.
 func (m *Memory) WaitIndex(ctx context.Context, index uint64) error {
 	if err := m.FSM.WaitIndex(ctx, index); err != nil {

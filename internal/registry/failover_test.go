@@ -176,7 +176,7 @@ func TestWindowAbortByTheNewLeader(t *testing.T) {
 		if took := time.Since(elected); took < window-5*time.Second || took > window+5*time.Second {
 			t.Fatalf("aborted %v after the election and %v after the start, want the whole window of %v again", took, passed+took, window)
 		}
-		if r := n.others(old.id)[0].reg.State().Route([]byte("app:x"), "n1"); !r.IsLocalWriter() {
+		if r := n.others(old.id)[0].reg.Newest().Route([]byte("app:x"), "n1"); !r.IsLocalWriter() {
 			t.Fatalf("after the abort the source gets %s", r.Verdict)
 		}
 	})

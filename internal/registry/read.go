@@ -15,6 +15,17 @@ import (
 // State returns the newest state of this server. It is one atomic load.
 func (r *Registry) State() fsm.State { return r.fsm.State() }
 
+// Newest is the same without a copy: read only.
+func (r *Registry) Newest() *fsm.State { return r.fsm.Newest() }
+
+// Local is what a local Read returns, without a copy: read only. The error is UNAVAILABLE, as Read's.
+func (r *Registry) Local() (*fsm.State, error) {
+	if err := r.caughtUp(); err != nil {
+		return nil, err
+	}
+	return r.fsm.Newest(), nil
+}
+
 // WaitIndex waits until the state of this server has reached an index. The error is TIMEOUT, or UNAVAILABLE when this
 // server stops.
 func (r *Registry) WaitIndex(ctx context.Context, index uint64) error {

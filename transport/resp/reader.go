@@ -12,8 +12,11 @@ const (
 	// minBuffer is what a connection costs that waits: its first and usual buffer, bytes.
 	minBuffer = 4 << 10
 	// keepBuffer is the largest buffer that is kept once it is empty, bytes. Commands and replies below it do not
-	// allocate; a larger buffer would be held by a connection that had one large command and waits.
+	// allocate; a larger buffer would be held by a connection that had one large command and waits. Up to this size the
+	// buffer also grows when a read fills it, so that a pipeline comes with one read, and is answered with one write.
 	keepBuffer = 16 << 10
+	// fewInARow is after how many reads that brought little the buffer is the first one's size again.
+	fewInARow = 16
 	// maxEmptyReads is how often a connection's Read may return nothing and no error before it is taken for broken.
 	maxEmptyReads = 100
 )
@@ -27,6 +30,8 @@ type Reader struct {
 
 	buf        []byte
 	start, end int   // buf[start:end] is read and not returned; a command begins at start
+	filled     bool  // the last read filled the buffer
+	few        int   // reads in a row that left at most half of minBuffer in it
 	failed     error // the stream is out of step for good
 
 	// The command being read. Positions count from start, since the buffer moves.
@@ -197,6 +202,10 @@ func (r *Reader) fill() error {
 	for range maxEmptyReads {
 		n, err := r.r.Read(r.buf[r.end:])
 		r.end += n
+		r.filled = r.end == len(r.buf)
+		if r.few++; r.end > minBuffer/2 {
+			r.few = 0
+		}
 		switch {
 		case n > 0: // an error beside bytes comes again with the next Read
 			return nil
@@ -217,8 +226,10 @@ func (r *Reader) makeRoom() {
 	case len(held) == size:
 		// Half a command fills the buffer. It is shorter than the longest one, so there is always more room.
 		size = max(minBuffer, min(2*size, r.lim.most()))
-	case size > keepBuffer && len(held) <= minBuffer/2:
+	case size > keepBuffer && len(held) <= minBuffer/2, size > minBuffer && r.few >= fewInARow:
 		size = minBuffer
+	case r.filled && size < keepBuffer:
+		size = max(size, min(2*size, keepBuffer, r.lim.most())) // the limits may be smaller than the buffer
 	}
 	if size != len(r.buf) {
 		r.buf = make([]byte, size)

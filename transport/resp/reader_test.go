@@ -384,3 +384,56 @@ func TestNextAllocatesNothing(t *testing.T) {
 		}
 	}
 }
+
+// A pipeline that fills the buffer makes it grow to what is kept, and little in a row gives that back.
+func TestBufferGrowsForAPipeline(t *testing.T) {
+	command := array("SCOPE", "ROUTE", "app:000000000001:k", "AS", "node-1")
+	in := bytes.NewReader(bytes.Repeat(command, 64<<10/len(command)))
+	r := NewReader(in, DefaultLimits())
+	all := func() (n int) {
+		for {
+			if _, err := r.Next(); err == io.EOF {
+				return n
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+	}
+	if n := all(); n != 64<<10/len(command) || len(r.buf) != keepBuffer {
+		t.Fatalf("%d commands, and a buffer of %d bytes, want %d", n, len(r.buf), keepBuffer)
+	}
+	// Each batch ends with a read that tells the end and brings nothing.
+	for i := range fewInARow {
+		if len(r.buf) != keepBuffer && i < fewInARow/2 {
+			t.Fatalf("a buffer of %d bytes after %d reads of little", len(r.buf), 2*i)
+		}
+		in.Reset(command)
+		if n := all(); n != 1 {
+			t.Fatalf("%d commands, want 1", n)
+		}
+	}
+	if len(r.buf) != minBuffer {
+		t.Errorf("a buffer of %d bytes after %d reads of little, want %d", len(r.buf), 2*fewInARow, minBuffer)
+	}
+}
+
+// Limits that have become smaller than the buffer lose nothing, and do not make it smaller than the first one.
+func TestBufferAboveSmallerLimits(t *testing.T) {
+	command := array("PING")
+	want := 20 << 10 / len(command)
+	r := NewReader(bytes.NewReader(bytes.Repeat(command, want)), DefaultLimits())
+	for n := 0; ; n++ {
+		_, err := r.Next()
+		if err == io.EOF && n == want {
+			return
+		}
+		if err != nil {
+			t.Fatalf("after %d commands of %d: %v", n, want, err)
+		}
+		if len(r.buf) < minBuffer {
+			t.Fatalf("a buffer of %d bytes after %d commands, want at least %d", len(r.buf), n, minBuffer)
+		}
+		r.SetLimits(Limits{Args: 2, ArgLen: 8, Command: 16, Inline: 8})
+	}
+}

@@ -36,7 +36,7 @@ func clientCommands() []command {
 
 // actor is who asks, as it is recorded with moves.
 func (c *conn) actor() string {
-	if who := c.caller(); who.Role != access.Anonymous {
+	if who := c.caller().who; who.Role != access.Anonymous {
 		return who.String()
 	}
 	name := c.about.Load().name

@@ -1,6 +1,7 @@
 package respapi
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -32,6 +33,7 @@ type command struct {
 	min, max int // how many arguments follow the name
 	// action is the row of the table of access that says who may give it.
 	action access.Action
+	roles  uint // a bit for each role that may, at least for itself
 	// pubsub: allowed while a client of RESP2, which cannot tell an answer from
 	// a message, is subscribed.
 	pubsub bool
@@ -71,6 +73,11 @@ func (s *Server) add(cmd *command) {
 	}
 	if !access.Known(cmd.action) {
 		panic("command " + cmd.name + " has no row in the table of access")
+	}
+	for role := access.Nobody; role <= access.Server; role++ {
+		if role.Reach(cmd.action) != access.Never {
+			cmd.roles |= 1 << role
+		}
 	}
 	cmd.ok = s.metrics.commands.WithLabelValues(cmd.name, resultOK)
 	s.listed = append(s.listed, cmd)
@@ -128,6 +135,51 @@ func (s *Server) find(args [][]byte) (*command, [][]byte, error) {
 	return cmd, rest, nil
 }
 
+// spelling is how a client wrote a command's name, in its own letters.
+type spelling struct {
+	cmd   *command  // nil: none yet
+	words [3][]byte // as many as the name has; no name has more
+	n     int
+}
+
+// find is Server.find, which is asked only if the command is another one than the last: a store gives the same all the time.
+func (c *conn) find(args [][]byte) (*command, [][]byte, error) {
+	said := &c.said
+	if said.cmd != nil && said.begins(args) {
+		if rest := args[said.n:]; said.cmd.min <= len(rest) && len(rest) <= said.cmd.max {
+			return said.cmd, rest, nil
+		}
+	}
+	cmd, rest, err := c.srv.find(args)
+	if err == nil {
+		said.keep(cmd, args[:len(args)-len(rest)])
+	}
+	return cmd, rest, err
+}
+
+func (s *spelling) begins(args [][]byte) bool {
+	if len(args) < s.n {
+		return false
+	}
+	for i, word := range s.words[:s.n] {
+		if !bytes.Equal(args[i], word) {
+			return false
+		}
+	}
+	return true
+}
+
+// keep notes how cmd was written. One that is also the first word of others is looked up each time.
+func (s *spelling) keep(cmd *command, words [][]byte) {
+	if cmd.subs != nil || len(words) > len(s.words) {
+		return
+	}
+	s.cmd, s.n = cmd, len(words)
+	for i, word := range words {
+		s.words[i] = append(s.words[i][:0], word...)
+	}
+}
+
 // id is the name as Redis writes it: in lower case, "scope|node|set".
 func (cmd *command) id() string { return strings.ToLower(strings.ReplaceAll(cmd.name, " ", "|")) }
 
@@ -155,12 +207,15 @@ func unknownCommand(args [][]byte) error {
 	return invalid("%s(this port is a scope registry, which holds no data: SCOPE HELP)", text)
 }
 
-// execute answers one command.
-func (c *conn) execute(args [][]byte) {
-	cmd, rest, err := c.srv.find(args)
+// execute answers one command of a caller.
+func (c *conn) execute(by *caller, args [][]byte) {
+	cmd, rest, err := c.find(args)
 	if cmd != nil {
-		c.command.Store(cmd)
-		if refused := c.may(cmd); refused != nil {
+		if cmd != c.command.Load() {
+			c.count()
+			c.command.Store(cmd)
+		}
+		if refused := cmd.refusal(by.who); refused != nil {
 			err = refused
 		}
 	}
@@ -172,7 +227,7 @@ func (c *conn) execute(args [][]byte) {
 		err = cmd.run(c, rest)
 	}
 	if err == nil {
-		cmd.ok.Inc()
+		c.answered++
 		return
 	}
 	text, code := errorLine(err)

@@ -36,17 +36,19 @@ type conn struct {
 	known     atomic.Pointer[caller]
 	certified *caller
 
-	as     scope.NodeID  // that SCOPE ROUTE was last asked for: it is the same one each time
-	sub    *subscription // nil: not subscribed
-	unsent int           // answers held back
-	quit   bool          // no further command is read
+	said     spelling      // of the last command
+	answered int           // commands as c.command that went well and are not in its metric yet
+	as       scope.NodeID  // that SCOPE ROUTE was last asked for: it is the same one each time
+	sub      *subscription // nil: not subscribed
+	unsent   int           // answers held back
+	quit     bool          // no further command is read
 
 	// Shown to other connections by CLIENT LIST.
 	about    atomic.Pointer[profile]
 	command  atomic.Pointer[command] // the last one
 	lastRead atomic.Int64            // nanoseconds since 1970
 
-	mu sync.Mutex // guards w: a message must not stand inside an answer
+	mu sync.Mutex // guards w while there is a subscription: a message must not stand inside an answer
 	w  *resp.Writer
 }
 
@@ -59,7 +61,7 @@ type profile struct {
 
 func newConn(s *Server, nc net.Conn, id int64) *conn {
 	c := &conn{srv: s, nc: nc, id: id, since: time.Now()}
-	c.certified = &caller{}
+	c.certified = nobody
 	c.known.Store(c.certified)
 	c.r, c.w = resp.NewReader(c, resp.StrangerLimits()), resp.NewWriter(c)
 	c.about.Store(&profile{proto: 2})
@@ -84,24 +86,24 @@ func (c *conn) serve() {
 		return
 	}
 	c.certified = c.known.Load()
-	var counted access.Who
+	counted := nobody
 	for heard := false; !c.quit && c.srv.down.Err() == nil; {
-		c.r.SetLimits(c.limits())
 		args, err := c.r.Next()
 		if err != nil {
 			c.broke(err)
 			return
 		}
-		if who := c.caller(); who != counted {
-			if err := c.srv.hold(c, who); err != nil {
+		by := c.caller()
+		if by != counted && by.who != counted.who {
+			if err := c.srv.hold(c, by.who); err != nil {
 				c.crowded(err)
 				return
 			}
-			counted = who
 		}
-		c.execute(args)
+		counted = by
+		c.execute(by, args)
 		// Whoever is nobody goes on making room for others, whatever he sends.
-		if !heard && c.caller().Role != access.Nobody {
+		if !heard && c.caller().who.Role != access.Nobody {
 			if heard = true; !c.srv.spoke(c) {
 				return
 			}
@@ -125,6 +127,7 @@ func (c *conn) caught() {
 // end closes the connection.
 func (c *conn) end() {
 	_ = c.nc.Close()
+	c.count()
 	c.unsubscribe()
 	c.srv.leave(c)
 }
@@ -163,15 +166,26 @@ func (c *conn) crowded(err error) {
 
 // reply writes one answer as a whole. It is sent later.
 func (c *conn) reply(write func(w *resp.Writer)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	if c.sub != nil { // else nobody beside serve writes
+		c.mu.Lock()
+		defer c.mu.Unlock()
+	}
 	write(c.w)
 	c.quit = c.quit || c.w.Err() != nil
+}
+
+// count puts the commands since the last time into the metrics: many of a pipeline at once, as all connections share them.
+func (c *conn) count() {
+	if c.answered > 0 {
+		c.command.Load().ok.Add(float64(c.answered))
+		c.answered = 0
+	}
 }
 
 // flush sends what was written.
 func (c *conn) flush() error {
 	c.unsent = 0
+	c.count()
 	return c.send(func(*resp.Writer) {})
 }
 
@@ -196,6 +210,8 @@ func (c *conn) Read(p []byte) (int, error) {
 	if err := c.flush(); err != nil {
 		return 0, err
 	}
+	// Here and not for each command: they bound what is held, and what was read is held already.
+	c.r.SetLimits(c.limits())
 	n, err := c.nc.Read(p)
 	c.lastRead.Store(time.Now().UnixNano())
 	return n, err

@@ -38,14 +38,14 @@ func FuzzExecute(f *testing.F) {
 		c := newConn(srv, keeping{near, &got}, 1)
 		defer c.unsubscribe()
 		if three {
-			c.execute(arguments("HELLO", "3"))
+			c.execute(c.caller(), arguments("HELLO", "3"))
 		}
 		for line := range bytes.Lines(data) {
 			args := bytes.Fields(line)
 			if len(args) == 0 {
 				continue
 			}
-			c.execute(args)
+			c.execute(c.caller(), args)
 			if err := c.flush(); err != nil || c.w.Buffered() > 0 {
 				t.Fatalf("%q: %v", line, err)
 			}

@@ -58,7 +58,7 @@ func (c *conn) hello(args [][]byte) error {
 		if err := c.show(token); err != nil {
 			return err
 		}
-	} else if c.caller().Role == access.Nobody {
+	} else if c.caller().who.Role == access.Nobody {
 		return line(helloAuth)
 	}
 	c.about.Store(&next)

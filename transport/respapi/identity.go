@@ -33,53 +33,59 @@ type caller struct {
 	expiresMS int64
 }
 
+// Who shows nothing is one of two.
+var (
+	nobody    = &caller{}
+	anonymous = &caller{who: access.Who{Role: access.Anonymous}}
+)
+
 // ended reports whether the time of the token or certificate is over.
 func (k *caller) ended() bool { return k.expiresMS != math.MaxInt64 && nowMS() >= k.expiresMS }
 
 // caller is who the next command is from, by the state of now: a token may have been revoked, or the first one been made.
 // Any goroutine may ask.
-func (c *conn) caller() access.Who {
-	known, st := c.known.Load(), c.srv.reg.State()
+func (c *conn) caller() *caller {
+	known, st := c.known.Load(), c.srv.reg.Newest()
 	switch {
-	case known.token == nil && known.who.Role == access.Nobody:
+	case known == nobody:
 		return c.srv.unknown(st)
 	case !known.ended() && (known.token == nil || known.changed == st.TokensChanged()):
-		return known.who
+		return known
 	case known.token == nil: // a certificate that was good when it was shown
-		return access.Who{}
+		return nobody
 	}
 	who, expires, err := st.Authenticate(*known.token, nowMS())
 	if err != nil {
-		return access.Who{}
+		return nobody
 	}
+	now := &caller{who, known.token, st.TokensChanged(), expires}
 	// Somebody may have shown another token meanwhile, which then counts.
-	c.known.CompareAndSwap(known, &caller{who, known.token, st.TokensChanged(), expires})
-	return who
+	c.known.CompareAndSwap(known, now)
+	return now
 }
 
 // unknown is who shows nothing.
-func (s *Server) unknown(st fsm.State) access.Who {
+func (s *Server) unknown(st *fsm.State) *caller {
 	if !s.certsRequired && st.AdmitsAnonymous() {
-		return access.Who{Role: access.Anonymous}
+		return anonymous
 	}
-	return access.Who{}
+	return nobody
 }
 
-// may refuses a command of a caller who may not give it.
-func (c *conn) may(cmd *command) error {
-	if cmd.action == access.Connect {
+// refusal is nil if the caller may give the command.
+func (cmd *command) refusal(who access.Who) error {
+	if cmd.roles>>who.Role&1 == 1 {
 		return nil
 	}
-	who := c.caller()
 	if who.Role == access.Nobody {
 		return &api.Error{Code: api.Unauthenticated, Detail: "Authentication required. Give a token with AUTH, or show a client certificate."}
 	}
 	return who.May(cmd.action)
 }
 
-// limits are those of the next command: of somebody unknown little is held.
+// limits are those of the commands to come: of somebody unknown little is held.
 func (c *conn) limits() resp.Limits {
-	if c.caller().Role == access.Nobody {
+	if c.caller().who.Role == access.Nobody {
 		return resp.StrangerLimits()
 	}
 	return resp.DefaultLimits()
@@ -118,13 +124,14 @@ func (c *conn) auth(args [][]byte) error {
 // show takes a token. The user's name that may stand before it says nothing: the token does. One that is not good leaves
 // the connection as it was, as in Redis.
 func (c *conn) show(text []byte) error {
-	st := c.srv.reg.State()
+	st := c.srv.reg.Newest()
 	token, err := access.ParseToken(string(text))
 	if err == nil {
 		var who access.Who
 		var expires int64
 		if who, expires, err = st.Authenticate(token, nowMS()); err == nil {
 			c.known.Store(&caller{who, &token, st.TokensChanged(), expires})
+			c.r.SetLimits(c.limits())
 			return nil
 		}
 	}
@@ -138,12 +145,13 @@ func (c *conn) show(text []byte) error {
 func (c *conn) forget() {
 	if c.known.Load().token != nil {
 		c.known.Store(c.certified)
+		c.r.SetLimits(c.limits())
 	}
 }
 
 // user is the caller as CLIENT LIST shows it: whoever is not known is the default user, as in Redis.
 func (c *conn) user() string {
-	who := c.caller()
+	who := c.caller().who
 	if who.Role == access.Anonymous {
 		return "default"
 	}
@@ -151,7 +159,7 @@ func (c *conn) user() string {
 }
 
 // origin is the caller as it is recorded with a command.
-func (c *conn) origin() *fsm.Origin { return fsm.OriginOf(c.caller(), c.host(), "") }
+func (c *conn) origin() *fsm.Origin { return fsm.OriginOf(c.caller().who, c.host(), "") }
 
 // errRevoked ends a subscription whose caller may not follow the changes any more.
 var errRevoked = &api.Error{Code: api.Unauthenticated, Detail: "the token or certificate of this subscription was revoked or has expired, or the cluster admits nobody unknown any more"}
@@ -166,7 +174,7 @@ func (c *conn) untilExpiry(ctx context.Context) (context.Context, context.Cancel
 
 // stillFollows is nil while the caller may follow the changes.
 func (c *conn) stillFollows(ctx context.Context) error {
-	if errors.Is(context.Cause(ctx), errRevoked) || c.caller().May(access.Watch) != nil {
+	if errors.Is(context.Cause(ctx), errRevoked) || c.caller().who.May(access.Watch) != nil {
 		return errRevoked
 	}
 	return nil

@@ -177,6 +177,19 @@ func TestStrangersHaveLittle(t *testing.T) {
 	contains(t, c.closed(), "may have 10")
 }
 
+// TestLimitsFollowTheToken: within one pipeline, of which all was read at once.
+func TestLimitsFollowTheToken(t *testing.T) {
+	b := onTCP(t)
+	b.admit()
+	many := "*12\r\n" + strings.Repeat("$4\r\nQUIT\r\n", 12)
+	c := b.dial()
+	c.send("AUTH " + token(t, "viewer").Text() + "\r\n" + many)
+	contains(t, c.closed(), "+OK\r\n+OK\r\n")
+	c = b.dial()
+	c.send("HELLO 2 AUTH default " + token(t, "viewer").Text() + "\r\nRESET\r\n" + many)
+	contains(t, c.closed(), "+RESET\r\n-ERR Protocol error", "may have 10")
+}
+
 // TestStrangersMakeRoom: who is nobody makes room for others although he has spoken.
 func TestStrangersMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -232,6 +245,8 @@ func TestOneCallerLeavesRoom(t *testing.T) {
 			contains(t, c.ask("SCOPE LIST"), "*2\r\n")
 			greedy = append(greedy, c)
 		}
+		b.reg.apply(t, &fsm.RevokeToken{Id: "limited"})    // all are looked at anew
+		contains(t, greedy[2].ask("SCOPE LIST"), "*2\r\n") // and are no more than they were
 		more := b.dial()
 		more.auth("viewer")
 		contains(t, more.ask("SCOPE LIST"), "-LIMIT viewer token:viewer has 3072 connections")
@@ -266,7 +281,7 @@ func TestNoSecretIsLogged(t *testing.T) {
 	c := newConn(srv, keeping{got: &sent}, 1)
 	for _, words := range [][]string{{"AUTH", good}, {"AUTH", "default", bad}, {"HELLO", "3", "AUTH", "default", bad}, {"AUTH", good, good, good}, {"CLIENT", "LIST"},
 		{"ATUH", good}, {good}, {"SCOPE", good}, {"HELLO", "3", good}, {"AUTH", good}, {"SCOPE", "ROUTE", "k", good}, {"SCOPE", "MOVE", good}, {"SCOPE", "NODE", "SET", good, "h:1"}} {
-		c.execute(arguments(words...))
+		c.execute(c.caller(), arguments(words...))
 	}
 	_ = c.flush()
 	for _, text := range []string{log.String(), sent.String()} {

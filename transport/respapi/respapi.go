@@ -60,6 +60,9 @@ type Registry interface {
 	Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, error)
 	Read(ctx context.Context, o api.ReadOptions) (fsm.State, error)
 	State() fsm.State
+	// Newest is State without the copy, and Local is Read of a local state without it: read only.
+	Newest() *fsm.State
+	Local() (*fsm.State, error)
 	WaitIndex(ctx context.Context, index uint64) error
 	Watch(from uint64) (*fsm.Watcher, error)
 	Leader() (id string, lastContact time.Duration, known bool)

@@ -45,7 +45,15 @@ func (c *conn) route(args [][]byte) error {
 			return invalid("'%s' is not known here, given twice or without a value; use AS <node>, LINEARIZABLE", shown(args[i]))
 		}
 	}
-	st, err := c.read(o)
+	var st *fsm.State
+	var err error
+	if o.Consistency == "" {
+		st, err = c.srv.reg.Local()
+	} else {
+		var confirmed fsm.State
+		confirmed, err = c.read(o)
+		st = &confirmed
+	}
 	if err != nil {
 		return err
 	}
@@ -70,18 +78,18 @@ func (c *conn) askAs(id []byte) error {
 }
 
 // verdict answers a store. Clients parse the two errors byte for byte.
-func (c *conn) verdict(st fsm.State, r scope.Routing) {
+func (c *conn) verdict(st *fsm.State, r scope.Routing) {
 	switch r.Verdict {
 	case scope.Owned, scope.Unknown:
 		c.reply(func(w *resp.Writer) { w.Simple(r.Verdict.String()) })
 	case scope.Misdirected, scope.Quiesced:
-		refusal := view.ReplyLine(st, r)
+		refusal := view.ReplyLine(*st, r)
 		c.reply(func(w *resp.Writer) { w.Error(refusal) })
 	}
 }
 
 // owner answers who may write the keys of a scope; nil is no scope.
-func (c *conn) owner(st fsm.State, sc *scope.Scope) {
+func (c *conn) owner(st *fsm.State, sc *scope.Scope) {
 	c.reply(func(w *resp.Writer) {
 		w.Map(7)
 		w.BulkString("prefix")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strconv"
 	"testing"
 	"time"
 
@@ -48,7 +49,7 @@ func TestRouteAllocations(t *testing.T) {
 		"a map":     {arguments("SCOPE", "ROUTE", "app:1"), 0},
 	} {
 		got := testing.AllocsPerRun(200, func() {
-			c.execute(tc.args)
+			c.execute(c.caller(), tc.args)
 			if err := c.flush(); err != nil {
 				t.Fatal(err)
 			}
@@ -85,7 +86,7 @@ func TestRouteOnHold(t *testing.T) {
 	answers := recording{discarding{near}, &bytes.Buffer{}}
 	c := newConn(New(Config{Registry: reg}), answers, 1)
 	for _, args := range [][][]byte{arguments("SCOPE", "ROUTE", "app:1", "AS", "a"), arguments("SCOPE", "ROUTE", "app:1"), arguments("SCOPE", "ROUTE", "x")} {
-		c.execute(args)
+		c.execute(c.caller(), args)
 	}
 	if err := c.flush(); err != nil {
 		t.Fatal(err)
@@ -100,6 +101,41 @@ func TestRouteOnHold(t *testing.T) {
 	}
 }
 
+// The words of the last command are remembered: others, in other letters or numbers, are still themselves.
+func TestCommandsInTurn(t *testing.T) {
+	b := onTCP(t)
+	b.reg.declared(t)
+	c := b.dial()
+	for range 2 {
+		for _, step := range [][2]string{
+			{"SCOPE ROUTE app:1 AS a", "+OWNED\r\n"},
+			{"SCOPE ROUTE app:1 AS a", "+OWNED\r\n"},
+			{"scope route app:1 AS b", "-MISDIRECTED writer is 10.0.0.1:6004\r\n"},
+			{"SCOPE ROUTE", "-ERR wrong number of arguments for 'scope|route' command; use SCOPE ROUTE <key> [AS <node>] [LINEARIZABLE]\r\n"},
+			{"SCOPE NODE SET a 10.0.0.1:6004", "+OK\r\n"},
+			{"SCOPE NODE DEL d", "-NOT_FOUND node \"d\" is not declared\r\n"},
+			{"COMMAND", ""},
+			{"COMMAND COUNT", ":" + strconv.Itoa(len(b.srv.top())) + "\r\n"},
+			{"PING", "+PONG\r\n"},
+			{"SCOPE", "-ERR wrong number of arguments for 'scope' command\r\n"},
+			{"PINGS", ""},
+		} {
+			if got := c.ask(step[0]); step[1] != "" && got != step[1] {
+				t.Errorf("%s: %q, want %q", step[0], got, step[1])
+			}
+		}
+	}
+	c.send("PING\r\nPING\r\nECHO x\r\nPING\r\nCLIENT ID\r\n") // many at once are counted apart
+	for range 5 {
+		c.next()
+	}
+	for name, want := range map[string]float64{"SCOPE ROUTE": 6, "PING": 5, "ECHO": 1, "CLIENT ID": 1, "COMMAND COUNT": 2, "COMMAND": 2} {
+		if got := b.metric("scope_registry_resp_commands_total", name, "ok"); got != want {
+			t.Errorf("%s was counted %v times, want %v", name, got, want)
+		}
+	}
+}
+
 func BenchmarkRoute(b *testing.B) {
 	for name, args := range map[string][][]byte{
 		"owned":     arguments("SCOPE", "ROUTE", "app:1", "AS", "a"),
@@ -110,7 +146,7 @@ func BenchmarkRoute(b *testing.B) {
 			c := routing(b)
 			b.ReportAllocs()
 			for b.Loop() {
-				c.execute(args)
+				c.execute(c.caller(), args)
 			}
 		})
 	}

@@ -133,7 +133,7 @@ func (s *Server) makesRoom() (oldest *conn) {
 		return oldest
 	}
 	for c := range s.conns {
-		if (oldest == nil || c.id < oldest.id) && c.caller().Role == access.Nobody {
+		if (oldest == nil || c.id < oldest.id) && c.caller().who.Role == access.Nobody {
 			oldest = c
 		}
 	}
