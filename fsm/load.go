@@ -64,7 +64,9 @@ func (l *Loader) Add(r *pb.Record) error {
 		c := k.Cleanup
 		l.tx.putCleanup(Cleanup{scope.NodeID(c.GetNode()), scope.Prefix(c.GetPrefix()), c.GetEpoch(), c.GetMove(), c.GetSinceIndex()})
 	case *pb.Record_Dedup:
-		l.tx.dedup = l.tx.dedup.loadRecord(k.Dedup)
+		var err error
+		l.tx.dedup, err = l.tx.dedup.loadRecord(k.Dedup)
+		return err
 	case *pb.Record_Staged:
 		return l.part(k.Staged)
 	case *pb.Record_Written:
