@@ -187,25 +187,31 @@ func (r ring) with(id string, hash []byte, result *Result) ring {
 	return r
 }
 
-// records yields the ring for a snapshot: chunks oldest first, ids in order.
-func (r ring) records() iter.Seq[*pb.DedupRecord] {
-	return func(yield func(*pb.DedupRecord) bool) {
+// all yields the commands with the numbers of their chunks: chunks oldest first,
+// ids in order.
+func (r ring) all() iter.Seq2[uint64, command] {
+	return func(yield func(uint64, command) bool) {
 		for _, c := range r.full {
 			for id, m := range c.byID.All() {
-				if !yield(&pb.DedupRecord{Chunk: c.number, RequestId: string(id), CommandHash: m.hash, Result: m.result}) {
+				if !yield(c.number, command{string(id), m}) {
 					return
 				}
 			}
 		}
-		for _, known := range r.cur.sorted() {
-			if !yield(&pb.DedupRecord{Chunk: r.cur.number, RequestId: known.id, CommandHash: known.hash, Result: known.result}) {
+		for _, c := range r.cur.sorted() {
+			if !yield(r.cur.number, c) {
 				return
 			}
 		}
 	}
 }
 
-// loadRecord returns the ring with a record that [ring.records] yielded. An error
+// record is the command as it stands in a snapshot.
+func (c command) record(chunk uint64) *pb.DedupRecord {
+	return &pb.DedupRecord{Chunk: chunk, RequestId: c.id, CommandHash: c.hash, Result: c.result}
+}
+
+// loadRecord returns the ring with a record of those that [ring.all] yields. An error
 // says that it is not given in that order.
 func (r ring) loadRecord(d *pb.DedupRecord) (ring, error) {
 	if r.cur.len() > 0 && d.GetChunk() != r.cur.number {

@@ -98,9 +98,9 @@ func TestRingAgainstMap(t *testing.T) {
 
 func reloadRing(r ring) ring {
 	back := ring{floor: r.floor}
-	for d := range r.records() {
+	for number, c := range r.all() {
 		var err error
-		if back, err = back.loadRecord(d); err != nil {
+		if back, err = back.loadRecord(c.record(number)); err != nil {
 			panic(err)
 		}
 	}

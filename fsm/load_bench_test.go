@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"testing"
+
+	"github.com/scope-registry/scope-registry/internal/access"
 )
 
 // manyScopes is a state with n scopes that have one of four nodes as writer and
@@ -68,6 +70,18 @@ func BenchmarkEncode(b *testing.B) {
 // BenchmarkHash is one check of the state.
 func BenchmarkHash(b *testing.B) {
 	s := manyScopes(b, benchScopes)
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Hash()
+	}
+}
+
+// BenchmarkHashKept is one of a state that has few scopes, and after many changes.
+func BenchmarkHashKept(b *testing.B) {
+	s, o := founded(b), OriginOf(access.Who{Role: access.Operator, ID: "bob"}, "10.0.0.1", "")
+	for i := range keptAtLeast + 2*ringChunk {
+		s, _, _ = s.Apply(At{Index: s.Index() + 1, TimeMS: int64(i)}, Envelope{RequestID: requestID(s.Index(), i), Origin: o, Command: &SetNode{Id: fmt.Sprintf("n%d", i%1000), Addr: fmt.Sprintf("h:%d", 1+i%60000)}})
+	}
 	b.ReportAllocs()
 	for b.Loop() {
 		s.Hash()
