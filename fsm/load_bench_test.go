@@ -96,3 +96,17 @@ func BenchmarkDeclare(b *testing.B) {
 		applied(b, s, &Declare{Prefix: fmt.Appendf(nil, "app:%06d:", benchScopes+i), Writer: "node-1", Fallback: "node-2"})
 	}
 }
+
+// BenchmarkDecodeEnvelope is a small command as each server decodes it.
+func BenchmarkDecodeEnvelope(b *testing.B) {
+	data, err := Envelope{RequestID: requestID(1000, 1), Origin: &Origin{Role: "anonymous", Source: "127.0.0.1"}, Command: &SetNode{Id: "n1", Addr: "h:1"}}.Encode()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := DecodeEnvelope(data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
