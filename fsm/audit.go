@@ -1,7 +1,6 @@
 package fsm
 
 import (
-	"encoding/binary"
 	"fmt"
 	"iter"
 	"strings"
@@ -24,60 +23,106 @@ const (
 // AuditRecord is one change that somebody asked for, refused ones included.
 type AuditRecord = pb.AuditRecord
 
-// auditTrail holds the newest records. They are never changed in place.
+// auditPage is how many records stand in a page of the trail. A record copies what its page holds so far, and a page that
+// is full the list of them: this is near where the two are least.
+const auditPage = 64
+
+// auditTrail holds the newest records, one after the other. Neither they nor the slices are ever changed in place, which an
+// append could do: two states may be made from one. An ordered index of the numbers, with a record more and one less each
+// time, took most of what it costs to apply a small command.
 type auditTrail struct {
-	byNumber scope.Index[*AuditRecord] // number, 8 bytes, the high ones first
-	last     uint64                    // number of the newest, 0 if there never was one
+	full [][]*AuditRecord // pages, oldest first; the first may begin with records that are not kept any more
+	open []*AuditRecord   // the newest, fewer than a page
+	last uint64           // number of the newest, 0 if there never was one
 }
 
-func auditKey(number uint64) scope.Prefix {
-	return scope.Prefix(binary.BigEndian.AppendUint64(nil, number))
-}
+// len is how many records are kept.
+func (a auditTrail) len() uint64 { return min(a.last, MaxAudit) }
+
+// stored is how many records are there, with those that are not kept any more.
+func (a auditTrail) stored() int { return len(a.full)*auditPage + len(a.open) }
 
 // with returns the trail with one record more, which gets its number.
 func (a auditTrail) with(r *AuditRecord) auditTrail {
-	a.last++
-	r.Number = a.last
-	a.byNumber = a.byNumber.With(auditKey(a.last), r)
-	if a.last > MaxAudit {
-		a.byNumber = a.byNumber.Without(auditKey(a.last - MaxAudit))
+	r.Number = a.last + 1
+	return a.load(r)
+}
+
+// load returns the trail with the record that has the next number.
+func (a auditTrail) load(r *AuditRecord) auditTrail {
+	a.last = r.GetNumber()
+	if a.open = inserted(a.open, r); len(a.open) < auditPage {
+		return a
 	}
+	kept := a.full
+	if len(kept)*auditPage >= MaxAudit { // with this page, all of the first is one too many
+		kept = kept[1:]
+	}
+	a.full, a.open = inserted(kept, a.open), nil
 	return a
+}
+
+// inserted is a copy of s with v at its end.
+func inserted[T any](s []T, v T) []T {
+	out := make([]T, len(s)+1)
+	copy(out, s)
+	out[len(s)] = v
+	return out
+}
+
+// at is the record with a number, one of those that are kept.
+func (a auditTrail) at(number uint64) *AuditRecord {
+	i := a.stored() - 1 - int(a.last-number)
+	if page := i / auditPage; page < len(a.full) {
+		return a.full[page][i%auditPage]
+	}
+	return a.open[i%auditPage]
 }
 
 // check says what of the trail no log can have built.
 func (a auditTrail) check(index uint64) error {
-	if want := min(a.last, MaxAudit); uint64(a.byNumber.Len()) != want {
-		return fmt.Errorf("%d audit records are held after %d, which are %d", a.byNumber.Len(), a.last, want)
+	if got := min(uint64(a.stored()), MaxAudit); got != a.len() {
+		return fmt.Errorf("%d audit records are held after %d, which are %d", got, a.last, a.len())
 	}
-	number, before := a.last-uint64(a.byNumber.Len()), uint64(0)
-	for _, r := range a.byNumber.All() {
+	number, before := a.last-a.len(), uint64(0)
+	for number < a.last {
 		number++
-		switch {
+		switch r := a.at(number); {
 		case r.GetNumber() != number:
 			return fmt.Errorf("audit record %d stands where %d belongs", r.GetNumber(), number)
 		case r.GetIndex() < before || r.GetIndex() > index:
 			return fmt.Errorf("audit record %d is of index %d, the one before of %d, and the state is at %d", number, r.GetIndex(), before, index)
+		default:
+			before = r.GetIndex()
 		}
-		before = r.GetIndex()
 	}
 	return nil
 }
 
 // Audit yields the records that are kept, with numbers from a number on, oldest first.
 func (s State) Audit(from uint64) iter.Seq[*AuditRecord] {
-	return values(s.audit.byNumber.From("", auditKey(max(from, 1)-1)))
+	return func(yield func(*AuditRecord) bool) {
+		a := s.audit
+		for n := max(from, a.last-a.len()+1); n <= a.last && yield(a.at(n)); n++ {
+		}
+	}
 }
 
 // AuditNewest yields them newest first.
-func (s State) AuditNewest() iter.Seq[*AuditRecord] { return values(s.audit.byNumber.Backward()) }
+func (s State) AuditNewest() iter.Seq[*AuditRecord] {
+	return func(yield func(*AuditRecord) bool) {
+		a := s.audit
+		for n := a.last; n > a.last-a.len() && yield(a.at(n)); n-- {
+		}
+	}
+}
 
 // AuditOldest is the number of the oldest record that is kept, 0 if there is none.
 func (s State) AuditOldest() uint64 {
-	for r := range s.Audit(1) {
-		return r.GetNumber()
+	if s.audit.last == 0 {
+		return 0
 	}
-	return 0
+	return s.audit.last - s.audit.len() + 1
 }
 
 // audited notes a command of somebody, refused ones too. The leader's own leave no record, nor does a release that knew no

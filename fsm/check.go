@@ -172,7 +172,7 @@ func (s State) checkMoves(counted counts) error {
 			return fmt.Errorf("move %s runs to %q, which owes a cleanup of %q", m.ID, m.To, c.Prefix)
 		}
 	}
-	if s.dedup.cur.byID.Len() > ringChunk || len(s.dedup.full) > ringChunks {
+	if s.dedup.cur.len() > ringChunk || len(s.dedup.full) > ringChunks {
 		return fmt.Errorf("the dedup ring is over its bound")
 	}
 	return nil

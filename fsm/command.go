@@ -144,22 +144,41 @@ func DecodeEnvelope(data []byte) (Envelope, error) {
 }
 
 // hasUnknown reports whether the message, or one inside it at any depth, has a
-// field that this release does not know.
+// field that this release does not know. [protoreflect.Message.Range] would fetch
+// the value of each field that is set, of which only messages matter here.
 func hasUnknown(m protoreflect.Message) bool {
-	found := len(m.GetUnknown()) > 0
-	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		switch {
-		case f.Message() == nil: // a plain value
-		case f.IsList():
-			for i := range v.List().Len() {
-				found = found || hasUnknown(v.List().Get(i).Message())
-			}
-		default:
-			found = found || hasUnknown(v.Message())
+	if len(m.GetUnknown()) > 0 {
+		return true
+	}
+	d := m.Descriptor()
+	for i := range d.Oneofs().Len() { // a command is one of many
+		if f := m.WhichOneof(d.Oneofs().Get(i)); f != nil && unknownIn(m, f) {
+			return true
 		}
-		return !found
-	})
-	return found
+	}
+	for i := range d.Fields().Len() {
+		if f := d.Fields().Get(i); f.ContainingOneof() == nil && f.Message() != nil && m.Has(f) && unknownIn(m, f) {
+			return true
+		}
+	}
+	return false
+}
+
+// unknownIn is [hasUnknown] of what a field holds.
+func unknownIn(m protoreflect.Message, f protoreflect.FieldDescriptor) bool {
+	switch {
+	case f.Message() == nil: // a plain value
+		return false
+	case !f.IsList():
+		return hasUnknown(m.Get(f).Message())
+	}
+	list := m.Get(f).List()
+	for i := range list.Len() {
+		if hasUnknown(list.Get(i).Message()) {
+			return true
+		}
+	}
+	return false
 }
 
 // EncodeEntry packs encoded envelopes into the data of one log entry, stamped

@@ -2,8 +2,11 @@ package fsm
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
+	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,6 +23,9 @@ import (
 const (
 	ringChunk  = 1_024
 	ringChunks = 64
+	// ringRun is how many commands stand in a run of the newest chunk. Each
+	// copies what its run holds so far, and a run that is full the list of them.
+	ringRun = 16
 )
 
 type remembered struct {
@@ -27,6 +33,7 @@ type remembered struct {
 	result *Result
 }
 
+// chunk is one that is full, and never changes.
 type chunk struct {
 	number   uint64
 	maxIndex uint64 // largest log index of a command in it
@@ -34,11 +41,85 @@ type chunk struct {
 	byID     scope.Index[remembered]
 }
 
+// newest is the chunk that is being filled: runs in the order in which the
+// commands were applied, which a full one puts into an index at once. To put each
+// command into that index as it comes takes several times as long.
+type newest struct {
+	number   uint64
+	maxIndex uint64
+	maxFirst uint64
+	full     []run // oldest first; never changed in place
+	open     run   // fewer than ringRun
+}
+
+type run struct {
+	maxFirst uint64
+	commands []command // never changed in place
+}
+
+type command struct {
+	id string
+	remembered
+}
+
 // ring is a persistent value; its zero value is empty.
 type ring struct {
 	full  []chunk // oldest first; never changed in place
-	cur   chunk
+	cur   newest
 	floor uint64 // every command applied above this index is still remembered
+}
+
+func (c newest) len() int { return len(c.full)*ringRun + len(c.open.commands) }
+
+// find looks at the newest first, as that is where retries are.
+func (c newest) find(id string, first uint64, indexed bool) (remembered, bool) {
+	for i := len(c.full); i >= 0; i-- {
+		r := c.open
+		if i < len(c.full) {
+			r = c.full[i]
+		}
+		if indexed && r.maxFirst < first {
+			continue
+		}
+		for _, known := range r.commands {
+			if known.id == id {
+				return known.remembered, true
+			}
+		}
+	}
+	return remembered{}, false
+}
+
+// with returns the chunk with one command more.
+func (c newest) with(id string, m remembered) newest {
+	first, _ := firstIndex(id)
+	c.maxIndex = max(c.maxIndex, m.result.GetIndex())
+	c.maxFirst = max(c.maxFirst, first)
+	c.open = run{max(c.open.maxFirst, first), inserted(c.open.commands, command{id, m})}
+	if len(c.open.commands) == ringRun {
+		c.full, c.open = inserted(c.full, c.open), run{}
+	}
+	return c
+}
+
+// sorted is its commands in the order of their ids.
+func (c newest) sorted() []command {
+	all := make([]command, 0, c.len())
+	for _, r := range c.full {
+		all = append(all, r.commands...)
+	}
+	all = append(all, c.open.commands...)
+	slices.SortFunc(all, func(a, b command) int { return cmp.Compare(a.id, b.id) })
+	return all
+}
+
+// chunk is it as one that is full.
+func (c newest) chunk() chunk {
+	var byID scope.Builder[remembered]
+	for _, known := range c.sorted() {
+		byID.Add(scope.Prefix(known.id), known.remembered)
+	}
+	return chunk{c.number, c.maxIndex, c.maxFirst, byID.Index()}
 }
 
 // firstIndex is the log index that a request id of the form "<index>-<random>"
@@ -68,7 +149,7 @@ func hashCommand(c Command) []byte {
 // may have been one that is forgotten, or if it was another command, it refuses.
 func (r ring) find(id string, hash []byte) (*Result, *api.Error) {
 	first, indexed := firstIndex(id)
-	got, ok := r.cur.byID.Get(scope.Prefix(id))
+	got, ok := r.cur.find(id, first, indexed)
 	for i := len(r.full) - 1; i >= 0 && !ok; i-- {
 		// Which commands are older than the id cannot be told by their own indexes: after a restore or a recovery the log may
 		// be shorter than the one that the id was made by.
@@ -93,51 +174,65 @@ func (r ring) find(id string, hash []byte) (*Result, *api.Error) {
 
 // with returns the ring that also remembers this result.
 func (r ring) with(id string, hash []byte, result *Result) ring {
-	if r.cur.byID.Len() >= ringChunk {
-		full := make([]chunk, 0, ringChunks)
-		full = append(append(full, r.full...), r.cur)
+	if r.cur.len() >= ringChunk {
+		full := make([]chunk, 0, ringChunks+1)
+		full = append(append(full, r.full...), r.cur.chunk())
 		if len(full) > ringChunks {
 			r.floor = max(r.floor, full[0].maxIndex)
 			full = full[1:]
 		}
-		r.full, r.cur = full, chunk{number: r.cur.number + 1}
+		r.full, r.cur = full, newest{number: r.cur.number + 1}
 	}
-	return r.load(id, remembered{hash, result})
-}
-
-func (r ring) load(id string, m remembered) ring {
-	r.cur.byID = r.cur.byID.With(scope.Prefix(id), m)
-	r.cur.maxIndex = max(r.cur.maxIndex, m.result.GetIndex())
-	first, _ := firstIndex(id)
-	r.cur.maxFirst = max(r.cur.maxFirst, first)
+	r.cur = r.cur.with(id, remembered{hash, result})
 	return r
 }
 
-// records yields the ring for a snapshot: chunks oldest first, ids in order.
-func (r ring) records() iter.Seq[*pb.DedupRecord] {
-	return func(yield func(*pb.DedupRecord) bool) {
-		for i := range len(r.full) + 1 {
-			c := r.cur
-			if i < len(r.full) {
-				c = r.full[i]
-			}
+// all yields the commands with the numbers of their chunks: chunks oldest first,
+// ids in order.
+func (r ring) all() iter.Seq2[uint64, command] {
+	return func(yield func(uint64, command) bool) {
+		for _, c := range r.full {
 			for id, m := range c.byID.All() {
-				if !yield(&pb.DedupRecord{Chunk: c.number, RequestId: string(id), CommandHash: m.hash, Result: m.result}) {
+				if !yield(c.number, command{string(id), m}) {
 					return
 				}
+			}
+		}
+		for _, c := range r.cur.sorted() {
+			if !yield(r.cur.number, c) {
+				return
 			}
 		}
 	}
 }
 
-// loadRecord returns the ring with a record that [ring.records] yielded, given
-// in the same order.
-func (r ring) loadRecord(d *pb.DedupRecord) ring {
-	if r.cur.byID.Len() > 0 && d.GetChunk() != r.cur.number {
-		full := make([]chunk, 0, len(r.full)+1)
-		r.full = append(append(full, r.full...), r.cur)
-		r.cur = chunk{}
+// record is the command as it stands in a snapshot.
+func (c command) record(chunk uint64) *pb.DedupRecord {
+	return &pb.DedupRecord{Chunk: chunk, RequestId: c.id, CommandHash: c.hash, Result: c.result}
+}
+
+// loadRecord returns the ring with a record of those that [ring.all] yields. An error
+// says that it is not given in that order.
+func (r ring) loadRecord(d *pb.DedupRecord) (ring, error) {
+	if r.cur.len() > 0 && d.GetChunk() != r.cur.number {
+		r.full, r.cur = inserted(r.full, r.cur.chunk()), newest{}
+	}
+	if last, any := r.cur.last(); any && d.GetRequestId() <= last {
+		return r, fmt.Errorf("the result of request %.150q does not come after that of %.150q", d.GetRequestId(), last)
 	}
 	r.cur.number = d.GetChunk()
-	return r.load(d.GetRequestId(), remembered{d.GetCommandHash(), d.GetResult()})
+	r.cur = r.cur.with(d.GetRequestId(), remembered{d.GetCommandHash(), d.GetResult()})
+	return r, nil
+}
+
+// last is the id that was added last; false if there is none.
+func (c newest) last() (id string, any bool) {
+	r := c.open
+	if len(r.commands) == 0 {
+		if len(c.full) == 0 {
+			return "", false
+		}
+		r = c.full[len(c.full)-1]
+	}
+	return r.commands[len(r.commands)-1].id, true
 }

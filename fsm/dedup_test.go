@@ -7,6 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/pb"
 )
 
 const keptAtLeast = 65_536
@@ -97,8 +98,11 @@ func TestRingAgainstMap(t *testing.T) {
 
 func reloadRing(r ring) ring {
 	back := ring{floor: r.floor}
-	for d := range r.records() {
-		back = back.loadRecord(d)
+	for number, c := range r.all() {
+		var err error
+		if back, err = back.loadRecord(c.record(number)); err != nil {
+			panic(err)
+		}
 	}
 	return back
 }
@@ -120,7 +124,7 @@ func TestRingRoundTrip(t *testing.T) {
 
 func compareRings(t *testing.T, n int, a, b ring) {
 	t.Helper()
-	if a.floor != b.floor || len(a.full) != len(b.full) || a.cur.number != b.cur.number || a.cur.maxIndex != b.cur.maxIndex || a.cur.maxFirst != b.cur.maxFirst || a.cur.byID.Len() != b.cur.byID.Len() {
+	if a.floor != b.floor || len(a.full) != len(b.full) || a.cur.number != b.cur.number || a.cur.maxIndex != b.cur.maxIndex || a.cur.maxFirst != b.cur.maxFirst || a.cur.len() != b.cur.len() {
 		t.Fatalf("after %d: floor %d and %d, chunks %d and %d, current %d and %d", n, a.floor, b.floor, len(a.full), len(b.full), a.cur.number, b.cur.number)
 	}
 	for i := range a.full {
@@ -140,5 +144,47 @@ func TestRequestOfALostFuture(t *testing.T) {
 	}
 	if got, err := r.find(early, []byte{1}); err != nil || got.GetIndex() != 5 {
 		t.Fatalf("got %v, %v: it would be applied twice", got, err)
+	}
+}
+
+// Two rings that are made from one do not see what the other adds, at every place in a run and a chunk; and a snapshot that
+// has a result twice, or out of its order, is refused.
+func TestRingOfTwoFutures(t *testing.T) {
+	var r ring
+	for n := range ringChunk + 2*ringRun {
+		left, right := r.with("left", []byte{1}, &Result{Index: 1}), r.with("right", []byte{1}, &Result{Index: 2})
+		for id, want := range map[string][2]uint64{"left": {1, 0}, "right": {0, 2}} {
+			inLeft, _ := left.find(id, []byte{1})
+			inRight, _ := right.find(id, []byte{1})
+			if got := [2]uint64{inLeft.GetIndex(), inRight.GetIndex()}; got != want {
+				t.Fatalf("after %d commands %s has results %d, want %d", n, id, got, want)
+			}
+		}
+		r = r.with(fmt.Sprint("key", n), []byte{1}, &Result{Index: uint64(n)})
+	}
+	for _, twice := range [][2]string{{"a", "a"}, {"b", "a"}} {
+		at, err := ring{}, error(nil)
+		for _, id := range twice {
+			if err != nil {
+				t.Fatal(err)
+			}
+			at, err = at.loadRecord(&pb.DedupRecord{RequestId: id, Result: &Result{Index: 1}})
+		}
+		if err == nil {
+			t.Errorf("results of %q are taken", twice)
+		}
+	}
+}
+
+func BenchmarkRing(b *testing.B) {
+	r, n := fill(keptAtLeast), keptAtLeast
+	b.ReportAllocs()
+	for b.Loop() {
+		id := requestID(uint64(n-64), n) // others come before it, as many as in an entry or two
+		if got, err := r.find(id, []byte{1}); got != nil || err != nil {
+			b.Fatal(got, err)
+		}
+		r = r.with(id, []byte{1}, &Result{Index: uint64(n) + 1})
+		n++
 	}
 }

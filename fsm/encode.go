@@ -76,7 +76,13 @@ func (s State) encodings(put func(body []byte) error) (err error) {
 			return err
 		}
 	}
-	_ = s.tombstoneRecords(message) && s.moveRecords(message) && s.tailRecords(message)
+	if !s.tombstoneRecords(message) || !s.moveRecords(message) || !s.sideRecords(message) {
+		return err
+	}
+	if err := s.keptEncodings(put); err != nil {
+		return err
+	}
+	_ = s.stagedRecords(message)
 	return err
 }
 

@@ -21,7 +21,8 @@ type Loader struct {
 	scopes     scope.TableBuilder
 	tombstones scope.Builder[Tombstone]
 	tokens     scope.Builder[*tokenRecord]
-	audit      scope.Builder[*AuditRecord]
+	audited    uint64 // number of the newest audit record, as the cluster's record says
+	audits     uint64 // how many have come
 	heirs      heirBuilder
 	unarmed    awaitingBuilder
 	retired    awaitingBuilder
@@ -63,7 +64,9 @@ func (l *Loader) Add(r *pb.Record) error {
 		c := k.Cleanup
 		l.tx.putCleanup(Cleanup{scope.NodeID(c.GetNode()), scope.Prefix(c.GetPrefix()), c.GetEpoch(), c.GetMove(), c.GetSinceIndex()})
 	case *pb.Record_Dedup:
-		l.tx.dedup = l.tx.dedup.loadRecord(k.Dedup)
+		var err error
+		l.tx.dedup, err = l.tx.dedup.loadRecord(k.Dedup)
+		return err
 	case *pb.Record_Staged:
 		return l.part(k.Staged)
 	case *pb.Record_Written:
@@ -73,9 +76,7 @@ func (l *Loader) Add(r *pb.Record) error {
 	case *pb.Record_Token:
 		return l.token(k.Token)
 	case *pb.Record_Audit:
-		if !l.audit.Add(auditKey(k.Audit.GetNumber()), k.Audit) {
-			return fmt.Errorf("audit record %d does not come after those before it", k.Audit.GetNumber())
-		}
+		return l.audit(k.Audit)
 	default:
 		return fmt.Errorf("the snapshot has a record of no known kind; upgrade this server")
 	}
@@ -86,7 +87,7 @@ func (l *Loader) cluster(c *pb.ClusterRecord) {
 	l.tx.cluster = Cluster{ID: c.GetId(), Incarnation: c.GetIncarnation(), Tag: c.GetIncarnationTag(), NextEpoch: c.GetNextEpoch(),
 		Hold: c.GetHold(), Complete: c.GetComplete()}
 	l.tx.base, l.tx.logFormat = c.GetIndexBase(), c.GetLogFormat()
-	l.tx.tokens.first, l.tx.tokens.changed, l.tx.audit.last = c.GetFirstToken(), c.GetTokensChanged(), c.GetAudited()
+	l.tx.tokens.first, l.tx.tokens.changed, l.audited = c.GetFirstToken(), c.GetTokensChanged(), c.GetAudited()
 	l.tx.index, l.tx.configIndex, l.tx.dedup.floor = c.GetIndex(), c.GetConfigIndex(), c.GetDedupFloor()
 	if k := c.GetChecked(); k != nil {
 		l.tx.checked = Checked{k.GetIndex(), k.GetOf(), k.GetHash()}
@@ -200,6 +201,16 @@ func (l *Loader) move(r *pb.MoveRecord) error {
 	return nil
 }
 
+// audit takes the record that follows the one before it.
+func (l *Loader) audit(r *AuditRecord) error {
+	if before := l.tx.audit.last; r.GetNumber() == 0 || before > 0 && r.GetNumber() != before+1 {
+		return fmt.Errorf("audit record %d comes after %d", r.GetNumber(), before)
+	}
+	l.tx.audit = l.tx.audit.load(r)
+	l.audits++
+	return nil
+}
+
 func loadManifest(m *pb.Manifest) *migration.Manifest {
 	if m == nil {
 		return nil
@@ -214,7 +225,10 @@ func (l *Loader) State() (State, error) {
 		return State{}, fmt.Errorf("the snapshot holds no cluster record")
 	}
 	l.tx.scopes, l.tx.tombstones = l.scopes.Table(), l.tombstones.Index()
-	l.tx.tokens.byID, l.tx.audit.byNumber = l.tokens.Index(), l.audit.Index()
+	l.tx.tokens.byID = l.tokens.Index()
+	if want := min(l.audited, MaxAudit); l.tx.audit.last != l.audited || l.audits != want {
+		return State{}, fmt.Errorf("the snapshot contradicts itself: it has %d audit records up to %d, and %d up to %d belong there", l.audits, l.tx.audit.last, want, l.audited)
+	}
 	l.tx.heirs, l.tx.unarmed, l.tx.retired = l.heirs.table(), l.unarmed.awaiting(), l.retired.awaiting()
 	for n := range l.tx.Nodes() {
 		r, _ := l.tx.node(n.ID)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"testing"
+
+	"github.com/scope-registry/scope-registry/internal/access"
 )
 
 // manyScopes is a state with n scopes that have one of four nodes as writer and
@@ -74,11 +76,37 @@ func BenchmarkHash(b *testing.B) {
 	}
 }
 
+// BenchmarkHashKept is one of a state that has few scopes, and after many changes.
+func BenchmarkHashKept(b *testing.B) {
+	s, o := founded(b), OriginOf(access.Who{Role: access.Operator, ID: "bob"}, "10.0.0.1", "")
+	for i := range keptAtLeast + 2*ringChunk {
+		s, _, _ = s.Apply(At{Index: s.Index() + 1, TimeMS: int64(i)}, Envelope{RequestID: requestID(s.Index(), i), Origin: o, Command: &SetNode{Id: fmt.Sprintf("n%d", i%1000), Addr: fmt.Sprintf("h:%d", 1+i%60000)}})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Hash()
+	}
+}
+
 // BenchmarkDeclare is one scope more in a state that has many.
 func BenchmarkDeclare(b *testing.B) {
 	s := manyScopes(b, benchScopes)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		applied(b, s, &Declare{Prefix: fmt.Appendf(nil, "app:%06d:", benchScopes+i), Writer: "node-1", Fallback: "node-2"})
+	}
+}
+
+// BenchmarkDecodeEnvelope is a small command as each server decodes it.
+func BenchmarkDecodeEnvelope(b *testing.B) {
+	data, err := Envelope{RequestID: requestID(1000, 1), Origin: &Origin{Role: "anonymous", Source: "127.0.0.1"}, Command: &SetNode{Id: "n1", Addr: "h:1"}}.Encode()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := DecodeEnvelope(data); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

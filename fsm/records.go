@@ -103,6 +103,11 @@ func manifestRecord(m *migration.Manifest) *pb.Manifest {
 }
 
 func (s State) tailRecords(yield func(*pb.Record) bool) bool {
+	return s.sideRecords(yield) && s.keptRecords(yield) && s.stagedRecords(yield)
+}
+
+// sideRecords yields cleanups, servers and tokens.
+func (s State) sideRecords(yield func(*pb.Record) bool) bool {
 	for c := range s.cleanups.all() {
 		r := &pb.CleanupRecord{Node: string(c.Node), Prefix: []byte(c.Prefix), Epoch: c.Epoch, Move: c.Move, SinceIndex: c.Since}
 		if !yield(&pb.Record{Kind: &pb.Record_Cleanup{Cleanup: r}}) {
@@ -119,16 +124,26 @@ func (s State) tailRecords(yield func(*pb.Record) bool) bool {
 			return false
 		}
 	}
+	return true
+}
+
+// keptRecords yields the audit and the remembered results.
+func (s State) keptRecords(yield func(*pb.Record) bool) bool {
 	for r := range s.Audit(1) {
 		if !yield(&pb.Record{Kind: &pb.Record_Audit{Audit: r}}) {
 			return false
 		}
 	}
-	for d := range s.dedup.records() {
-		if !yield(&pb.Record{Kind: &pb.Record_Dedup{Dedup: d}}) {
+	for number, c := range s.dedup.all() {
+		if !yield(&pb.Record{Kind: &pb.Record_Dedup{Dedup: c.record(number)}}) {
 			return false
 		}
 	}
+	return true
+}
+
+// stagedRecords yields the parts of a backup that is on its way into the log.
+func (s State) stagedRecords(yield func(*pb.Record) bool) bool {
 	for _, part := range s.staged.parts {
 		if !yield(&pb.Record{Kind: &pb.Record_Staged{Staged: &pb.StagedRecord{Id: s.staged.id, Data: part}}}) {
 			return false

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"reflect"
 
 	"pgregory.net/rapid"
 )
@@ -61,7 +62,7 @@ func checkRestored(t *rapid.T, s, next State, r Restoration) {
 			t.Fatalf("scope %+v became %+v", *sc, got)
 		}
 	}
-	if next.tokens.byID != s.tokens.byID || next.tokens.first != s.tokens.first || s.tokens.first != 0 && next.TokensChanged() != r.Index || next.audit != s.audit || next.logFormat != s.logFormat {
+	if next.tokens.byID != s.tokens.byID || next.tokens.first != s.tokens.first || s.tokens.first != 0 && next.TokensChanged() != r.Index || !reflect.DeepEqual(next.audit, s.audit) || next.logFormat != s.logFormat {
 		t.Fatalf("a restore changed who may ask: %+v became %+v", s.tokens, next.tokens)
 	}
 	if next.Scopes().Len() != s.Scopes().Len() || next.NodesLen() != s.NodesLen() || next.tombstones.Len() != s.tombstones.Len() {

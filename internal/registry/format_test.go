@@ -122,7 +122,7 @@ func TestMixedCluster(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.reg.commit(t.Context(), raw); err != nil {
+		if _, err := l.reg.commitFrom(t.Context(), raw); err != nil {
 			t.Fatal(err)
 		}
 		if l.reg.State().LogFormat() != 0 {

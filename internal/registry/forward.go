@@ -229,7 +229,7 @@ func (r *Registry) servePropose(ctx context.Context, from string, envelope []byt
 	if r.closing.Load() {
 		return reply(&definite{errClosing})
 	}
-	result, err := r.commit(ctx, envelope)
+	result, err := r.commitFrom(ctx, envelope)
 	if err != nil {
 		return reply(err)
 	}

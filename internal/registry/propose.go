@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"google.golang.org/protobuf/proto"
 
@@ -58,16 +59,16 @@ func (r *Registry) send(ctx context.Context, e fsm.Envelope) (*fsm.Result, error
 	if err != nil {
 		return nil, err
 	}
-	return r.deliver(ctx, envelope)
+	return r.deliver(ctx, e, envelope)
 }
 
-// deliver tries until there is a result.
-func (r *Registry) deliver(ctx context.Context, envelope []byte) (*fsm.Result, error) {
+// deliver tries until there is a result. envelope is e, encoded.
+func (r *Registry) deliver(ctx context.Context, e fsm.Envelope, envelope []byte) (*fsm.Result, error) {
 	last := errNoLeader
 	var doubt *api.Error // the last try of which nobody knows how it ended
 	for {
 		if l, ok := r.leaderNow(); ok {
-			result, err := r.try(ctx, l, envelope)
+			result, err := r.try(ctx, l, e, envelope)
 			if err == nil {
 				if doubt != nil && result.GetCode() == string(api.RequestExpired) {
 					return nil, doubt // expired now says nothing about the try before
@@ -93,26 +94,32 @@ func (r *Registry) deliver(ctx context.Context, envelope []byte) (*fsm.Result, e
 	}
 }
 
-func (r *Registry) try(ctx context.Context, l leader, envelope []byte) (*fsm.Result, error) {
+func (r *Registry) try(ctx context.Context, l leader, e fsm.Envelope, envelope []byte) (*fsm.Result, error) {
 	if l.self {
-		return r.commit(ctx, envelope)
+		return r.commit(ctx, e, envelope)
 	}
 	return r.askPropose(ctx, l, envelope)
 }
 
-// commit brings somebody else's command into the log of this server, the leader.
-func (r *Registry) commit(ctx context.Context, envelope []byte) (*fsm.Result, error) {
+// commitFrom brings a command that another server has encoded into the log of this one, the leader.
+func (r *Registry) commitFrom(ctx context.Context, envelope []byte) (*fsm.Result, error) {
 	e, err := fsm.DecodeEnvelope(envelope) // everything in the log must decode: an entry that does not stops every server
 	if err != nil {
 		return nil, &api.Error{Code: api.Invalid, Detail: fmt.Sprintf("a command of %d bytes: %v", len(envelope), err)}
 	}
+	return r.commit(ctx, e, envelope)
+}
+
+// commit brings a command, and its encoding, into the log of this server, the leader.
+func (r *Registry) commit(ctx context.Context, e fsm.Envelope, envelope []byte) (*fsm.Result, error) {
 	if err := r.room(e.Command); err != nil {
 		return nil, err
 	}
 	if err := r.understood(ctx, e.Command); err != nil {
 		return nil, err
 	}
-	if envelope, err = r.fit(ctx, e, envelope); err != nil {
+	envelope, err := r.fit(ctx, e, envelope)
+	if err != nil {
 		return nil, err
 	}
 	return r.commits.submit(ctx, envelope, askerOf(e.Origin))
@@ -143,7 +150,7 @@ func (r *Registry) stamp(e fsm.Envelope) fsm.Envelope {
 func (r *Registry) requestID() string { return requestIDAt(r.fsm.State().Index()) }
 
 // requestIDAt is "<index at first proposal>-<128 random bits>".
-func requestIDAt(index uint64) string { return fmt.Sprintf("%d-%s", index, randomHex(16)) }
+func requestIDAt(index uint64) string { return strconv.FormatUint(index, 10) + "-" + randomHex(16) }
 
 // moveID is the id of a move for which the caller gave none. It follows from the request id: a retry, which another
 // server may get, must be the same command.
