@@ -83,7 +83,6 @@ func failovers(ctx context.Context, r *report, o options, dir string) (err error
 			}
 		}
 	}
-	r.heading("Failover")
 	r.samples("kill -9 of the leader → next acknowledged mutation", "ms")
 	for _, m := range all {
 		r.sampleRow(m.name, m.times, time.Millisecond)

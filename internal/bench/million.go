@@ -48,7 +48,6 @@ type crowd struct {
 func million(ctx context.Context, r *report, ours *registry, o options, dir string) error {
 	m := &crowd{registry: ours, c: client.New(ours.urls, client.WithTimeout(callTime)), r: r, dir: dir, n: o.scopes}
 	defer m.c.Close()
-	r.heading(fmt.Sprintf("%d scopes", m.n))
 	r.header("what", "value")
 	for _, step := range []func(context.Context) error{m.declare, m.backup, m.inProcess, m.restartOne, m.restartAll, m.restore} {
 		if err := step(ctx); err != nil {

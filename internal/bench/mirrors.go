@@ -61,7 +61,6 @@ func mirrors(ctx context.Context, r *report, systems []system, o options) error 
 			}
 		}
 	}
-	r.heading(fmt.Sprintf("One change at %d watchers", o.mirrors))
 	r.line("%d rounds in turns, %d changes in each, one at a time, through the leader; %d watchers, each with a connection of its own, over %d servers.\n",
 		o.rounds, o.events, o.mirrors, servers)
 	r.samples("change → ", "ms")
