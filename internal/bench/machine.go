@@ -105,11 +105,11 @@ func field(path, name string) string {
 
 // Numbers of file systems that keep nothing over a loss of power, or whose fsync is of another kind.
 const (
-	tmpfs   = 0x01021994
-	overlay = 0x794c7630
-	ext     = 0xef53
-	xfs     = 0x58465342
-	btrfs   = 0x9123683e
+	tmpfs     = 0x01021994
+	overlayFS = 0x794c7630
+	ext       = 0xef53
+	xfs       = 0x58465342
+	btrfs     = 0x9123683e
 )
 
 func filesystem(dir string) string {
@@ -120,7 +120,7 @@ func filesystem(dir string) string {
 	switch s.Type {
 	case tmpfs:
 		return "tmpfs, WHERE FSYNC COSTS NOTHING: set TMPDIR to a disk"
-	case overlay:
+	case overlayFS:
 		return "overlay"
 	case ext:
 		return "ext4"

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -25,7 +26,7 @@ type options struct {
 	etcd    []string
 	parts   []string
 	moves   int
-	mirrors int
+	mirrors []int
 	rounds  int
 	events  int
 	turn    time.Duration
@@ -59,7 +60,7 @@ func main() {
 
 func parse(args []string, usage io.Writer) (options, error) {
 	var o options
-	var etcd, parts string
+	var etcd, parts, mirrors string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(usage)
 	f.StringVar(&o.bin, "bin", "bin/scope-registry", "our server")
@@ -74,11 +75,11 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.StringVar(&o.redisBenchmark, "redis-benchmark", "redis-benchmark", "what asks both in part resp")
 	f.StringVar(&o.profile, "profile", "", "after part resp, put a processor profile of our server at its longest pipeline into this file")
 	f.IntVar(&o.moves, "moves", 100, "moves through each kind of server")
-	f.IntVar(&o.mirrors, "mirrors", 1000, "watchers of each system")
+	f.StringVar(&mirrors, "mirrors", "1,100,1000", "watchers of each system, comma-separated")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds, in which each system has a turn")
 	f.IntVar(&o.events, "events", 40, "changes in a round")
 	f.DurationVar(&o.turn, "turn", 3*time.Second, "time of each turn of part commits")
-	f.IntVar(&o.deaths, "deaths", 20, "how often the leader of each system is killed")
+	f.IntVar(&o.deaths, "deaths", 15, "how often the leader of each system is killed")
 	f.IntVar(&o.scopes, "scopes", 1_000_000, "scopes of part million")
 	f.DurationVar(&o.limit, "limit", 45*time.Minute, "end with an error after this time")
 	if err := f.Parse(args); err != nil {
@@ -90,7 +91,14 @@ func parse(args []string, usage io.Writer) (options, error) {
 			return o, fmt.Errorf("part %q is unknown; choose of %s", p, strings.Join(partNames(), ", "))
 		}
 	}
-	for name, n := range map[string]int{"-moves": o.moves, "-mirrors": o.mirrors, "-rounds": o.rounds, "-events": o.events, "-deaths": o.deaths, "-scopes": o.scopes} {
+	for _, w := range words(mirrors) {
+		n, err := strconv.Atoi(w)
+		if err != nil || n < 1 {
+			return o, fmt.Errorf("-mirrors has %q, which is no number from 1 on", w)
+		}
+		o.mirrors = append(o.mirrors, n)
+	}
+	for name, n := range map[string]int{"-moves": o.moves, "-rounds": o.rounds, "-events": o.events, "-deaths": o.deaths, "-scopes": o.scopes} {
 		if n < 1 {
 			return o, fmt.Errorf("%s is %d, it must be at least 1", name, n)
 		}

@@ -34,7 +34,9 @@ func parts() []part {
 		{name: "move", run: besides(moves)},
 		{name: partMirrors, etcd: true, run: besides(besideOthers)},
 		{name: partCommits, etcd: true, run: besides(commits)},
+		{name: "lag", run: lags},
 		{name: "failover", etcd: true, run: failovers},
+		{name: "rest", etcd: true, run: rests},
 		{name: "million", run: withServers(million)},
 		{name: partResp, redis: true, run: besides(routes)},
 	}
