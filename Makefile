@@ -1,8 +1,8 @@
 # scope-registry. `make` alone prints the targets.
 #
 # Variables: GO (the go command), TESTFLAGS (more flags for `go test`, e.g.
-# TESTFLAGS=-race), SEEDS (of the simulation), KILLS, ROUNDS, SEED (of kills and stale), FUZZTIME (per fuzz target), BENCHTIME (per Go benchmark),
-# CERTS (directory of the certificates of make up; certs), PART, ETCD, BENCHFLAGS (see tools/bench.sh), COMPOSE (docker compose or docker-compose), CHAOSFLAGS (see docs/chaos.md).
+# TESTFLAGS=-race), SEEDS (of the simulation), KILLS, ROUNDS, SEED (of kills and stale), FUZZTIME (per fuzz target), BENCHTIME (per run of a Go benchmark),
+# CERTS (directory of the certificates of make up; certs), PART, ETCD, DOC, BENCHFLAGS (see tools/bench.sh), BASE, PKG, BENCH (see tools/bench-compare.sh), COMPOSE (docker compose or docker-compose), CHAOSFLAGS (see docs/chaos.md).
 
 GO        ?= go
 TESTFLAGS ?=
@@ -11,9 +11,13 @@ KILLS     ?= 1000
 ROUNDS    ?= 300
 SEED      ?= 0
 FUZZTIME  ?= 10s
-BENCHTIME ?= 1s
+BENCHTIME ?= 300ms
 PART      ?=
 ETCD      ?=
+DOC       ?= docs/performance.md
+BASE      ?= HEAD
+PKG       ?=
+BENCH     ?= .
 BENCHFLAGS ?=
 CHAOSFLAGS ?=
 
@@ -34,7 +38,7 @@ HTTP_3 := $(or $(SCOPE_REGISTRY_HTTP_3),7501)
 RESP_1 := $(or $(SCOPE_REGISTRY_RESP_1),7480)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-race test-peers sim sim-bugs crash kills stale demo flood image image-store certs up down logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench clean
+.PHONY: help build test test-race test-peers sim sim-bugs crash kills stale demo flood image image-store certs up down logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench bench-compare clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -156,8 +160,11 @@ fuzz: ## run each fuzz target for FUZZTIME
 	GO='$(GO)' tools/fuzz.sh $(FUZZTIME)
 
 # The server under test is the one that is released.
-bench: build ## measure (PART=micro, guard, move, mirrors, commits, failover, million or resp; ETCD=programs; BENCHTIME, BENCHFLAGS), see docs/performance.md
-	GO='$(GO)' ETCD='$(ETCD)' BENCHFLAGS='$(BENCHFLAGS)' tools/bench.sh $(BENCHTIME) $(PART)
+bench: build ## measure, and put the tables into docs/performance.md (PART=micro or one that bin/bench/bench -list names; ETCD=programs, DOC=, BENCHTIME, BENCHFLAGS)
+	GO='$(GO)' ETCD='$(ETCD)' DOC='$(DOC)' BENCHFLAGS='$(BENCHFLAGS)' tools/bench.sh $(BENCHTIME) $(PART)
+
+bench-compare: ## tell what is slower or faster than at BASE, a revision or a file (PKG=packages, BENCH=regexp, BENCHTIME)
+	GO='$(GO)' BASE='$(BASE)' PKG='$(PKG)' BENCH='$(BENCH)' tools/bench-compare.sh $(BENCHTIME)
 
 clean: ## remove what the targets above built
 	rm -rf bin coverage.* *.test

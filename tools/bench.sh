@@ -1,37 +1,29 @@
 #!/usr/bin/env bash
-# Measures, and prints tables for docs/performance.md. The first argument is the
-# time of each Go benchmark; the others are parts, all if there is none:
-#
-#   micro    every Go benchmark of the repository
-#   guard    the write guard and a reading of its clock, on one core and on two
-#   move     how long a move of an empty scope keeps it closed
-#   mirrors  one change at 1,000 mirrors, beside etcd
-#   commits  changes a second and their latency with 1 to 256 clients, beside etcd
-#   failover how long nobody can write after the leader was killed, beside etcd
-#   million  what a million scopes cost: memory, snapshots, starts, a restore
-#   resp     how many keys are routed over the Redis protocol, beside a Redis
+# Measures, prints tables, and puts them into docs/performance.md. The first
+# argument is the time of each Go benchmark; the others are parts, all if there is
+# none. micro is every Go benchmark of the repository, kept in bin/bench/micro.txt for
+# make bench-compare; the others are those of internal/bench (go run -C internal/bench . -h).
 #
 # ETCD names programs of etcd to compare with, comma-separated; without it the
-# one that internal/bench/go.mod names is built. BENCHFLAGS go to the program of
-# the parts move, mirrors, commits, failover, million and resp (see go run -C internal/bench . -h).
+# one that internal/bench/go.mod names is built. DOC is the document, "" for none.
+# BENCHFLAGS go to the program of all parts but micro.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 go="${GO:-go}"
-time="${1:-1s}"
+time="${1:-300ms}"
+doc="${DOC-docs/performance.md}"
 shift || true
 parts=("$@")
-[ "${#parts[@]}" -gt 0 ] || parts=(micro guard move mirrors commits failover million resp)
+[ "${#parts[@]}" -gt 0 ] || parts=(micro all)
 
+# Six times, as benchstat wants for a test of significance.
 micro() {
 	local packages
-	mapfile -t packages < <(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r -n1 dirname | LC_ALL=C sort -u)
-	"$go" test -run '^$' -bench . -benchmem -benchtime "$time" "${packages[@]}"
-}
-
-# Five times, for a median: other work on the machine shows in one of them or two.
-guard() {
-	"$go" test -run '^$' -bench '^Benchmark(GuardWrite|Clock)$' -benchmem -benchtime "$time" -cpu 1,2 -count 5 ./client
+	mapfile -t packages < <(tools/benchmarks.sh)
+	mkdir -p bin/bench
+	"$go" test -run '^$' -bench . -benchmem -benchtime "$time" -count 6 "${packages[@]}" | tee bin/bench/micro.new
+	mv bin/bench/micro.new bin/bench/micro.txt
 }
 
 build_etcd() {
@@ -58,26 +50,34 @@ find_redis() {
 	fi
 }
 
-# The program is one for these parts, so that they stand beside the same floors.
+"$go" build -C internal/bench -buildvcs=false -o ../../bin/bench/bench .
+
+# The program is one for these parts, so that they stand beside the same floors. It knows them.
 programs=()
-redis_server=redis-server
 for part in "${parts[@]}"; do
 	case "$part" in
-	micro | guard) echo "== $part" && "$part" ;;
-	move | million) programs+=("$part") ;;
-	mirrors | commits | failover)
-		programs+=("$part")
-		[ -n "${ETCD:-}" ] || build_etcd
-		;;
-	resp) programs+=("$part") && find_redis ;;
-	*)
-		echo "part '$part' is unknown: choose of micro, guard, move, mirrors, commits, failover, million and resp" >&2
-		exit 2
-		;;
+	micro) ;;
+	all) mapfile -t -O "${#programs[@]}" programs < <(bin/bench/bench -list) ;;
+	*) programs+=("$part") ;;
+	esac
+done
+redis_server=redis-server
+for part in "${programs[@]}"; do
+	case "$(bin/bench/bench -list -part "$part" -v)" in
+	*" etcd"*) [ -n "${ETCD:-}" ] || [ -n "${built:-}" ] || { build_etcd && built=1; } ;;
+	*" redis"*) find_redis ;;
 	esac
 done
 if [ "${#programs[@]}" -gt 0 ]; then
-	"$go" build -C internal/bench -buildvcs=false -o ../../bin/bench/bench .
+	# A document that cannot be written is no reason to measure nothing.
+	if [ -n "$doc" ] && [ ! -w "$doc" ]; then
+		echo "$doc cannot be written: the tables are only printed" >&2
+		doc=
+	fi
 	# shellcheck disable=SC2086 # several flags
-	exec bin/bench/bench -part "$(IFS=,; echo "${programs[*]}")" -etcd "${ETCD:-bin/bench/etcd}" -redis-server "$redis_server" ${BENCHFLAGS:-}
+	bin/bench/bench -part "$(IFS=,; echo "${programs[*]}")" -doc "$doc" -go "$go" -benchtime "$time" \
+		-etcd "${ETCD:-bin/bench/etcd}" -redis-server "$redis_server" ${BENCHFLAGS:-}
 fi
+case " ${parts[*]} " in
+*" micro "*) echo "== micro" && micro ;;
+esac

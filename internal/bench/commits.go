@@ -188,7 +188,6 @@ func (s *committing) spent(ctx context.Context, from, to time.Time) (server, sel
 }
 
 func reportCommits(r *report, ours, etcds []*committing, o options) {
-	r.heading("Commits")
 	r.line("%d rounds in turns of %v each, the first %v before it not counted; medians of the rounds (least – most); changes of %d B.\n",
 		o.rounds, o.turn, settle, valueBytes)
 	r.header("clients", "system", "changes/s", "p50, ms", "p99, ms", "processor, µs a change: servers", "clients")
@@ -239,6 +238,5 @@ func spread[T any](rounds []T, format string, figure func(T) float64) string {
 	for _, x := range rounds {
 		all = append(all, figure(x))
 	}
-	slices.Sort(all)
-	return fmt.Sprintf(format+" ("+format+" – "+format+")", all[(len(all)-1)/2], all[0], all[len(all)-1])
+	return spreadOf(all, format)
 }

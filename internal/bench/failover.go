@@ -54,7 +54,7 @@ func failovers(ctx context.Context, r *report, o options, dir string) (err error
 			err = errors.Join(err, m.end())
 		}
 	}()
-	for _, timing := range []string{"fast", defaultTiming} {
+	for _, timing := range []string{"fast", defaultTiming, "wan"} {
 		home := filepath.Join(dir, timing)
 		if err := os.Mkdir(home, 0o700); err != nil {
 			return err
@@ -83,7 +83,6 @@ func failovers(ctx context.Context, r *report, o options, dir string) (err error
 			}
 		}
 	}
-	r.heading("Failover")
 	r.samples("kill -9 of the leader → next acknowledged mutation", "ms")
 	for _, m := range all {
 		r.sampleRow(m.name, m.times, time.Millisecond)

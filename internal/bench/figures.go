@@ -29,20 +29,33 @@ func quantile[T cmp.Ordered](s []T, q float64) T {
 
 func (s sample) median() time.Duration { return s.at(0.5) }
 
-// report prints Markdown, so that a run can be put into docs/performance.md as it
-// is. The first error stays.
+// report prints Markdown, and keeps that of one block for the document. The first error stays.
 type report struct {
-	to  io.Writer
-	err error
+	to    io.Writer
+	block strings.Builder
+	err   error
 }
 
-func (r *report) line(format string, args ...any) {
+// begin begins a block, and take is what was printed since.
+func (r *report) begin(name string) {
+	r.block.Reset()
 	if r.err == nil {
-		_, r.err = fmt.Fprintf(r.to, format+"\n", args...)
+		_, r.err = fmt.Fprintf(r.to, "\n## %s\n\n", name)
 	}
 }
 
-func (r *report) heading(text string) { r.line("\n## %s\n", text) }
+func (r *report) take() string { return r.block.String() }
+
+func (r *report) line(format string, args ...any) {
+	text := fmt.Sprintf(format+"\n", args...)
+	r.block.WriteString(text)
+	if r.err == nil {
+		_, r.err = io.WriteString(r.to, text)
+	}
+}
+
+// heading is above one of several tables of a block: the headings of the document are not the program's.
+func (r *report) heading(text string) { r.line("\n**%s**\n", text) }
 
 func (r *report) row(cells ...string) { r.line("| %s |", strings.Join(cells, " | ")) }
 
@@ -71,4 +84,12 @@ func in(d, unit time.Duration) string {
 	default:
 		return fmt.Sprintf("%.2f", x)
 	}
+}
+
+// median of figures of any kind: with an even number of them the lower of the two in the middle.
+func median(of []float64) float64 { return quantile(of, 0.5) }
+
+// spreadOf is the median with the least and the most.
+func spreadOf(of []float64, format string) string {
+	return fmt.Sprintf(format+" ("+format+" – "+format+")", median(of), quantile(of, 0), quantile(of, 1))
 }

@@ -39,8 +39,8 @@ func floors(ctx context.Context, r *report, dir string) error {
 	if err != nil {
 		return err
 	}
-	r.heading("Physical floors")
-	r.samples("what", "µs")
+	r.line("")
+	r.samples("physical floors", "µs")
 	r.sampleRow("append 512 B and fdatasync", disk, time.Microsecond)
 	r.sampleRow("write-then-rename of 512 B with both fsyncs", rename, time.Microsecond)
 	r.sampleRow("TCP round trip of one byte on loopback", loop, time.Microsecond)

@@ -15,20 +15,19 @@ import (
 
 // machine prints what the figures were measured on and with.
 func machine(ctx context.Context, r *report, o options, dir string) error {
-	r.heading("Machine and settings")
 	r.header("what", "value")
 	r.row("time", time.Now().UTC().Format(time.RFC3339))
 	r.row("processor", fmt.Sprintf("%s, %d cores", field("/proc/cpuinfo", "model name"), runtime.NumCPU()))
 	r.row("memory", field("/proc/meminfo", "MemTotal"))
 	r.row("kernel", firstLine("/proc/sys/kernel/osrelease"))
-	r.row("load before", firstLine("/proc/loadavg"))
-	r.row("data directories", dir+" on "+filesystem(dir))
+	r.row("load before", loadAverage())
+	r.row("data directories", "on "+filesystem(dir))
 	r.row("Go", runtime.Version())
 	version, err := output(ctx, o.bin, "version")
 	if err != nil {
 		return fmt.Errorf("%w; build it with: make build", err)
 	}
-	r.row("scope-registry", version+"; three servers, timing default")
+	r.row("scope-registry", version+"; three servers, timing default where no other is named")
 	for _, bin := range o.etcd {
 		version, err := etcdVersion(ctx, bin)
 		if err != nil {
@@ -44,6 +43,21 @@ func machine(ctx context.Context, r *report, o options, dir string) error {
 		r.row("redis-server", server+"; one, which keeps nothing on disk")
 		r.row("redis-benchmark", benchmark)
 	}
+	return r.err
+}
+
+// loadAverage is that of the last minute, of 5 and of 15.
+func loadAverage() string {
+	return strings.Join(strings.Fields(firstLine("/proc/loadavg"))[:3], " ")
+}
+
+// stamp is the first line of a block: which run it is of.
+func stamp(ctx context.Context, r *report, name string, o options) error {
+	version, err := output(ctx, o.bin, "version")
+	if err != nil {
+		return fmt.Errorf("%w; build it with: make build", err)
+	}
+	r.line("`make bench PART=%s` of %s, %s, load before it %s.\n", name, version, time.Now().UTC().Format(time.RFC3339), loadAverage())
 	return r.err
 }
 
@@ -91,11 +105,11 @@ func field(path, name string) string {
 
 // Numbers of file systems that keep nothing over a loss of power, or whose fsync is of another kind.
 const (
-	tmpfs   = 0x01021994
-	overlay = 0x794c7630
-	ext     = 0xef53
-	xfs     = 0x58465342
-	btrfs   = 0x9123683e
+	tmpfs     = 0x01021994
+	overlayFS = 0x794c7630
+	ext       = 0xef53
+	xfs       = 0x58465342
+	btrfs     = 0x9123683e
 )
 
 func filesystem(dir string) string {
@@ -106,7 +120,7 @@ func filesystem(dir string) string {
 	switch s.Type {
 	case tmpfs:
 		return "tmpfs, WHERE FSYNC COSTS NOTHING: set TMPDIR to a disk"
-	case overlay:
+	case overlayFS:
 		return "overlay"
 	case ext:
 		return "ext4"

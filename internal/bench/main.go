@@ -13,28 +13,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
-
-// The parts, in the order in which they run.
-const (
-	partMove     = "move"
-	partMirrors  = "mirrors"
-	partCommits  = "commits"
-	partFailover = "failover"
-	partMillion  = "million"
-	partResp     = "resp"
-)
-
-// allParts are these, in that order.
-var allParts = []string{partMove, partMirrors, partCommits, partFailover, partMillion, partResp}
-
-// comparing are those that measure etcd too.
-var comparing = []string{partMirrors, partCommits, partFailover}
 
 // options are the flags.
 type options struct {
@@ -42,13 +26,18 @@ type options struct {
 	etcd    []string
 	parts   []string
 	moves   int
-	mirrors int
+	mirrors []int
 	rounds  int
 	events  int
 	turn    time.Duration
 	deaths  int
 	scopes  int
 	limit   time.Duration
+	doc     string
+	list    bool
+	needs   bool
+	goTool  string
+	time    string
 
 	redisServer    string
 	redisBenchmark string
@@ -71,33 +60,45 @@ func main() {
 
 func parse(args []string, usage io.Writer) (options, error) {
 	var o options
-	var etcd, parts string
+	var etcd, parts, mirrors string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(usage)
 	f.StringVar(&o.bin, "bin", "bin/scope-registry", "our server")
 	f.StringVar(&etcd, "etcd", "", "programs of etcd to measure beside it, comma-separated")
-	f.StringVar(&parts, "part", strings.Join(allParts, ","), "what to measure, comma-separated")
+	f.StringVar(&parts, "part", strings.Join(partNames(), ","), "what to measure, comma-separated")
+	f.BoolVar(&o.list, "list", false, "print the names of the parts, and measure nothing")
+	f.BoolVar(&o.needs, "v", false, "with -list: print what else each part measures too")
+	f.StringVar(&o.doc, "doc", "", "put the tables between the marks of this document too")
+	f.StringVar(&o.goTool, "go", "go", "the go command, of part guard")
+	f.StringVar(&o.time, "benchtime", "300ms", "time of each Go benchmark of part guard")
 	f.StringVar(&o.redisServer, "redis-server", "redis-server", "Redis of part resp")
 	f.StringVar(&o.redisBenchmark, "redis-benchmark", "redis-benchmark", "what asks both in part resp")
 	f.StringVar(&o.profile, "profile", "", "after part resp, put a processor profile of our server at its longest pipeline into this file")
 	f.IntVar(&o.moves, "moves", 100, "moves through each kind of server")
-	f.IntVar(&o.mirrors, "mirrors", 1000, "watchers of each system")
+	f.StringVar(&mirrors, "mirrors", "1,100,1000", "watchers of each system, comma-separated")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds, in which each system has a turn")
 	f.IntVar(&o.events, "events", 40, "changes in a round")
 	f.DurationVar(&o.turn, "turn", 3*time.Second, "time of each turn of part commits")
-	f.IntVar(&o.deaths, "deaths", 20, "how often the leader of each system is killed")
+	f.IntVar(&o.deaths, "deaths", 15, "how often the leader of each system is killed")
 	f.IntVar(&o.scopes, "scopes", 1_000_000, "scopes of part million")
-	f.DurationVar(&o.limit, "limit", 30*time.Minute, "end with an error after this time")
+	f.DurationVar(&o.limit, "limit", 45*time.Minute, "end with an error after this time")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
 	o.parts, o.etcd = words(parts), words(etcd)
 	for _, p := range o.parts {
-		if !slices.Contains(allParts, p) {
-			return o, fmt.Errorf("part %q is unknown; choose of %s", p, strings.Join(allParts, ", "))
+		if !slices.Contains(partNames(), p) {
+			return o, fmt.Errorf("part %q is unknown; choose of %s", p, strings.Join(partNames(), ", "))
 		}
 	}
-	for name, n := range map[string]int{"-moves": o.moves, "-mirrors": o.mirrors, "-rounds": o.rounds, "-events": o.events, "-deaths": o.deaths, "-scopes": o.scopes} {
+	for _, w := range words(mirrors) {
+		n, err := strconv.Atoi(w)
+		if err != nil || n < 1 {
+			return o, fmt.Errorf("-mirrors has %q, which is no number from 1 on", w)
+		}
+		o.mirrors = append(o.mirrors, n)
+	}
+	for name, n := range map[string]int{"-moves": o.moves, "-rounds": o.rounds, "-events": o.events, "-deaths": o.deaths, "-scopes": o.scopes} {
 		if n < 1 {
 			return o, fmt.Errorf("%s is %d, it must be at least 1", name, n)
 		}
@@ -105,11 +106,10 @@ func parse(args []string, usage io.Writer) (options, error) {
 	if o.turn < time.Second {
 		return o, fmt.Errorf("-turn is %v, it must be at least 1s: processor time is told in hundredths of a second", o.turn)
 	}
-	switch compares := slices.ContainsFunc(o.parts, func(p string) bool { return slices.Contains(comparing, p) }); {
-	case !compares:
+	if !slices.ContainsFunc(chosen(o), func(p part) bool { return p.etcd }) {
 		o.etcd = nil
-	case len(o.etcd) == 0:
-		return o, fmt.Errorf("parts %s need an etcd to compare with: -etcd path; make bench builds one, Debian has etcd-server", strings.Join(comparing, ", "))
+	} else if len(o.etcd) == 0 && !o.list {
+		return o, errors.New("part " + strings.Join(o.parts, ", ") + " needs an etcd to compare with: -etcd path; make bench builds one, Debian has etcd-server")
 	}
 	return o, nil
 }
@@ -119,6 +119,9 @@ func words(list string) []string {
 }
 
 func run(ctx context.Context, o options, out io.Writer) (err error) {
+	if o.list {
+		return list(o, out)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.limit, fmt.Errorf("the time of %v is over; -limit sets another", o.limit))
 	defer cancel()
 	dir, err := os.MkdirTemp("", "scope-registry-bench-*")
@@ -132,51 +135,6 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		err = errors.Join(cause, err)
 	}
 	return err
-}
-
-func measure(ctx context.Context, r *report, o options, dir string) error {
-	if err := machine(ctx, r, o, dir); err != nil {
-		return err
-	}
-	if err := floors(ctx, r, dir); err != nil {
-		return err
-	}
-	for _, part := range allParts {
-		if slices.Contains(o.parts, part) {
-			if err := measurePart(ctx, r, part, o, filepath.Join(dir, part)); err != nil {
-				return fmt.Errorf("part %s: %w", part, err)
-			}
-		}
-	}
-	return nil
-}
-
-// measurePart has servers of its own: what another part leaves in their tables is in every mirror.
-func measurePart(ctx context.Context, r *report, part string, o options, dir string) (err error) {
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	if part == partFailover {
-		return failovers(ctx, r, o, dir)
-	}
-	ours, err := startRegistry(ctx, dir, o.bin, defaultTiming)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, ours.stop()) }()
-	switch part {
-	case partMove:
-		err = moves(ctx, r, ours, o, dir)
-	case partMirrors:
-		err = besideOthers(ctx, r, ours, o, dir)
-	case partResp:
-		err = routes(ctx, r, ours, o, dir)
-	case partCommits:
-		err = commits(ctx, r, ours, o, dir)
-	case partMillion:
-		return million(ctx, r, ours, o, dir) // it stops the leader too
-	}
-	return errors.Join(err, ours.sameLeader(ctx))
 }
 
 // besideOthers measures mirrors of ours, of each etcd, and of no system at all.

@@ -48,9 +48,8 @@ type crowd struct {
 func million(ctx context.Context, r *report, ours *registry, o options, dir string) error {
 	m := &crowd{registry: ours, c: client.New(ours.urls, client.WithTimeout(callTime)), r: r, dir: dir, n: o.scopes}
 	defer m.c.Close()
-	r.heading(fmt.Sprintf("%d scopes", m.n))
 	r.header("what", "value")
-	for _, step := range []func(context.Context) error{m.declare, m.backup, m.inProcess, m.restartOne, m.restartAll, m.restore} {
+	for _, step := range []func(context.Context) error{m.declare, m.backup, m.inProcess, m.restartOne, m.restarts, m.restore} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -63,20 +62,16 @@ func (m *crowd) declare(ctx context.Context) error {
 	if err := m.memory("memory of the servers, no scopes", resident); err != nil {
 		return err
 	}
-	for _, id := range owners {
-		if _, err := m.c.SetNode(ctx, api.Node{ID: id, Addr: "127.0.0.1:1"}); err != nil {
-			return err
-		}
+	if err := setOwners(ctx, m.c); err != nil {
+		return err
 	}
 	began, milestoned := time.Now(), m.n <= milestone
 	for i := 0; i < m.n; {
-		var b api.Batch
-		for ; i < m.n && len(b.Scopes) < batchScopes; i++ {
-			b.Scopes = append(b.Scopes, api.Declare{Prefix: fmt.Sprintf("app:%06d:", i), Writer: owners[i%len(owners)], Fallback: owners[(i+1)%len(owners)]})
+		to := min(i+batchScopes, m.n)
+		if _, err := m.c.Apply(ctx, batchFrom(i, to)); err != nil {
+			return fmt.Errorf("declaring %d scopes, after %d: %w", to-i, i, err)
 		}
-		if _, err := m.c.Apply(ctx, b); err != nil {
-			return fmt.Errorf("declaring %d scopes, after %d: %w", len(b.Scopes), i-len(b.Scopes), err)
-		}
+		i = to
 		if i >= milestone && !milestoned {
 			milestoned = true
 			if err := m.memory(fmt.Sprintf("… %d scopes", i), resident); err != nil {
@@ -145,19 +140,14 @@ func (m *crowd) restartOne(ctx context.Context) error {
 }
 
 // restartAll stops all servers and starts them.
-func (m *crowd) restartAll(ctx context.Context) error {
+func (m *crowd) restarts(ctx context.Context) error {
 	began := time.Now()
 	if err := m.stop(); err != nil {
 		return err
 	}
 	m.took("stop of all, one after the other", began)
 	began = time.Now()
-	for _, p := range m.group {
-		if err := p.Start(); err != nil {
-			return err
-		}
-	}
-	if err := m.wait(ctx, "all servers to be ready", m.ready); err != nil {
+	if err := m.startAll(ctx); err != nil {
 		return err
 	}
 	m.took("start of all at once until all are ready", began)

@@ -18,8 +18,10 @@ type mirrored struct {
 	index   uint64 // that shows the node and its scope
 }
 
+func newClient(url string) *client.Client { return client.New([]string{url}) }
+
 func newMirrored(ctx context.Context, r *registry) (*mirrored, error) {
-	m := &mirrored{registry: r, through: client.New([]string{r.urls[r.leader]})}
+	m := &mirrored{registry: r, through: newClient(r.urls[r.leader])}
 	var err error
 	if m.key, m.index, err = declareNumbered(ctx, m.through, watchedNode); err != nil {
 		m.through.Close()

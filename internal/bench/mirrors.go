@@ -48,22 +48,34 @@ type watched struct {
 	inServer uint64   // bytes in all servers for each watcher
 }
 
-// mirrors has as many watchers follow the changes of each system, in turns.
+// mirrors has some numbers of watchers follow the changes of each system, in turns.
 func mirrors(ctx context.Context, r *report, systems []system, o options) error {
-	var all []*watched
-	for _, s := range systems {
-		all = append(all, &watched{system: s})
-	}
-	for round := range o.rounds {
-		for _, w := range all {
-			if err := w.round(ctx, o.mirrors, o.events, round == 0); err != nil {
-				return fmt.Errorf("round %d of %s: %w", round+1, w.name(), err)
+	seqs := map[system]uint64{} // of the last changes
+	for _, n := range o.mirrors {
+		var all []*watched
+		for _, s := range systems {
+			all = append(all, &watched{system: s, seq: seqs[s]})
+		}
+		for round := range o.rounds {
+			for _, w := range all {
+				if err := w.round(ctx, round, n, o.events, round == 0); err != nil {
+					return fmt.Errorf("round %d of %s with %d watchers: %w", round+1, w.name(), n, err)
+				}
+				seqs[w.system] = w.seq
 			}
 		}
+		reportMirrors(r, all, n, o)
 	}
-	r.heading(fmt.Sprintf("One change at %d watchers", o.mirrors))
-	r.line("%d rounds in turns, %d changes in each, one at a time, through the leader; %d watchers, each with a connection of its own, over %d servers.\n",
-		o.rounds, o.events, o.mirrors, servers)
+	return r.err
+}
+
+// mirrorTargets are what our p50 should be of etcd's at most, by the number of watchers.
+var mirrorTargets = map[int]string{1: "1.0", 100: "0.8", 1000: "0.6"}
+
+func reportMirrors(r *report, all []*watched, n int, o options) {
+	r.heading(fmt.Sprintf("%d watchers", n))
+	r.line("%d rounds in turns, %d changes in each, one at a time, through the leader; each watcher with a connection of its own, over %d servers.\n",
+		o.rounds, o.events, servers)
 	r.samples("change → ", "ms")
 	for _, w := range all {
 		r.sampleRow(w.name()+": its answer", w.answer, time.Millisecond)
@@ -75,7 +87,18 @@ func mirrors(ctx context.Context, r *report, systems []system, o options) error 
 	for _, w := range all {
 		r.row(w.name(), w.each(0.5), w.each(0.99), fmt.Sprintf("%.0f", float64(w.inClient)/1024), fmt.Sprintf("%.0f", float64(w.inServer)/1024))
 	}
-	return r.err
+	r.line("")
+	r.header("of the rounds: median (least – most)", "p50 at a watcher", "target, at most", "p99 at a watcher", "p50 at all watchers")
+	for _, w := range all[1:] {
+		ratio := func(q float64) string {
+			var of []float64
+			for i := range w.rounds {
+				of = append(of, float64(all[0].rounds[i].at(q))/float64(w.rounds[i].at(q)))
+			}
+			return spreadOf(of, "%.2f")
+		}
+		r.row(all[0].name()+" / "+w.name(), ratio(0.5), mirrorTargets[n], ratio(0.99), fmt.Sprintf("%.2f", float64(all[0].all.median())/float64(w.all.median())))
+	}
 }
 
 // each is a quantile of each round.
@@ -87,8 +110,9 @@ func (w *watched) each(q float64) string {
 	return out[:max(0, len(out)-1)]
 }
 
-// round starts n watchers, makes changes and ends the watchers.
-func (w *watched) round(ctx context.Context, n, changes int, weigh bool) (err error) {
+// round starts n watchers, makes changes and ends the watchers. The first watcher is at another server in each round: a
+// single one is at a leader as often as watchers are.
+func (w *watched) round(ctx context.Context, round, n, changes int, weigh bool) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	clientBefore, serverBefore, err := w.weight()
 	if err != nil {
@@ -99,7 +123,7 @@ func (w *watched) round(ctx context.Context, n, changes int, weigh bool) (err er
 	var watchers sync.WaitGroup
 	for i := range n {
 		watchers.Go(func() {
-			err := w.watch(ctx, i, got.live(i), func(seq uint64) { got.seen(i, seq, time.Now()) })
+			err := w.watch(ctx, round+i, got.live(i), func(seq uint64) { got.seen(i, seq, time.Now()) })
 			if ctx.Err() == nil { // else the round is over
 				got.ended(err)
 			}

@@ -23,8 +23,8 @@ func TestMirrors(t *testing.T) {
 	}()
 	w := &watched{system: b}
 	const watchers, changes = 7, 3
-	for range 2 {
-		if err := w.round(t.Context(), watchers, changes, true); err != nil {
+	for round := range 2 {
+		if err := w.round(t.Context(), round, watchers, changes, true); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -63,7 +63,7 @@ func TestMirrorsMiss(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		err = (&watched{system: forgetful{b, c.fail}}).round(ctx, 3, 1, false)
+		err = (&watched{system: forgetful{b, c.fail}}).round(ctx, 0, 3, 1, false)
 		cancel()
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v, want %q", err, c.want)

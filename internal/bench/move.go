@@ -211,7 +211,7 @@ func (s *side) write(ctx context.Context, key []byte) gap {
 }
 
 func (s *side) report(r *report) {
-	r.heading("A move of an empty scope, all through " + s.name)
+	r.heading("All through " + s.name)
 	r.samples("what", "ms")
 	ms := time.Millisecond
 	r.sampleRow("commit: a plain mutation until its answer", s.commit, ms)

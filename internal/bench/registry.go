@@ -55,6 +55,30 @@ func startRegistry(ctx context.Context, dir, bin, timing string) (*registry, err
 	return r, nil
 }
 
+// startAll starts all again that were stopped, and finds who leads then.
+func (r *registry) startAll(ctx context.Context) (err error) {
+	for _, p := range r.group {
+		if err := p.Start(); err != nil {
+			return err
+		}
+	}
+	if err := r.wait(ctx, "all servers to be ready", r.ready); err != nil {
+		return err
+	}
+	r.leader, err = r.findLeader(ctx)
+	return err
+}
+
+// restartAll stops all servers, which leave snapshots, and starts them again.
+func (r *registry) restartAll(ctx context.Context) error {
+	for _, p := range r.group {
+		if err := p.Stop(); err != nil {
+			return err
+		}
+	}
+	return r.startAll(ctx)
+}
+
 func (r *registry) ready(ctx context.Context) error {
 	for _, u := range r.urls {
 		if err := healthy(ctx, u); err != nil {

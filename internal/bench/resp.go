@@ -99,7 +99,6 @@ func routes(ctx context.Context, r *report, ours *registry, o options, dir strin
 }
 
 func writeRoutes(r *report, depths []*depth, rounds int) error {
-	r.heading(fmt.Sprintf("SCOPE ROUTE beside Redis's GET, %d connections, %d scopes and keys", callers, keys))
 	r.header(fmt.Sprintf("pipeline; requests/s, median of %d rounds (min – max)", rounds), "SCOPE ROUTE … AS", "GET", "ratio of medians", "of each round", "target")
 	for _, d := range depths {
 		var each []string

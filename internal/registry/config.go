@@ -26,7 +26,7 @@ const (
 	// logCacheEntries keeps the newest entries in memory, so that a follower that lags a little costs no read.
 	logCacheEntries = 512
 
-	// commitTimeout sets how late a follower learns of a commit when nothing follows it.
+	// commitTimeout sets how late a follower learns of a commit when nothing follows it and the notice is lost, see notices.
 	commitTimeout = 10 * time.Millisecond
 
 	// defaultSnapshotThreshold is how many entries make a snapshot worthwhile.
@@ -47,8 +47,8 @@ const (
 	// transportTimeout bounds one request of raft. Dialing has its own, shorter bound.
 	transportTimeout = 5 * time.Second
 
-	// transportPool is how many idle connections raft keeps per server.
-	transportPool = 3
+	// transportPool is how many idle connections to each server are kept: of entries, heartbeats, votes and notices.
+	transportPool = 4
 )
 
 // Peer is one server of the cluster.

@@ -179,7 +179,8 @@ func TestServerThatIsDownHoldsTheFormatBack(t *testing.T) {
 		n.ready()
 		l := n.leader("")
 		down := n.others(l.id)[0]
-		l.restart() // forgets what it was told
+		n.isolate(down.id) // the one that leads next has not asked it
+		l.restart()        // forgets what it was told
 		n.heal()
 		n.isolate(down.id)
 		n.older()

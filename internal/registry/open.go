@@ -237,8 +237,9 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	logs, stable := watchedLogs{p.logs, r.dog}, watchedStable{p.stable, r.dog}
 	r.fsm.OnCheck(r.checks.marked)
 	r.guard = peer.NewGuard(p.transport, cfg.Logger.Named("guard"))
-	if r.raft, err = raft.NewRaft(conf, r.fsm, logs, stable, p.snaps, r.guard); err != nil {
-		err = errors.Join(err, r.guard.Close())
+	told := newNotices(r.guard)
+	if r.raft, err = raft.NewRaft(conf, r.fsm, logs, stable, p.snaps, told); err != nil {
+		err = errors.Join(err, told.Close())
 		return nil, fmt.Errorf("starting raft of server %q: %w; if its data is damaged, leave the server off: an older copy of %s forgets votes (docs/operations.md)", cfg.ID, err, cfg.DataDir)
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
@@ -246,6 +247,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.confirms = newConfirmer(r.raft.Barrier, func() uint64 { return r.fsm.State().Index() })
 	p.opened(r)
 	r.guard.Start(r.facts())
+	told.of(r.raft)
 	r.compareList()
 	r.raft.RegisterObserver(r.following.observer())
 	r.drain.Go(func() { r.drainNotify(notify) })
@@ -254,6 +256,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.wg.Go(func() { r.commits.run(r.ctx) })
 	r.wg.Go(func() { r.confirms.run(r.ctx) })
 	r.wg.Go(func() { r.checks.run(r.ctx) })
+	r.wg.Go(func() { told.run(r.ctx, r.fsm) })
 	r.wg.Go(r.watchSpace)
 	r.wg.Go(r.reconcileLoop)
 	r.wg.Go(r.catchUp)

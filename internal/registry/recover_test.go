@@ -61,8 +61,10 @@ func TestRecoverALaggingSurvivor(t *testing.T) {
 	r := newRig(t)
 	r.start("s1", "s2", "s3")
 	r.proposed("s1", setNode(0), declared("a:"))
-	if err := r.open["s3"].WaitIndex(t.Context(), r.open["s1"].State().Index()); err != nil {
-		t.Fatal(err)
+	for st := r.open["s3"].State(); st.Index() < r.open["s1"].State().Index() || st.Cluster().ID == ""; st = r.open["s3"].State() {
+		if err := r.open["s3"].WaitIndex(t.Context(), st.Index()+1); err != nil { // the leader names the cluster in its own time
+			t.Fatal(err)
+		}
 	}
 	r.close("s3")
 	r.proposed("s1", declared("lost:"))

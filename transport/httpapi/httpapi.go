@@ -120,6 +120,7 @@ type server struct {
 	watches       *shares
 
 	watchers atomic.Int64 // open watch streams
+	lines    lines        // what they are sent
 	backups  atomic.Int64 // downloads under way
 	restores atomic.Int64 // uploads under way
 	spool    string

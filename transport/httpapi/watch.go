@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -59,8 +58,7 @@ func (s *server) watch(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer untilShutdown(ctx, cancel)()
-	st := &stream{server: s, caller: callerOf(ctx), watcher: watcher, control: http.NewResponseController(w), w: w, out: json.NewEncoder(w), events: wantsEvents(r.Header)}
-	st.out.SetEscapeHTML(false)
+	st := &stream{server: s, caller: callerOf(ctx), watcher: watcher, control: http.NewResponseController(w), w: w, events: wantsEvents(r.Header)}
 	w.Header().Set("Content-Type", map[bool]string{false: linesType, true: eventsType}[st.events])
 	startStream(w)
 	if r.Method == http.MethodHead {
@@ -124,40 +122,23 @@ type stream struct {
 	watcher *fsm.Watcher
 	control *http.ResponseController
 	w       io.Writer
-	out     *json.Encoder // writes to w
-	events  bool          // server-sent events, not lines
+	events  bool // server-sent events, not lines
 }
 
 // send writes one item and hands it to the network.
 func (st *stream) send(item api.WatchItem) error {
-	var err error
-	if st.events {
-		_, err = io.WriteString(st.w, eventHead(item))
+	out, err := line(item, st.events)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		err = st.out.Encode(item) // which ends the line
-	}
-	if err == nil && st.events {
-		_, err = io.WriteString(st.w, "\n")
-	}
-	if err == nil {
-		err = st.control.Flush()
-	}
-	return err
+	return st.write(out)
 }
 
-// eventHead is what stands before the data of an event. The id is what an
-// EventSource resumes from: inside a snapshot there is nothing to resume, and
-// after an error it has to begin anew, which the empty id makes it do.
-func eventHead(item api.WatchItem) string {
-	head := "event: " + item.Type + "\n"
-	switch {
-	case item.Error != nil:
-		head += "id:\n"
-	case !item.More:
-		head += "id: " + strconv.FormatUint(item.Index, 10) + "\n"
+func (st *stream) write(line []byte) error {
+	if _, err := st.w.Write(line); err != nil {
+		return err
 	}
-	return head + "data: "
+	return st.control.Flush()
 }
 
 // open begins the stream: the client shall know that it is on before there is
@@ -184,25 +165,10 @@ func (st *stream) run(ctx context.Context) error {
 			return st.end(err)
 		}
 	}
-	beat := time.Now().Add(heartbeatEvery)
 	for {
-		wait, cancel := context.WithDeadline(ctx, st.lookAt(beat))
-		item, err := st.watcher.Next(wait)
-		cancel()
-		var ended *api.Error
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.As(err, &ended):
+		beat := time.Now().Add(heartbeatEvery)
+		if err := st.items(ctx, st.lookAt(beat)); err != nil {
 			return st.end(err)
-		case err == nil:
-			if err := st.item(item); err != nil {
-				return st.end(err)
-			}
-		default:
-			if err := st.allowed(); err != nil {
-				return st.end(err)
-			}
 		}
 		if time.Now().Before(beat) {
 			continue
@@ -210,8 +176,29 @@ func (st *stream) run(ctx context.Context) error {
 		if err := st.send(view.Head("heartbeat", st.watcher.Index(), st.watcher.Cluster())); err != nil {
 			return err
 		}
-		beat = time.Now().Add(heartbeatEvery)
 	}
+}
+
+// items sends what comes until a time, and looks at the caller then. One timer serves for all of it: to make one for each
+// item was a part of what an item costs.
+func (st *stream) items(ctx context.Context, until time.Time) error {
+	wait, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	for wait.Err() == nil {
+		item, err := st.watcher.Next(wait)
+		var ended *api.Error
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.As(err, &ended):
+			return err
+		case err == nil:
+			if err := st.item(item); err != nil {
+				return err
+			}
+		}
+	}
+	return errors.Join(ctx.Err(), st.allowed())
 }
 
 // lookAt is when the stream looks at its caller next: when a token or certificate ends, it ends too.
@@ -230,10 +217,11 @@ func (st *stream) item(item fsm.Item) error {
 	if err := st.allowed(); err != nil {
 		return err
 	}
-	if out := view.Item(item, item.Cluster, nowMS()); len(out.Changes) > 0 {
-		return st.send(out)
+	out, err := st.server.lines.of(item, st.events)
+	if err != nil || out == nil {
+		return err
 	}
-	return nil
+	return st.write(out)
 }
 
 // end says why the stream ends, if that is not that nobody reads it.

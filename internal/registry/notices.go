@@ -1,0 +1,168 @@
+package registry
+
+import (
+	"context"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/scope-registry/scope-registry/fsm"
+	"github.com/scope-registry/scope-registry/transport/peer"
+)
+
+// notices tells followers of a commit at once. Raft tells them with its next request, and where no entry follows it sends
+// that after CommitTimeout or twice of it: so late a quiet follower would show every change, and answer for what was
+// proposed through it.
+//
+// A notice is a request as raft itself would send it next: in the leader's term, after the entry that the follower said it
+// has, with no entries and the commit index. Raft sees neither the notice nor its answer, so the leader concludes nothing
+// from them; a follower cannot tell a notice from raft's own request. It is safe for what [notices.due] checks.
+//
+// It stands between raft and its transport, from whose answers it learns what followers have.
+type notices struct {
+	peer.Transport
+	now func() (commit, term uint64) // of raft; commit is read before term
+
+	mu      sync.Mutex // guards the rest
+	to      map[raft.ServerID]*follower
+	closing bool
+	wg      sync.WaitGroup
+}
+
+// follower is what a leader knows of one, in its term.
+type follower struct {
+	request  raft.AppendEntriesRequest // the next notice: what follows, but for the commit index
+	target   raft.ServerAddress
+	told     uint64 // the commit index that it has heard of
+	raftAsks int    // raft's own requests on their way; the answer to one makes us look again
+	telling  bool   // a notice is on its way
+}
+
+func newNotices(inner peer.Transport) *notices {
+	return &notices{Transport: inner, to: map[raft.ServerID]*follower{}}
+}
+
+// of makes them follow a raft, before any are told.
+func (n *notices) of(r *raft.Raft) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.now = func() (commit, term uint64) {
+		commit = r.CommitIndex() // before the term, see due
+		return commit, r.CurrentTerm()
+	}
+}
+
+// run tells followers of each entry that this server's state has, which is committed then, until ctx ends.
+func (n *notices) run(ctx context.Context, f *fsm.FSM) {
+	for f.WaitIndex(ctx, f.State().Index()+1) == nil {
+		n.tellAll()
+	}
+}
+
+// AppendEntries implements raft.Transport.
+func (n *notices) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if heartbeat := args.PrevLogEntry == 0 && len(args.Entries) == 0; heartbeat {
+		return n.Transport.AppendEntries(id, target, args, resp)
+	}
+	n.asks(id, 1)
+	err := n.Transport.AppendEntries(id, target, args, resp)
+	n.asks(id, -1)
+	if err == nil && resp.Success {
+		n.has(id, target, args)
+	}
+	return err
+}
+
+// AppendEntriesPipeline implements raft.Transport: answers to a pipeline would not pass here. The port has none either, as
+// it takes one request at a time.
+func (n *notices) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
+// Close implements raft.WithClose.
+func (n *notices) Close() error {
+	n.mu.Lock()
+	n.closing = true
+	n.mu.Unlock()
+	err := n.Transport.Close()
+	n.wg.Wait()
+	return err
+}
+
+func (n *notices) asks(id raft.ServerID, more int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f := n.to[id]
+	if f == nil {
+		f = &follower{}
+		n.to[id] = f
+	}
+	f.raftAsks += more
+}
+
+// has notes that a follower has taken a request of raft. What was committed meanwhile it is told now.
+func (n *notices) has(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f := n.to[id]
+	if args.Term < f.request.Term {
+		return
+	}
+	if args.Term > f.request.Term {
+		f.told = 0
+	}
+	next := raft.AppendEntriesRequest{RPCHeader: args.RPCHeader, Term: args.Term, Leader: args.Leader, PrevLogEntry: args.PrevLogEntry, PrevLogTerm: args.PrevLogTerm} //nolint:staticcheck // what raft sets, a notice sets
+	if k := len(args.Entries); k > 0 {
+		next.PrevLogEntry, next.PrevLogTerm = args.Entries[k-1].Index, args.Entries[k-1].Term
+	}
+	f.request, f.target, f.told = next, target, max(f.told, min(args.LeaderCommitIndex, next.PrevLogEntry))
+	n.tell(id, f)
+}
+
+func (n *notices) tellAll() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for id, f := range n.to {
+		n.tell(id, f)
+	}
+}
+
+// tell sends a follower a notice if one is due, and then the next. mu is held.
+func (n *notices) tell(id raft.ServerID, f *follower) {
+	args, due := n.due(f)
+	if !due {
+		return
+	}
+	f.telling = true
+	target := f.target
+	n.wg.Go(func() {
+		var resp raft.AppendEntriesResponse
+		err := n.Transport.AppendEntries(id, target, &args, &resp)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		f.telling = false
+		if err != nil || !resp.Success {
+			return // raft's next request does without us
+		}
+		if args.Term == f.request.Term {
+			f.told = max(f.told, args.LeaderCommitIndex)
+		}
+		n.tell(id, f)
+	})
+}
+
+// due is the notice that a follower should get, if any. mu is held.
+//
+// It names no commit index above the last entry that the follower has of this leader: raft at the other side takes what it
+// has in its log up to the index for committed, and beyond that entry it may have others of an earlier leader. And it is
+// sent only while raft is still in the term in which the follower took that entry. Else this server may know of commits of
+// a later leader, in whose place that entry is another one; the commit index is read before the term for the same reason.
+func (n *notices) due(f *follower) (args raft.AppendEntriesRequest, due bool) {
+	if n.closing || n.now == nil || f.telling || f.raftAsks > 0 {
+		return args, false
+	}
+	commit, term := n.now()
+	args = f.request
+	args.LeaderCommitIndex = min(commit, args.PrevLogEntry)
+	return args, args.Term == term && args.PrevLogTerm <= term && args.LeaderCommitIndex > f.told
+}
