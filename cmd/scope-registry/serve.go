@@ -291,7 +291,6 @@ func parseCluster(list []string, id, peer string) (peers []registry.Peer, before
 
 // serve runs until ctx ends or the server must not go on.
 func (c *cli) serve(ctx context.Context, cfg serverConfig) (err error) {
-	keepHeadroom()
 	s, err := startServer(ctx, cfg)
 	if err != nil {
 		if ctx.Err() != nil {
