@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/pelletier/go-toml/v2"
@@ -291,6 +292,11 @@ func parseCluster(list []string, id, peer string) (peers []registry.Peer, before
 
 // serve runs until ctx ends or the server must not go on.
 func (c *cli) serve(ctx context.Context, cfg serverConfig) (err error) {
+	var heap sync.WaitGroup
+	collecting, end := context.WithCancel(context.WithoutCancel(ctx))
+	heap.Go(func() { keepHeadroom(collecting) })
+	defer heap.Wait()
+	defer end()
 	s, err := startServer(ctx, cfg)
 	if err != nil {
 		if ctx.Err() != nil {
