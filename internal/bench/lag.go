@@ -25,10 +25,10 @@ type variant struct {
 // variants are what the choice is of, the released one among them.
 func variants() (all []variant) {
 	const registry = "internal/registry/"
-	for _, timeout := range []string{"1", "2", "5", "10", "50"} {
+	for _, timeout := range []string{"1", "5", "10", "50"} {
 		v := variant{timeout: timeout + " ms"}
-		if timeout != "10" {
-			v.edits = append(v.edits, overlay.Edit{File: registry + "config.go", From: "commitTimeout = 10 * time.Millisecond", To: "commitTimeout = " + timeout + " * time.Millisecond"})
+		if timeout != "50" {
+			v.edits = append(v.edits, overlay.Edit{File: registry + "config.go", From: "commitTimeout = 50 * time.Millisecond", To: "commitTimeout = " + timeout + " * time.Millisecond"})
 		}
 		silent := v
 		silent.edits = append(silent.edits[:len(silent.edits):len(silent.edits)], overlay.Edit{File: registry + "notices.go", From: "f.telling || f.raftAsks > 0", To: "f.telling || f.raftAsks >= 0"})

@@ -26,8 +26,9 @@ const (
 	// logCacheEntries keeps the newest entries in memory, so that a follower that lags a little costs no read.
 	logCacheEntries = 512
 
-	// commitTimeout sets how late a follower learns of a commit when nothing follows it and the notice is lost, see notices.
-	commitTimeout = 10 * time.Millisecond
+	// commitTimeout sets how late a follower learns of a commit when nothing follows it and the notice is lost, see notices. What
+	// a server at rest costs is mostly raft's requests at this pace.
+	commitTimeout = 50 * time.Millisecond
 
 	// defaultSnapshotThreshold is how many entries make a snapshot worthwhile.
 	defaultSnapshotThreshold = 8192
