@@ -10,10 +10,11 @@
 #   failover how long nobody can write after the leader was killed, beside etcd
 #   million  what a million scopes cost: memory, snapshots, starts, a restore
 #   resp     how many keys are routed over the Redis protocol, beside a Redis
+#   table    look-ups and changes of the ownership table, beside go-immutable-radix
 #
 # ETCD names programs of etcd to compare with, comma-separated; without it the
 # one that internal/bench/go.mod names is built. BENCHFLAGS go to the program of
-# the parts move, mirrors, commits, failover, million and resp (see go run -C internal/bench . -h).
+# the parts move, mirrors, commits, failover, million, resp and table (see go run -C internal/bench . -h).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,7 +22,7 @@ go="${GO:-go}"
 time="${1:-1s}"
 shift || true
 parts=("$@")
-[ "${#parts[@]}" -gt 0 ] || parts=(micro guard move mirrors commits failover million resp)
+[ "${#parts[@]}" -gt 0 ] || parts=(micro guard move mirrors commits failover million resp table)
 
 micro() {
 	local packages
@@ -64,14 +65,14 @@ redis_server=redis-server
 for part in "${parts[@]}"; do
 	case "$part" in
 	micro | guard) echo "== $part" && "$part" ;;
-	move | million) programs+=("$part") ;;
+	move | million | table) programs+=("$part") ;;
 	mirrors | commits | failover)
 		programs+=("$part")
 		[ -n "${ETCD:-}" ] || build_etcd
 		;;
 	resp) programs+=("$part") && find_redis ;;
 	*)
-		echo "part '$part' is unknown: choose of micro, guard, move, mirrors, commits, failover, million and resp" >&2
+		echo "part '$part' is unknown: choose of micro, guard, move, mirrors, commits, failover, million, resp and table" >&2
 		exit 2
 		;;
 	esac

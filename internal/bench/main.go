@@ -28,10 +28,11 @@ const (
 	partFailover = "failover"
 	partMillion  = "million"
 	partResp     = "resp"
+	partTable    = "table"
 )
 
 // allParts are these, in that order.
-var allParts = []string{partMove, partMirrors, partCommits, partFailover, partMillion, partResp}
+var allParts = []string{partMove, partMirrors, partCommits, partFailover, partMillion, partResp, partTable}
 
 // comparing are those that measure etcd too.
 var comparing = []string{partMirrors, partCommits, partFailover}
@@ -156,8 +157,11 @@ func measurePart(ctx context.Context, r *report, part string, o options, dir str
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	if part == partFailover {
+	switch part {
+	case partFailover:
 		return failovers(ctx, r, o, dir)
+	case partTable:
+		return inTable(ctx, r)
 	}
 	ours, err := startRegistry(ctx, dir, o.bin, defaultTiming)
 	if err != nil {
