@@ -10,17 +10,13 @@ const (
 	// meanBucket is how many scopes a bucket has on average. A change copies a
 	// bucket, so that larger ones make changes slower; smaller ones make a
 	// directory that no longer fits the cache.
-	meanBucket = 32
-	// maxBucket is how many scopes a bucket has at most: as many as one byte can
-	// number. Chance does not bring so many together, prefixes made to collide do. A
-	// bucket with more would make look-ups and changes as slow as somebody wants
-	// them to be.
-	maxBucket = 255
-	// bucketGroups is how many groups a bucket has. With fewer, a group's tags would
-	// no longer be in one word as a rule.
-	bucketGroups = 16
+	meanBucket = 64
+	// maxBucket is how many scopes a bucket has at most. Chance does not bring so
+	// many together, prefixes made to collide do. A bucket with more would make
+	// look-ups and changes as slow as somebody wants them to be.
+	maxBucket = 8 * meanBucket
 	// segmentSize is how many buckets of the directory a change copies.
-	segmentSize = 32
+	segmentSize = 64
 	// inline is how many bytes of a prefix stand in its slot: a look-up of such a
 	// one reads nothing else.
 	inline = 23
@@ -47,25 +43,17 @@ type hashTable struct {
 // segment is a part of the directory, in which the buckets stand in order.
 type segment [segmentSize]bucket
 
-// bucket has its slots without gaps, in [bucketGroups] groups by the hash. A
-// look-up compares the tags of one group, and then the slot whose tag is equal: so
-// it does not read a slot in vain, but for one in a hundred or so. That is what
-// makes it fast: bucket and tags are in the cache also when the slots are not, and
-// what the processor guesses wrong, it knows before it waits for the slot.
-//
-// Open addressing read slot after slot, where no guess of the end was good, and
-// left a seventh of the memory free.
+// bucket is an open-addressing hash table of its own, with linear probing. At
+// least one slot is free, unless it has none.
 type bucket struct {
-	slots  []slot
-	tags   string                  // of each slot, followed by tagsTail
-	starts [bucketGroups + 1]uint8 // where each group begins; the last is the number of slots
+	slots []slot
 	// crowded: too many scopes belong here, and it holds none of them; the index
 	// has them. It stays so, also in both halves of a split, until the table is
 	// built anew, as only the index could say what is left.
 	crowded bool
 }
 
-// slot is one scope.
+// slot is free if it has no scope.
 type slot struct {
 	words
 	scope *Scope
@@ -173,125 +161,86 @@ func (t *hashTable) lookup(key []byte) (s *Scope, sure bool) {
 	return nil, true
 }
 
-// number is that of the bucket in which a hash belongs: it is not there yet if the
-// number is too high, and still one with its lower half. It is no branch, as the
-// processor could not guess it.
+// number is that of the bucket in which a hash belongs.
 func (t *hashTable) number(h uint64) int {
 	i := h & t.mask
-	there := uint64(int64(i-uint64(t.buckets)) >> 63) // all ones, or 0
-	return int(i & (t.mask>>1 | there))
+	if i >= uint64(t.buckets) { // which is not there yet: it is still one with its lower half
+		i &= t.mask >> 1
+	}
+	return int(i)
 }
 
 func (t *hashTable) bucket(i int) *bucket { return &t.segments[i/segmentSize][i%segmentSize] }
 
-// groupOf is that of a hash in its bucket, which is of other bits than the bucket's
-// number, and tag has bits of neither.
-func groupOf(h uint64) int { return int(h >> 60) }
-func tag(h uint64) uint8   { return uint8(h >> 52) }
-
 // find returns the place of the slot with these words, -1 if there is none.
 func (b *bucket) find(w words, h uint64, key []byte) int {
-	g := groupOf(h)
-	at, end := int(b.starts[g]), int(b.starts[g+1])
-	for ; at < end; at += len(tagsTail) + 1 {
-		for same := equal(tagsAt(b.tags, at), tag(h), end-at); same != 0; same &= same - 1 {
-			i := at + bits.TrailingZeros64(same)/8
-			if s := &b.slots[i]; s.a == w.a && s.b == w.b && s.c == w.c && (w.c != notInline || s.scope.Prefix.Matches(key)) {
-				return i
-			}
+	if len(b.slots) == 0 {
+		return -1
+	}
+	for i := place(h, len(b.slots)); b.slots[i].scope != nil; {
+		if s := &b.slots[i]; s.a == w.a && s.b == w.b && s.c == w.c && (w.c != notInline || s.scope.Prefix.Matches(key)) {
+			return i
+		}
+		if i++; i == len(b.slots) {
+			i = 0
 		}
 	}
 	return -1
 }
 
-// tagsTail stands behind the tags, so that eight can be read from each on.
-const tagsTail = "\x00\x00\x00\x00\x00\x00\x00"
+// place is where a hash is looked for first in n slots. It is of other bits than the
+// bucket's number.
+func place(h uint64, n int) int { return int(h >> 32 * uint64(n) >> 32) }
 
-// tagsAt reads eight tags from a place on.
-func tagsAt(tags string, at int) uint64 {
-	t := tags[at : at+8]
-	return uint64(t[0]) | uint64(t[1])<<8 | uint64(t[2])<<16 | uint64(t[3])<<24 |
-		uint64(t[4])<<32 | uint64(t[5])<<40 | uint64(t[6])<<48 | uint64(t[7])<<56
-}
-
-// equal has the highest bit of those of the first n tags that are t.
-func equal(tags uint64, t uint8, n int) uint64 {
-	const ones, low = 0x0101010101010101, 0x7f7f7f7f7f7f7f7f
-	x := tags ^ uint64(t)*ones
-	return ^(x&low + low | x | low) & first(n)
-}
-
-// arranged makes a bucket of slots, which it takes over.
-func arranged(slots []slot) bucket {
-	switch {
-	case len(slots) == 0:
+// newBucket has room for n scopes, with a seventh of the slots left free or more: a
+// fifth made a table that was declared in a random order larger than 200 B a scope.
+func newBucket(n int) bucket {
+	if n == 0 {
 		return bucket{}
-	case len(slots) > maxBucket:
-		return bucket{crowded: true}
 	}
-	b := bucket{slots: slots}
-	var hashes [maxBucket]uint64
-	for i := range slots {
-		hashes[i] = slots[i].hash()
-		b.starts[groupOf(hashes[i])+1]++
-	}
-	for g := range bucketGroups {
-		b.starts[g+1] += b.starts[g]
-	}
-	next := b.starts
-	for g := range bucketGroups {
-		for next[g] < b.starts[g+1] { // what stands here goes to the next place of its group
-			i := next[g]
-			to := groupOf(hashes[i])
-			j := next[to]
-			slots[i], slots[j], hashes[i], hashes[j] = slots[j], slots[i], hashes[j], hashes[i]
-			next[to]++
+	slots := slices.Grow([]slot(nil), n+n/6+1)
+	return bucket{slots: slots[:cap(slots)]} // the allocator's rounding is of use
+}
+
+// add puts a slot into a new bucket.
+func (b *bucket) add(s slot) {
+	i := place(s.hash(), len(b.slots))
+	for b.slots[i].scope != nil {
+		if i++; i == len(b.slots) {
+			i = 0
 		}
 	}
-	tags := make([]byte, len(slots), maxBucket+len(tagsTail))
-	for i := range tags {
-		tags[i] = tag(hashes[i])
-	}
-	b.tags = string(append(tags, tagsTail...))
-	return b
+	b.slots[i] = s
 }
 
-// with returns the bucket that also has s.
-func (b bucket) with(s slot) bucket {
-	if b.crowded || len(b.slots) == maxBucket {
+// merge returns a bucket of the slots of others for which keep is true.
+func merge(keep func(*slot) bool, of ...bucket) bucket {
+	n := 0
+	for _, b := range of {
+		if b.crowded {
+			return b
+		}
+		for i := range b.slots {
+			if s := &b.slots[i]; s.scope != nil && keep(s) {
+				n++
+			}
+		}
+	}
+	if n > maxBucket {
 		return bucket{crowded: true}
 	}
-	h := s.hash()
-	i := int(b.starts[groupOf(h)])
-	if b.tags == "" {
-		b.tags = tagsTail
+	out := newBucket(n)
+	for _, b := range of {
+		for i := range b.slots {
+			if s := &b.slots[i]; s.scope != nil && keep(s) {
+				out.add(*s)
+			}
+		}
 	}
-	b.slots = inserted(b.slots, i, s)
-	b.tags = b.tags[:i] + string([]byte{tag(h)}) + b.tags[i:]
-	b.count(h, 1)
-	return b
+	return out
 }
 
-// replacing returns the bucket with another scope in the place i.
-func (b bucket) replacing(i int, s *Scope) bucket {
-	b.slots = replaced(b.slots, i, slot{b.slots[i].words, s})
-	return b
-}
-
-// without returns the bucket that does not have the slot in the place i, which is one of h.
-func (b bucket) without(i int, h uint64) bucket {
-	b.slots = removedAt(b.slots, i)
-	b.tags = b.tags[:i] + b.tags[i+1:]
-	b.count(h, -1)
-	return b
-}
-
-// count moves the starts of the groups behind that of h.
-func (b *bucket) count(h uint64, d int) {
-	for g := groupOf(h) + 1; g < len(b.starts); g++ {
-		b.starts[g] += uint8(d)
-	}
-}
+func all(*slot) bool { return true }
 
 // edit is a copy of the table in which buckets may be set.
 func (t *hashTable) edit() *hashTable {
@@ -316,7 +265,7 @@ func (t *hashTable) with(s *Scope) *hashTable {
 	out := t.edit()
 	added := slot{wordsOf(s.Prefix), s}
 	i := out.number(added.hash())
-	out.set(i, out.bucket(i).with(added))
+	out.set(i, merge(all, *t.bucket(i), bucket{slots: []slot{added}}))
 	out.lengths = out.lengths.with(s.Prefix)
 	if out.n++; out.n > out.buckets*meanBucket {
 		out.split()
@@ -326,34 +275,32 @@ func (t *hashTable) with(s *Scope) *hashTable {
 
 // replace returns the table in which s stands for the scope with its prefix.
 func (t *hashTable) replace(s *Scope) *hashTable {
-	i, at, _ := t.find(s.Prefix)
+	w := wordsOf(s.Prefix)
+	h := w.hash()
+	i := t.number(h)
+	b := *t.bucket(i)
+	at := b.find(w, h, []byte(s.Prefix))
 	if at < 0 {
 		return t // the bucket is crowded
 	}
+	b.slots = slices.Clone(b.slots)
+	b.slots[at].scope = s
 	out := t.edit()
-	out.set(i, out.bucket(i).replacing(at, s))
+	out.set(i, b)
 	return out
 }
 
-// without returns the table that does not hold p, which it holds.
-func (t *hashTable) without(p Prefix) *hashTable {
+// without returns the table that does not hold s, which it holds.
+func (t *hashTable) without(s *Scope) *hashTable {
 	out := t.edit()
-	if i, at, h := t.find(p); at >= 0 {
-		out.set(i, out.bucket(i).without(at, h))
-	}
-	out.lengths = out.lengths.without(p)
+	w := wordsOf(s.Prefix)
+	i := out.number(w.hash())
+	out.set(i, merge(func(o *slot) bool { return o.scope != s }, *t.bucket(i)))
+	out.lengths = out.lengths.without(s.Prefix)
 	if out.n--; out.n < out.buckets*meanBucket/2 && out.buckets > 1 { // far from where it would be split again
 		out.join()
 	}
 	return out
-}
-
-// find returns the bucket of a prefix, its place there, -1 if it has none, and its hash.
-func (t *hashTable) find(p Prefix) (i, at int, h uint64) {
-	w := wordsOf(p)
-	h = w.hash()
-	i = t.number(h)
-	return i, t.bucket(i).find(w, h, []byte(p)), h
 }
 
 // split makes one bucket more, of a part of an earlier one.
@@ -362,38 +309,15 @@ func (t *hashTable) split() {
 	t.resize(last + 1)
 	i := last & int(t.mask>>1)
 	old := *t.bucket(i)
-	if old.crowded {
-		t.set(last, old)
-		return
-	}
-	var moves [maxBucket]bool
-	n := 0
-	for j := range old.slots {
-		if moves[j] = t.number(old.slots[j].hash()) == last; moves[j] {
-			n++
-		}
-	}
-	stay, move := make([]slot, 0, len(old.slots)-n), make([]slot, 0, n)
-	for j, s := range old.slots {
-		if moves[j] {
-			move = append(move, s)
-		} else {
-			stay = append(stay, s)
-		}
-	}
-	t.set(i, arranged(stay))
-	t.set(last, arranged(move))
+	t.set(i, merge(func(s *slot) bool { return t.number(s.hash()) == i }, old))
+	t.set(last, merge(func(s *slot) bool { return t.number(s.hash()) == last }, old))
 }
 
 // join gives the last bucket back to the one it was split from.
 func (t *hashTable) join() {
 	last := t.buckets - 1
 	i := last & int(t.mask>>1)
-	if a, b := t.bucket(i), t.bucket(last); a.crowded || b.crowded {
-		t.set(i, bucket{crowded: true})
-	} else {
-		t.set(i, arranged(joined(a.slots, b.slots)))
-	}
+	t.set(i, merge(all, *t.bucket(i), *t.bucket(last)))
 	t.set(last, bucket{})
 	t.resize(last)
 	t.segments = t.segments[:(last+segmentSize-1)/segmentSize]
@@ -422,18 +346,13 @@ func hashed(x Index[*Scope]) *hashTable {
 		if b := t.bucket(i); n > maxBucket {
 			b.crowded = true
 		} else {
-			b.slots = make([]slot, 0, n)
+			*b = newBucket(n)
 		}
 	}
 	for _, s := range x.All() {
 		w := wordsOf(s.Prefix)
 		if b := t.bucket(t.number(w.hash())); !b.crowded {
-			b.slots = append(b.slots, slot{w, s})
-		}
-	}
-	for i := range sizes {
-		if b := t.bucket(i); !b.crowded {
-			*b = arranged(b.slots)
+			b.add(slot{w, s})
 		}
 	}
 	return t

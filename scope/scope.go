@@ -58,19 +58,17 @@ const (
 // to scopes that they share with every other version of the table: a Scope that
 // came out of a Table must not be changed.
 type Scope struct {
-	// What a verdict reads stands together, mostly in one cache line.
 	Prefix   Prefix
-	Owner    NodeID // the node that may write now: the writer, or its fallback
-	Quiesced NodeID // target of the move that holds the scope closed for writes; "" is none
-	Epoch    uint64 // fencing token of the owner's tenure; never reused in a cluster
-	Released bool   // served although the cluster holds: an admin vouched for it after a restore
-
-	Armed    bool // the owner is known to know that it needs a lease
-	Failover Failover
-	Lease    Lease
 	Writer   NodeID // the node declared for the scope
 	Fallback NodeID // takes over while the writer is down; "" is none
+	Owner    NodeID // the node that may write now: the writer, or its fallback
+	Epoch    uint64 // fencing token of the owner's tenure; never reused in a cluster
+	Failover Failover
+	Lease    Lease
+	Armed    bool   // the owner is known to know that it needs a lease
 	Changed  uint64 // log index of the last change of options or ownership
+	Quiesced NodeID // target of the move that holds the scope closed for writes; "" is none
+	Released bool   // served although the cluster holds: an admin vouched for it after a restore
 }
 
 // New returns the scope that gives prefix to writer, without a fallback.

@@ -113,7 +113,7 @@ func (t Table) Without(p Prefix) Table {
 	case t.Len() < minHashed/2:
 		t.hash = nil
 	default:
-		t.hash = t.hash.without(p)
+		t.hash = t.hash.without(old)
 	}
 	if old.Fallback == "" {
 		t.noFallback--
