@@ -30,6 +30,7 @@ type part struct {
 // parts are in the order in which they run.
 func parts() []part {
 	return []part{
+		{name: "table", run: func(ctx context.Context, r *report, _ options, _ string) error { return inTable(ctx, r) }},
 		{name: "guard", run: guards},
 		{name: "move", run: besides(moves)},
 		{name: partMirrors, etcd: true, run: besides(besideOthers)},
