@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -124,11 +125,11 @@ func (s *Store) patiently(ctx context.Context, passes func(error) bool, try func
 // to hear of a wrong password by waiting.
 func passes(err error) bool {
 	var no *RefusedError
-	var network net.Error
+	var network *net.OpError // net.Error would be any error of the system, a file that is not there among them
 	switch {
 	case errors.As(err, &no):
 		return no.passing()
-	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return true
 	}
 	return false
