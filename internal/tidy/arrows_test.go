@@ -66,8 +66,10 @@ var arrows = map[string]arrow{
 	// It shows certificates and tokens, and reads both anew, as the servers do.
 	"client": {may: []string{"internal/api", "internal/access", "internal/certs", "internal/boottime", "scope", "migration", "internal/agent"},
 		tests: []string{"fsm", "internal/registry", "transport/httpapi"}},
-	"internal/gate":      {may: []string{"client", "transport/resp"}},
-	"internal/gate/wire": {external: []string{}, tests: []string{"transport/resp"}},
+	"internal/gate": {may: []string{"client", "transport/resp"}},
+	// The store behind a gate, asked in a few commands of the gate's own.
+	"internal/gate/upstream": {tests: []string{"transport/resp"}, external: []string{}},
+	"internal/gate/wire":     {external: []string{}, tests: []string{"transport/resp"}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/access", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},
 	"internal/sim/planted": {may: []string{"internal/overlay", "internal/process"}},
