@@ -67,6 +67,9 @@ var arrows = map[string]arrow{
 	"client": {may: []string{"internal/api", "internal/access", "internal/certs", "internal/boottime", "scope", "migration", "internal/agent"},
 		tests: []string{"fsm", "internal/registry", "transport/httpapi"}},
 	"internal/gate": {may: []string{"client", "transport/resp"}},
+	// Which commands write, and which keys: a table, and Valkey's descriptions that it is made from.
+	"internal/gate/commands":          {external: []string{}},
+	"internal/gate/commands/generate": {may: []string{"internal/gate/commands/valkey"}, external: []string{}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/access", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},
 	"internal/sim/planted": {may: []string{"internal/overlay", "internal/process"}},
