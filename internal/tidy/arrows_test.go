@@ -69,6 +69,10 @@ var arrows = map[string]arrow{
 	"internal/gate": {may: []string{"client", "transport/resp"}},
 	// The store behind a gate, asked in a few commands of the gate's own.
 	"internal/gate/upstream": {tests: []string{"transport/resp"}, external: []string{}},
+	"internal/gate/wire":     {external: []string{}, tests: []string{"transport/resp"}},
+	// Which commands write, and which keys: a table, and Valkey's descriptions that it is made from.
+	"internal/gate/commands":          {external: []string{}},
+	"internal/gate/commands/generate": {may: []string{"internal/gate/commands/valkey"}, external: []string{}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/access", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},
 	"internal/sim/planted": {may: []string{"internal/overlay", "internal/process"}},
