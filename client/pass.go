@@ -149,12 +149,9 @@ func (x *shipment) lacks(did *passed) func(*Record, recordSum) bool {
 	}
 }
 
-// reads is what hands over all records.
-func (x *shipment) reads() reading {
-	if x.feed != nil {
-		return x.feed.Ship
-	}
-	return func(ctx context.Context, send func(Record) error) error { return x.store.Ship(ctx, x.Slice, send) }
+// all hands over all records.
+func (x *shipment) all(ctx context.Context, send func(Record) error) error {
+	return x.store.Ship(ctx, x.Slice, send)
 }
 
 type reading func(ctx context.Context, send func(Record) error) error
@@ -166,7 +163,11 @@ func (x *shipment) pass(ctx context.Context, first bool) (did passed, err error)
 	if first {
 		left = func(total count) count { return total.plus(total.minus(did.met)) }
 	}
-	err = x.walk(ctx, x.reads(), &did, x.lacks(&did), left)
+	read := reading(x.all)
+	if x.feed != nil {
+		read = x.feed.Ship
+	}
+	err = x.walk(ctx, read, &did, x.lacks(&did), left)
 	if err == nil {
 		err = x.dropGone(ctx, &did)
 	}
@@ -190,7 +191,7 @@ func (x *shipment) closing(ctx context.Context) (did passed, err error) {
 		x.have.pass++
 	}
 	if err == nil {
-		err = x.walk(ctx, x.reads(), &did, func(r *Record, s recordSum) (lacks bool) {
+		err = x.walk(ctx, x.all, &did, func(r *Record, s recordSum) (lacks bool) {
 			if x.have == nil {
 				return true
 			}

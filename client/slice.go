@@ -101,8 +101,7 @@ type Tracker interface {
 // is then read as a whole once more, with another one.
 var ErrTrackingLost = errors.New("what has changed is not known any more")
 
-// Tracking is what changes under a prefix. It is used by one goroutine at a time,
-// but for Close.
+// Tracking is what changes under a prefix. It is used by one goroutine at a time.
 type Tracking interface {
 	// Ship is as that of the [Store].
 	Ship(ctx context.Context, send func(Record) error) error

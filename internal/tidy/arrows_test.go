@@ -69,6 +69,9 @@ var arrows = map[string]arrow{
 	"internal/gate": {may: []string{"client", "transport/resp"}},
 	// The store behind a gate, asked in a few commands of the gate's own.
 	"internal/gate/upstream": {tests: []string{"transport/resp"}, external: []string{}},
+	// The keys of a scope on their way from one store to another.
+	"internal/gate/slices": {may: []string{"client", "internal/api", "internal/gate/upstream", "scope"},
+		tests: []string{"internal/registry", "transport/httpapi"}, external: []string{}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/access", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},
 	"internal/sim/planted": {may: []string{"internal/overlay", "internal/process"}},
