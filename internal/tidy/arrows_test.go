@@ -73,6 +73,9 @@ var arrows = map[string]arrow{
 	// Which commands write, and which keys: a table, and Valkey's descriptions that it is made from.
 	"internal/gate/commands":          {external: []string{}},
 	"internal/gate/commands/generate": {may: []string{"internal/gate/commands/valkey"}, external: []string{}},
+	// The keys of a scope on their way from one store to another.
+	"internal/gate/slices": {may: []string{"client", "internal/api", "internal/gate/upstream", "scope"},
+		tests: []string{"internal/registry", "transport/httpapi"}, external: []string{}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/access", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},
 	"internal/sim/planted": {may: []string{"internal/overlay", "internal/process"}},
