@@ -72,6 +72,8 @@ var arrows = map[string]arrow{
 	"internal/gate/wire":     {external: []string{}, tests: []string{"transport/resp"}},
 	// Which commands write, and which keys: a table, and Valkey's descriptions that it is made from.
 	"internal/gate/commands":          {external: []string{}},
+	// The same programs directly and through a gate.
+	"internal/gate/differ":            {may: []string{"internal/gate/commands", "internal/gate/commands/valkey"}, external: []string{}},
 	"internal/gate/commands/generate": {may: []string{"internal/gate/commands/valkey"}, external: []string{}},
 	// The keys of a scope on their way from one store to another.
 	"internal/gate/slices": {may: []string{"client", "internal/api", "internal/gate/upstream", "scope"},

@@ -156,7 +156,8 @@ func (r row) spec(k valkey.KeySpec) (text string, channel bool) {
 	if f := k.Find.KeyNum; f != nil {
 		add("Find: KeyCount, Count: %d, First: %d, Step: %d", f.Index, f.First, f.Step)
 	}
-	if slices.Contains(k.Flags, "RO") && !r.writes {
+	// Of a command that passes nothing is written: PFCOUNT is no write, but its key is not marked read-only.
+	if (slices.Contains(k.Flags, "RO") || r.policy == "Pass") && !r.writes {
 		add("Reads: true")
 	}
 	channel = slices.Contains(k.Flags, "NOT_KEY")
