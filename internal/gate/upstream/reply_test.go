@@ -30,6 +30,13 @@ func TestReplies(t *testing.T) {
 	}
 }
 
+func TestAny(t *testing.T) {
+	r := Reply{Kind: '*', Items: []Reply{{Kind: ':', Text: "1", Int: 1}, {Kind: '$', Null: true}, {Kind: '+', Text: "x"}, {Kind: '*'}}}
+	if got, want := r.Any(), []any{int64(1), nil, "x", []any{}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%#v", got)
+	}
+}
+
 // What is not a reply ends nothing, and costs no more memory than came.
 func FuzzReply(f *testing.F) {
 	for _, text := range []string{"+OK\r\n", "$3\r\nabc\r\n", "*2\r\n:1\r\n$-1\r\n", "$67108864\r\nx"} {

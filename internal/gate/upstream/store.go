@@ -40,6 +40,7 @@ type Store struct {
 
 	turn    chan *link // holds one: the link for the gate's own commands, nil if there is none
 	started Server
+	fresh   bool // nobody had the lock
 	state   atomic.Pointer[State]
 	stop    context.CancelFunc
 	looking sync.WaitGroup

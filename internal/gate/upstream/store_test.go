@@ -121,6 +121,23 @@ func TestLostLock(t *testing.T) {
 	}
 }
 
+// A start that fails leaves a lock only where one was before.
+func TestUndo(t *testing.T) {
+	for _, before := range []string{"", "gate n1 data1 before"} {
+		f := newFake(t)
+		if before != "" {
+			f.keys[LockKey] = before
+		}
+		s := f.open(f.config())
+		if err := s.Undo(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.lock(); (got == "") != (before == "") {
+			t.Errorf("the lock was %q and is %q", before, got)
+		}
+	}
+}
+
 // Nobody needs to dial for the loss to be seen.
 func TestLostLockIsLookedFor(t *testing.T) {
 	f := newFake(t)
