@@ -58,7 +58,7 @@ type State struct {
 // sees it gone, so that nothing an earlier gate had sent executes from then on. A store that does not answer yet is waited for
 // until ctx ends. [Store.Close] ends it.
 func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Store, error) {
-	if err := cfg.check(); err != nil {
+	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
 	secure, err := cfg.secure()
