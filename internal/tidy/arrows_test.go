@@ -120,6 +120,10 @@ var arrows = map[string]arrow{
 		external: []string{}},
 	"internal/crash/stale": {may: []string{"internal/api", "internal/crash", "internal/direct", "internal/link", "internal/overlay", "internal/process"},
 		external: []string{}},
+	// Redis servers with gates before them, killed during moves; the demo tells a story on it.
+	"internal/crash/gates":        {may: []string{"client", "internal/api", "internal/crash", "internal/crash/rig", "internal/process", "scope"}},
+	"internal/crash/gates/matrix": {may: []string{"internal/crash/gates", "internal/crash/rig"}, external: []string{}},
+	"internal/demo/redis":         {may: []string{"internal/crash/gates", "internal/crash/rig"}, external: []string{}},
 	// What the tests of several adapters share: a registry that answers from memory.
 	"internal/apitest":   {may: []string{"internal/api", "scope", "migration", "fsm"}},
 	"internal/tidy":      {external: []string{}},

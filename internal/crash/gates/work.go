@@ -50,7 +50,7 @@ type told struct {
 	acked            []write
 	refused, unknown int
 	tried            map[string]bool
-	last             error
+	last, refusal    error // the newest of all, and of those that say that nothing was written
 	lastAck          time.Time
 	silence          time.Duration // the longest time without an acknowledged write, since it was asked for
 }
@@ -154,6 +154,7 @@ func (w *Work) end(p string, one write, err error) {
 		return
 	case errors.As(err, &known) && known.Code != client.CodeOutcomeUnknown:
 		t.refused++
+		t.refusal = err
 	default:
 		t.unknown++
 	}
@@ -185,7 +186,10 @@ func (w *Work) Silence(p string) time.Duration {
 }
 
 // Counts are how all attempts ended.
-type Counts struct{ Acknowledged, Refused, Unknown int }
+type Counts struct {
+	Acknowledged, Refused, Unknown int
+	Refusal                        error // the newest
+}
 
 // Counts are how all attempts ended so far.
 func (w *Work) Counts() (c Counts) {
@@ -195,6 +199,9 @@ func (w *Work) Counts() (c Counts) {
 		c.Acknowledged += len(t.acked)
 		c.Refused += t.refused
 		c.Unknown += t.unknown
+		if t.refusal != nil {
+			c.Refusal = t.refusal
+		}
 	}
 	return c
 }

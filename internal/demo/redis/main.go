@@ -104,6 +104,9 @@ func (t *tale) count(ctx context.Context) error {
 	if done > 0 {
 		fmt.Printf("  quiesce               p50 %d ms, longest %d ms\n", quiesced[done/2].Milliseconds(), quiesced[done-1].Milliseconds())
 	}
+	if told.Refusal != nil {
+		fmt.Printf("  the newest refusal    %v\n", told.Refusal)
+	}
 	for _, w := range found.Wrong {
 		fmt.Printf("  WRONG: %s\n", w)
 	}

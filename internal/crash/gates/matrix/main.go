@@ -121,6 +121,9 @@ func strikes(ctx context.Context, r *gates.Rig, all []one) error {
 	done, aborted, _ := r.Moves()
 	fmt.Printf("\n%d cases; %d moves done, %d aborted; %d writes acknowledged, all found at their owners; %d refused, %d of unknown outcome\n",
 		len(all), done, aborted, told.Acknowledged, told.Refused, told.Unknown)
+	if told.Refusal != nil {
+		fmt.Printf("the newest refusal: %v\n", told.Refusal)
+	}
 	if void > 0 {
 		return fmt.Errorf("%d cases never came to their step", void)
 	}
