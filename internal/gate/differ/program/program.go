@@ -116,7 +116,7 @@ type line struct {
 }
 
 func (g *Generator) argument(l *line, c *valkey.Command, a *valkey.Argument) {
-	if a.Optional && !g.chance(0.35) && !(a.Token == "COUNT" && (c.Name == "SCAN" || c.Name == "SSCAN")) {
+	if a.Optional && !g.chance(0.35) && !(a.Token == "COUNT" && strings.HasSuffix(c.Name, "SCAN")) {
 		return
 	}
 	if a.Token == "BLOCK" && g.chance(0.9) {
