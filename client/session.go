@@ -277,6 +277,12 @@ func (s *Session) Guard() *Guard { return s.guard }
 // View is what the session knows of the registry now.
 func (s *Session) View() View { return View{s.now.Load().state.View()} }
 
+// Changed returns a channel that is closed once something may have changed that the
+// guard decides by: the table, moves, the session, the lease. Take it, look, then
+// wait: what changes after the look closes it. A registry that is well closes it
+// every second.
+func (s *Session) Changed() <-chan struct{} { return s.now.Load().next }
+
 // addr is where a node is reached.
 func (s *Session) addr(node scope.NodeID) string { return s.now.Load().state.View().Addr(node) }
 

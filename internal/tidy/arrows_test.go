@@ -67,6 +67,9 @@ var arrows = map[string]arrow{
 	"client": {may: []string{"internal/api", "internal/access", "internal/certs", "internal/boottime", "scope", "migration", "internal/agent"},
 		tests: []string{"fsm", "internal/registry", "transport/httpapi"}},
 	"internal/gate": {may: []string{"client", "transport/resp"}},
+	// The store behind a gate, asked in a few commands of the gate's own.
+	"internal/gate/upstream": {tests: []string{"transport/resp"}, external: []string{}},
+	"internal/gate/wire":     {external: []string{}, tests: []string{"transport/resp"}},
 	// Which commands write, and which keys: a table, and Valkey's descriptions that it is made from.
 	"internal/gate/commands":          {external: []string{}},
 	// The same programs directly and through a gate.

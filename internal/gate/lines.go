@@ -1,0 +1,70 @@
+package gate
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/scope-registry/scope-registry/client"
+)
+
+// errorLine is the reply that says err.
+func errorLine(err error) []byte { return appendError(nil, err) }
+
+// appendError appends the reply that says err: the code of a [client.Error] and its text. Any other error is its text, which
+// begins with a code.
+func appendError(b []byte, err error) []byte {
+	b = append(b, '-')
+	var e *client.Error
+	if !errors.As(err, &e) {
+		return appendLine(b, err.Error())
+	}
+	b = append(b, e.Code.RESP()...)
+	if e.Detail != "" {
+		b = append(b, ' ')
+	}
+	return appendLine(b, e.Detail)
+}
+
+// appendLine appends text and the end of a line. What would end the line before becomes a space.
+func appendLine(b []byte, text string) []byte {
+	from := len(b)
+	b = append(b, text...)
+	for i := from; i < len(b); i++ {
+		if b[i] == '\r' || b[i] == '\n' {
+			b[i] = ' '
+		}
+	}
+	return append(b, '\r', '\n')
+}
+
+func appendHead(b []byte, kind byte, n int) []byte {
+	b = strconv.AppendInt(append(b, kind), int64(n), 10)
+	return append(b, '\r', '\n')
+}
+
+func appendBulk(b []byte, text string) []byte {
+	b = appendHead(b, '$', len(text))
+	b = append(b, text...)
+	return append(b, '\r', '\n')
+}
+
+// maxNamed bounds what an error repeats of a client's words, bytes, as Redis does.
+const maxNamed = 128
+
+// unknownCommand is Redis's own error.
+func unknownCommand(args [][]byte) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "ERR unknown command '%.*s', with args beginning with: ", maxNamed, args[0])
+	begin := b.Len()
+	for _, a := range args[1:] {
+		if b.Len()-begin >= maxNamed {
+			break
+		}
+		fmt.Fprintf(&b, "'%.*s' ", maxNamed-(b.Len()-begin), a)
+	}
+	return b.String()
+}
+
+var okReply = []byte("+OK\r\n")
