@@ -5,8 +5,18 @@ import (
 	"strings"
 )
 
-// Next returns the next step.
+// Next returns the next step. All its commands pass.
 func (g *Generator) Next() Step {
+	for {
+		s := g.step()
+		all := slices.Concat(s.Commands, s.Wake, s.After)
+		if !slices.ContainsFunc(all, func(c Command) bool { return !g.pass(c.Name) }) {
+			return s
+		}
+	}
+}
+
+func (g *Generator) step() Step {
 	s := Step{Conn: g.r.IntN(g.conns)}
 	switch p := g.r.Float64(); {
 	case p < 0.10:
