@@ -25,7 +25,7 @@ func builtin() []Command {
 		{Name: "BGREWRITEAOF", Policy: Pass, Arity: 1},
 		{Name: "BGSAVE", Policy: Pass, Arity: -1},
 		{Name: "BITCOUNT", Policy: Pass, Arity: -2, shape: oneKey, specs: []Spec{{Begin: Index, At: 1, Find: Range, Last: 0, Step: 1, Limit: 0, Reads: true}}},
-		{Name: "BITFIELD", Policy: Write, Arity: -2, Note: "a write with GET alone too; BITFIELD_RO reads", shape: oneKey, specs: []Spec{{Begin: Index, At: 1, Find: Range, Last: 0, Step: 1, Limit: 0}}},
+		{Name: "BITFIELD", Policy: Write, Arity: -2, Note: "a read if all its operations are GET", shape: bitfieldKeys, specs: []Spec{{Begin: Index, At: 1, Find: Range, Last: 0, Step: 1, Limit: 0}}},
 		{Name: "BITFIELD_RO", Policy: Pass, Arity: -2, shape: oneKey, specs: []Spec{{Begin: Index, At: 1, Find: Range, Last: 0, Step: 1, Limit: 0, Reads: true}}},
 		{Name: "BITOP", Policy: Write, Arity: -4, shape: bySpecs, specs: []Spec{{Begin: Index, At: 2, Find: Range, Last: 0, Step: 1, Limit: 0}, {Begin: Index, At: 3, Find: Range, Last: -1, Step: 1, Limit: 0, Reads: true}}},
 		{Name: "BITPOS", Policy: Pass, Arity: -3, shape: oneKey, specs: []Spec{{Begin: Index, At: 1, Find: Range, Last: 0, Step: 1, Limit: 0, Reads: true}}},

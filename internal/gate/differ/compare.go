@@ -23,7 +23,7 @@ const apart = 30_000
 
 // rules are all commands whose replies are not compared byte by byte. CONTAINER|* is for subcommands.
 var rules = map[string]rule{
-	"KEYS": sorted, "SCAN": sorted, "SMEMBERS": sorted, "SSCAN": sorted, "SUNION": sorted, "SINTER": sorted, "SDIFF": sorted,
+	"KEYS": sorted, "SCAN": sorted, "SMEMBERS": sorted, "SSCAN": sorted, "HSCAN": sorted, "ZSCAN": sorted, "SUNION": sorted, "SINTER": sorted, "SDIFF": sorted,
 	"SORT": sorted, "SORT_RO": sorted, "PUBSUB|CHANNELS": sorted, "PUBSUB|SHARDCHANNELS": sorted, "ACL|CAT": sorted,
 	"FUNCTION|LIST": sorted,
 	"TTL":           near, "PTTL": near, "EXPIRETIME": near, "PEXPIRETIME": near, "OBJECT|IDLETIME": near, "XPENDING": near, "XINFO|*": near,

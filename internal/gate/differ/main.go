@@ -13,27 +13,33 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/scope-registry/scope-registry/internal/gate/commands"
 )
 
 // options are the flags.
 type options struct {
 	store    string
+	plain    bool
 	gate     string
 	upstream string
 	seed     uint64
 	commands int
 	most     int
+	without  string
 	dir      string
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.store, "store", "redis-server", "the program of the store, started twice")
-	flag.StringVar(&o.gate, "gate", "", "the address of a gate that runs already, in front of -upstream; without it the two stores are compared")
+	flag.BoolVar(&o.plain, "plain", false, "compare two stores without a gate, which must not differ")
+	flag.StringVar(&o.gate, "gate", "", "the address of a gate that runs already, in front of -upstream, and owns the prefix d: (default: one is started)")
 	flag.StringVar(&o.upstream, "upstream", "", "the address of the store behind -gate, of the same program as -store")
 	flag.Uint64Var(&o.seed, "seed", 1, "of the first program")
 	flag.IntVar(&o.commands, "commands", 1_000_000, "compare at least so many")
 	flag.IntVar(&o.most, "most", 10, "stop after so many differences")
+	flag.StringVar(&o.without, "without", "", "leave these commands out, and all steps that need them: names as in CLIENT|INFO,WAIT")
 	flag.StringVar(&o.dir, "dir", "", "where the stores keep their logs (default: a new folder, removed at the end)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -69,14 +75,27 @@ func differ(ctx context.Context, o options, out io.Writer) (int, error) {
 			return 0, err
 		}
 		defer stop()
-		o.gate = o.upstream
 	}
 	checked, diff, err := describe(ctx, o.upstream)
 	if err != nil {
 		return 0, err
 	}
 	fmt.Fprintf(out, "the table and the store differ: %s\n", diff)
-	r := &run{direct: &side{addr: direct, store: direct}, gate: &side{addr: o.gate, store: o.upstream}, checked: checked, out: out}
+	switch {
+	case o.plain && o.gate == "":
+		o.gate = o.upstream
+	case o.gate == "":
+		o.gate, stop, err = startGate(ctx, o.upstream, o.dir, checked)
+		if err != nil {
+			return 0, err
+		}
+		defer stop()
+	}
+	// Both stores have the same keys, those of the gate too.
+	if err := copyKeys(ctx, o.upstream, direct); err != nil {
+		return 0, err
+	}
+	r := &run{direct: &side{addr: direct, store: direct}, gate: &side{addr: o.gate, store: o.upstream}, pass: passing(checked, diff, o.without), out: out}
 	if err := r.play(ctx, o.seed, o.commands, o.most); err != nil {
 		return r.differences, err
 	}
@@ -84,6 +103,18 @@ func differ(ctx context.Context, o options, out io.Writer) (int, error) {
 		r.commands, r.programs, len(r.seen), r.errors, r.differences)
 	fmt.Fprintf(out, "the least often: %s\n", r.rare())
 	return r.differences, nil
+}
+
+// passing says which commands are compared: those that the gate does not refuse and the store has.
+func passing(checked *commands.Checked, diff commands.Differences, without string) func(name string) bool {
+	all := map[string]bool{}
+	for _, c := range checked.All() {
+		all[c.Name] = c.Policy != commands.Refuse
+	}
+	for _, name := range slices.Concat(diff.Missing, strings.Split(strings.ToUpper(without), ",")) {
+		delete(all, name)
+	}
+	return func(name string) bool { return all[name] }
 }
 
 // rare tells what was compared least often.

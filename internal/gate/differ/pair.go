@@ -9,12 +9,16 @@ import (
 	"io"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/scope-registry/scope-registry/internal/gate/differ/program"
 )
 
 // mark is what a listening connection asks to have back, behind all messages.
 const mark = "end of step"
+
+// patience is how long a reply may take. The longest that a program waits for in a store is two seconds.
+const patience = 20 * time.Second
 
 // side is one of the two ways to a store: directly, or through a gate.
 type side struct {
@@ -102,7 +106,7 @@ func (c *conn) send(data []byte, chop, replies int) <-chan answer {
 	}()
 	done := make(chan answer, 1)
 	go func() {
-		var a answer
+		a := answer{err: c.SetDeadline(time.Now().Add(patience))}
 		for len(a.replies) < replies && a.err == nil {
 			var raw []byte
 			if raw, a.err = readReply(c.r); a.err == nil {
@@ -117,6 +121,9 @@ func (c *conn) send(data []byte, chop, replies int) <-chan answer {
 // listen sends commands and then reads up to the reply to a PING with the mark.
 func (c *conn) listen(data []byte) answer {
 	data = append(data, encode([]program.Command{{Args: []string{"PING", mark}}}, false)...)
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		return answer{err: err}
+	}
 	if _, err := c.Write(data); err != nil {
 		return answer{err: err}
 	}

@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
 
-	"github.com/scope-registry/scope-registry/internal/gate/commands"
 	"github.com/scope-registry/scope-registry/internal/gate/differ/program"
 )
 
@@ -19,9 +17,9 @@ const perProgram = 3000
 // run plays programs on both sides until so many commands were compared, and counts.
 type run struct {
 	direct, gate *side
-	checked      *commands.Checked
-	out          io.Writer // of differences
-	commands     int       // compared
+	pass         func(name string) bool // of commands that are compared
+	out          io.Writer              // of differences
+	commands     int                    // compared
 	programs     int
 	differences  int
 	errors       int            // of the commands, answered with an error
@@ -35,12 +33,8 @@ type transaction struct{ queued []string }
 // play runs programs from the seed on, at least until so many commands were compared or so many differences found.
 func (r *run) play(ctx context.Context, seed uint64, many, most int) error {
 	r.seen = map[string]int{}
-	pass := func(name string) bool {
-		i := slices.IndexFunc(r.checked.All(), func(c *commands.Command) bool { return c.Name == name })
-		return i >= 0 && r.checked.All()[i].Policy != commands.Refuse
-	}
 	for r.commands < many && r.differences < most {
-		g, err := program.New(seed, connections, pass)
+		g, err := program.New(seed, connections, r.pass)
 		if err != nil {
 			return err
 		}

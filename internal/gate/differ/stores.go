@@ -99,3 +99,17 @@ func describe(ctx context.Context, addr string) (*commands.Checked, commands.Dif
 	checked, diff := commands.Check(upstream)
 	return checked, diff, nil
 }
+
+// copyKeys sets each key of one store in another, to no value that matters: replies tell of them how many there are.
+func copyKeys(ctx context.Context, from, to string) error {
+	keys, err := ask(ctx, from, "KEYS", "*")
+	if err != nil {
+		return err
+	}
+	for _, key := range keys.list {
+		if v, err := ask(ctx, to, "SET", key.text, "x"); err != nil || v.text != "OK" {
+			return fmt.Errorf("setting %q at %s: %s %w", key.text, to, v.text, err)
+		}
+	}
+	return nil
+}

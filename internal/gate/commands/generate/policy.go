@@ -115,7 +115,7 @@ var decisions = map[string]decision{
 	"SORT_RO":           note("BY and GET read keys that nobody checks"),
 	"GEORADIUS":         {shape: "geoKeys", note: "a write with STORE and STOREDIST"},
 	"GEORADIUSBYMEMBER": {shape: "geoKeys", note: "a write with STORE and STOREDIST"},
-	"BITFIELD":          note("a write with GET alone too; BITFIELD_RO reads"),
+	"BITFIELD":          {shape: "bitfieldKeys", note: "a read if all its operations are GET"},
 	"XREAD":             {shape: "streams"},
 	"XREADGROUP":        {shape: "streams", writes: true, note: "always a write"},
 	"PFCOUNT":           note("a read, though the store keeps the count that it found beside the value"),

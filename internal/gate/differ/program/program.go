@@ -37,20 +37,21 @@ type Step struct {
 // Generator makes one program, step by step.
 type Generator struct {
 	r      *rand.Rand
+	pass   func(name string) bool
 	all    []valkey.Command
 	byName map[string]*valkey.Command
 	conns  int
 	stream int // of the ids that streams got
 }
 
-// New returns a generator for so many connections. Only those of the commands that pass are used: what a gate refuses is
-// not to be compared.
+// New returns a generator for so many connections. Only commands that pass are used: what a gate refuses is not to be
+// compared.
 func New(seed uint64, conns int, pass func(name string) bool) (*Generator, error) {
 	list, err := valkey.Commands()
 	if err != nil {
 		return nil, err
 	}
-	g := &Generator{r: rand.New(rand.NewPCG(seed, 0)), conns: conns, byName: map[string]*valkey.Command{}} //nolint:gosec // it must repeat
+	g := &Generator{r: rand.New(rand.NewPCG(seed, 0)), conns: conns, pass: pass, byName: map[string]*valkey.Command{}} //nolint:gosec // it must repeat
 	for i := range list {
 		c := &list[i]
 		g.byName[c.Name] = c
@@ -116,7 +117,7 @@ type line struct {
 }
 
 func (g *Generator) argument(l *line, c *valkey.Command, a *valkey.Argument) {
-	if a.Optional && !g.chance(0.35) && !(a.Token == "COUNT" && (c.Name == "SCAN" || c.Name == "SSCAN")) {
+	if a.Optional && !g.chance(0.35) && !(a.Token == "COUNT" && strings.HasSuffix(c.Name, "SCAN")) {
 		return
 	}
 	if a.Token == "BLOCK" && g.chance(0.9) {

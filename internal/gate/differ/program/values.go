@@ -81,7 +81,7 @@ func (g *Generator) named(c *valkey.Command, a *valkey.Argument) (string, bool) 
 		return oneOf(g, "38.115556", "37.502669", "48.8", "10", "86"), true
 	case name == "cursor":
 		return "0", true
-	case name == "count" && (c.Name == "SCAN" || c.Name == "SSCAN"):
+	case name == "count" && strings.HasSuffix(c.Name, "SCAN"):
 		return "1000", true
 	}
 	return g.namedText(c, name)
