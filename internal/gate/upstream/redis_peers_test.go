@@ -98,6 +98,7 @@ func TestPeerNothingOfAnEarlierGateExecutes(t *testing.T) {
 	for i := range 8 {
 		s := meet(t, addr)
 		s.ask("CLIENT", "SETNAME", "scope-registry-gate:n1:before:"+string(rune('a'+i)))
+		_ = s.SetDeadline(time.Now().Add(10 * time.Second)) // they are killed long before
 		all.Go(func() {
 			var many []byte
 			for range 500 {
