@@ -95,7 +95,8 @@ func differ(ctx context.Context, o options, out io.Writer) (int, error) {
 	if err := copyKeys(ctx, o.upstream, direct); err != nil {
 		return 0, err
 	}
-	r := &run{direct: &side{addr: direct, store: direct}, gate: &side{addr: o.gate, store: o.upstream}, pass: passing(checked, diff, o.without), out: out}
+	pass, queue := passing(checked, diff, o.without)
+	r := &run{direct: &side{addr: direct, store: direct}, gate: &side{addr: o.gate, store: o.upstream}, pass: pass, queue: queue, out: out}
 	if err := r.play(ctx, o.seed, o.commands, o.most); err != nil {
 		return r.differences, err
 	}
@@ -105,16 +106,18 @@ func differ(ctx context.Context, o options, out io.Writer) (int, error) {
 	return r.differences, nil
 }
 
-// passing says which commands are compared: those that the gate does not refuse and the store has.
-func passing(checked *commands.Checked, diff commands.Differences, without string) func(name string) bool {
-	all := map[string]bool{}
+// passing says which commands are compared, those that the gate does not refuse and the store has; and which of them
+// within MULTI, where the gate takes none that it answers itself, or that are of a connection.
+func passing(checked *commands.Checked, diff commands.Differences, without string) (pass, queue func(name string) bool) {
+	all, queued := map[string]bool{}, map[string]bool{}
 	for _, c := range checked.All() {
 		all[c.Name] = c.Policy != commands.Refuse
+		queued[c.Name] = c.Policy == commands.Pass && c.Op == commands.None || c.Policy == commands.Write
 	}
 	for _, name := range slices.Concat(diff.Missing, strings.Split(strings.ToUpper(without), ",")) {
 		delete(all, name)
 	}
-	return func(name string) bool { return all[name] }
+	return func(name string) bool { return all[name] }, func(name string) bool { return queued[name] }
 }
 
 // rare tells what was compared least often.

@@ -18,6 +18,7 @@ const perProgram = 3000
 type run struct {
 	direct, gate *side
 	pass         func(name string) bool // of commands that are compared
+	queue        func(name string) bool // within MULTI too
 	out          io.Writer              // of differences
 	commands     int                    // compared
 	programs     int
@@ -34,7 +35,7 @@ type transaction struct{ queued []string }
 func (r *run) play(ctx context.Context, seed uint64, many, most int) error {
 	r.seen = map[string]int{}
 	for r.commands < many && r.differences < most {
-		g, err := program.New(seed, connections, r.pass)
+		g, err := program.New(seed, connections, r.pass, r.queue)
 		if err != nil {
 			return err
 		}

@@ -38,20 +38,21 @@ type Step struct {
 type Generator struct {
 	r      *rand.Rand
 	pass   func(name string) bool
+	queue  func(name string) bool
 	all    []valkey.Command
 	byName map[string]*valkey.Command
 	conns  int
 	stream int // of the ids that streams got
 }
 
-// New returns a generator for so many connections. Only commands that pass are used: what a gate refuses is not to be
-// compared.
-func New(seed uint64, conns int, pass func(name string) bool) (*Generator, error) {
+// New returns a generator for so many connections. Only commands that pass are used, and within MULTI only those of them
+// that may be queued: what a gate refuses is not to be compared.
+func New(seed uint64, conns int, pass, queue func(name string) bool) (*Generator, error) {
 	list, err := valkey.Commands()
 	if err != nil {
 		return nil, err
 	}
-	g := &Generator{r: rand.New(rand.NewPCG(seed, 0)), conns: conns, pass: pass, byName: map[string]*valkey.Command{}} //nolint:gosec // it must repeat
+	g := &Generator{r: rand.New(rand.NewPCG(seed, 0)), conns: conns, pass: pass, queue: queue, byName: map[string]*valkey.Command{}} //nolint:gosec // it must repeat
 	for i := range list {
 		c := &list[i]
 		g.byName[c.Name] = c
@@ -128,6 +129,10 @@ func (g *Generator) argument(l *line, c *valkey.Command, a *valkey.Argument) {
 		times = 1 + g.r.IntN(3)
 	}
 	for i := range times {
+		if a.Token == "STREAMS" {
+			g.streams(l, c)
+			return
+		}
 		if a.Token != "" && (i == 0 || a.MultipleToken || a.Type == "pure-token") {
 			l.args = append(l.args, a.Token)
 		}
@@ -158,19 +163,28 @@ func (g *Generator) argument(l *line, c *valkey.Command, a *valkey.Argument) {
 	}
 }
 
-// spoil makes one of forty commands wrong: one argument too many or too few, or another than was meant. The number of
-// keys stays as it is: of a wrong one a gate says so itself.
+// streams adds STREAMS with as many ids as keys: the first half of what follows are keys, and all must be in one scope.
+func (g *Generator) streams(l *line, c *valkey.Command) {
+	n := 1 + g.r.IntN(3)
+	l.args = append(l.args, "STREAMS")
+	for range n {
+		l.args = append(l.args, g.key(c.Group))
+	}
+	for range n {
+		l.args = append(l.args, g.streamID(c))
+	}
+}
+
+// spoil makes one of forty commands wrong: the last argument is missing, or one is another than was meant. The number of
+// keys stays as it is, of a wrong one a gate says so itself; and all keys stay in one scope.
 func (g *Generator) spoil(l *line) {
 	if l.count >= 0 || !g.chance(0.025) || len(l.args) < 2 {
 		return
 	}
-	at := 1 + g.r.IntN(len(l.args)-1)
-	switch g.r.IntN(3) {
-	case 0:
-		l.args = slices.Delete(l.args, at, at+1)
-	case 1:
-		l.args = slices.Insert(l.args, at, g.key("string"))
-	case 2:
-		l.args[at] = g.key("list")
+	last := len(l.args) - 1
+	if g.chance(0.4) {
+		l.args = l.args[:last]
+		return
 	}
+	l.args[1+g.r.IntN(last)] = g.key(oneOf(g, groups...))
 }

@@ -73,7 +73,7 @@ func (g *Generator) transaction() []Command {
 	if g.chance(0.03) {
 		list = nil
 	}
-	list = append(list, g.several(12)...)
+	list = append(list, slices.DeleteFunc(g.several(12), func(c Command) bool { return !g.queue(c.Name) })...)
 	switch {
 	case g.chance(0.03):
 		list = append(list, command("MULTI"))
@@ -143,7 +143,7 @@ func (g *Generator) session() []Command {
 	case 2:
 		return []Command{command("SELECT", "0"), g.Random(), command("HELLO"), command("HELLO", "9"), command("HELLO", "x")}
 	case 3:
-		return []Command{command("MULTI"), g.Random(), command("RESET"), command("EXEC")}
+		return []Command{command("MULTI"), command("GET", g.key("string")), command("RESET"), command("EXEC")}
 	case 4:
 		return []Command{sub("CLIENT", "SETNAME", "a name"), sub("CLIENT", "SETNAME", ""), sub("CLIENT", "GETNAME"), command("AUTH", "x")}
 	default:

@@ -79,6 +79,8 @@ func (g *Generator) named(c *valkey.Command, a *valkey.Argument) (string, bool) 
 		return oneOf(g, "13.361389", "15.087269", "2.3", "-70", "181"), true
 	case name == "latitude":
 		return oneOf(g, "38.115556", "37.502669", "48.8", "10", "86"), true
+	case name == "destination-db":
+		return "0", true // of others a gate says that it does not serve them
 	case name == "cursor":
 		return "0", true
 	case name == "count" && strings.HasSuffix(c.Name, "SCAN"):
