@@ -146,10 +146,10 @@ fmt: ## format the Go code and the protobuf schema
 	$(TOOL) golangci-lint fmt ./...
 	$(TOOL) buf format --write
 
-generate: ## regenerate internal/pb from its schema, and docs/openapi.json from the handlers
+generate: ## regenerate internal/pb from its schema, docs/openapi.json from the handlers, and the gate's table of commands
 	GO='$(GO)' tools/generated.sh write
 
-check-generated: ## fail, with what differs, if internal/pb or docs/openapi.json is not current
+check-generated: ## fail, with what differs, if one of them is not current
 	GO='$(GO)' tools/generated.sh check
 
 fuzz: ## run each fuzz target for FUZZTIME

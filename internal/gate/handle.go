@@ -24,7 +24,7 @@ func (c *conn) handle(args [][]byte, raw []byte) {
 	case !known:
 		c.g.count.unknownCommands.Add(1)
 		c.tx.spoil()
-		c.sayError(unknownCommand(args))
+		c.sayError(c.g.commands.Unknown(args))
 	case cmd.Policy == commands.Refuse:
 		c.g.count.refused.Add(1)
 		c.tx.spoil()

@@ -2,9 +2,7 @@ package gate
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/scope-registry/scope-registry/client"
 )
@@ -48,23 +46,6 @@ func appendBulk(b []byte, text string) []byte {
 	b = appendHead(b, '$', len(text))
 	b = append(b, text...)
 	return append(b, '\r', '\n')
-}
-
-// maxNamed bounds what an error repeats of a client's words, bytes, as Redis does.
-const maxNamed = 128
-
-// unknownCommand is Redis's own error.
-func unknownCommand(args [][]byte) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "ERR unknown command '%.*s', with args beginning with: ", maxNamed, args[0])
-	begin := b.Len()
-	for _, a := range args[1:] {
-		if b.Len()-begin >= maxNamed {
-			break
-		}
-		fmt.Fprintf(&b, "'%.*s' ", maxNamed-(b.Len()-begin), a)
-	}
-	return b.String()
 }
 
 var okReply = []byte("+OK\r\n")

@@ -72,7 +72,10 @@ var arrows = map[string]arrow{
 	"internal/gate/upstream": {tests: []string{"transport/resp"}, external: []string{}},
 	"internal/gate/wire":     {external: []string{}, tests: []string{"transport/resp"}},
 	// Which commands write, and which keys: a table, and Valkey's descriptions that it is made from.
-	"internal/gate/commands":          {external: []string{}},
+	"internal/gate/commands": {external: []string{}},
+	// The same programs directly and through a gate.
+	"internal/gate/differ": {may: []string{"client", "internal/api", "internal/gate", "internal/gate/commands", "internal/gate/commands/valkey", "internal/gate/upstream",
+		"internal/registry", "scope", "transport/httpapi"}, external: []string{}},
 	"internal/gate/commands/generate": {may: []string{"internal/gate/commands/valkey"}, external: []string{}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/access", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},

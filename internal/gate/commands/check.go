@@ -25,7 +25,8 @@ func (d *Description) has(flag string) bool { return slices.Contains(d.Flags, fl
 // Differences are where an upstream and the table disagree, all names in upper case and in order. What Check made of
 // it is the stricter of both.
 type Differences struct {
-	// Refused are commands of the upstream that the table does not know and that are not marked read-only: refused.
+	// Refused are commands of the upstream that the table does not know and that are not marked read-only, and those of a
+	// server before 7.0 whose keys stand elsewhere than the table says.
 	Refused []string
 	// Passed are those that are marked read-only: forwarded.
 	Passed []string
@@ -47,7 +48,7 @@ func (d Differences) String() string {
 		what  string
 		names []string
 	}{
-		{"refused, since unknown and not marked read-only", d.Refused}, {"unknown, but marked read-only", d.Passed},
+		{"refused", d.Refused}, {"unknown, but marked read-only", d.Passed},
 		{"taken for writes", d.Stricter}, {"asked for their keys", d.Asked},
 	} {
 		if len(part.names) > 0 {
@@ -148,30 +149,44 @@ func stranger(d *Description, diff *Differences) *Command {
 
 // compare makes the command stricter where the upstream says that it writes more.
 func (c *Command) compare(d *Description, diff *Differences) {
-	if c.Policy == Pass {
-		c.Policy = Write
-		c.specs = slices.Clone(c.specs)
-		for i := range c.specs {
-			c.specs[i].Reads = false
-		}
-		diff.Stricter = append(diff.Stricter, c.Name)
-	}
-	if !c.sameKeys(d) {
+	stricter := c.Policy == Pass
+	c.Policy = Write
+	switch {
+	case c.sameKeys(d):
+	case d.Specs == nil:
+		// Before 7.0 there is no COMMAND GETKEYSANDFLAGS.
+		c.Policy = Refuse
+		c.Why = fmt.Sprintf("ERR the store says that the keys of '%s' stand elsewhere than the gate knows, and cannot be asked; releases from 7.0 on can", strings.ToLower(c.Name))
+		diff.Refused = append(diff.Refused, c.Name)
+		return
+	default:
 		c.Policy = Ask
 		diff.Asked = append(diff.Asked, c.Name)
+		return
+	}
+	for i := range c.specs {
+		if c.specs[i].Reads && (stricter || i < len(d.Specs) && !d.Specs[i].Reads) {
+			c.specs[i].Reads = false
+			stricter = true
+		}
+	}
+	if stricter {
+		diff.Stricter = append(diff.Stricter, c.Name)
 	}
 }
 
-// sameKeys reports whether the upstream finds the keys of the command where the table does, and takes none for
-// written that the table takes for read.
+// sameKeys reports whether the upstream finds the keys of the command where the table does.
 func (c *Command) sameKeys(d *Description) bool {
 	if d.Specs == nil {
 		first, last, step := c.positions()
-		return d.First == first && d.Last == last && d.Step == step
+		return d.has("movablekeys") || d.First == first && d.Last == last && d.Step == step
 	}
 	return slices.EqualFunc(c.specs, d.Specs, func(ours, theirs Spec) bool {
-		ours.Reads = ours.Reads && theirs.Reads
-		theirs.Reads = ours.Reads
+		// A walk over options knows by itself what it reads: where the upstream takes that for written, it is asked.
+		if (c.shape == sortKeys || c.shape == geoKeys) && ours.Reads && !theirs.Reads {
+			return false
+		}
+		ours.Reads, theirs.Reads = false, false
 		ours.Incomplete, theirs.Incomplete = false, false
 		return ours == theirs
 	})

@@ -3,7 +3,7 @@
 // an upstream says of itself before it is used: [Check].
 package commands
 
-//go:generate go run ./generate
+//go:generate go run ./generate -root ../../..
 
 // Policy is what the gate does with a command.
 type Policy uint8
@@ -15,7 +15,7 @@ const (
 	// Pass forwards: the command reads, or touches no key.
 	Pass
 	// Write forwards if this node owns every key that [Command.AppendKeys] says is written. There may be none: SORT
-	// without STORE only reads.
+	// without STORE only reads, and FUNCTION LOAD writes no key.
 	Write
 	// Ask is Write of which only the upstream knows the keys: COMMAND GETKEYSANDFLAGS is asked, and a key is written
 	// unless [ReadsKey] says that it is not. No command has this policy in the table; Check gives it to those that the
@@ -94,14 +94,15 @@ type Key struct {
 type shape uint8
 
 const (
-	noKeys   shape = iota
-	oneKey         // at the index of the only spec: the usual case
-	bySpecs        // by all specs
-	sortKeys       // SORT: a walk over its options, since STORE may stand anywhere
-	geoKeys        // GEORADIUS and GEORADIUSBYMEMBER: the same
-	streams        // XREAD and XREADGROUP: a consumer may be called STREAMS
-	copyKeys       // COPY: by its specs, but DB is refused
-	config         // CONFIG GET: no keys, but names of secrets are refused
+	noKeys       shape = iota
+	oneKey             // at the index of the only spec: the usual case
+	bySpecs            // by all specs
+	sortKeys           // SORT: a walk over its options, since STORE may stand anywhere
+	geoKeys            // GEORADIUS and GEORADIUSBYMEMBER: the same
+	streams            // XREAD and XREADGROUP: a consumer may be called STREAMS
+	bitfieldKeys       // BITFIELD: a read if all its operations are
+	copyKeys           // COPY: by its specs, but DB is refused
+	config             // CONFIG GET: no keys, but names of secrets are refused
 )
 
 // Spec says where some keys of a command stand, as the key specifications of COMMAND do.

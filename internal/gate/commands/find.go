@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
 	"strings"
@@ -24,6 +25,36 @@ func (t *Checked) Find(args [][]byte) (*Command, bool) {
 		c = c.subs.find(args[1])
 	}
 	return c, c != nil
+}
+
+// mostNamed bounds what the error of an unknown command repeats, in bytes, as stores do.
+const mostNamed = 128
+
+// Unknown is the error of a store, a whole line without the dash, for arguments that Find knows no command of.
+func (t *Checked) Unknown(args [][]byte) string {
+	if len(args) == 0 {
+		return "ERR no command"
+	}
+	if c := t.top.find(args[0]); c != nil && c.subs != nil && len(args) > 1 {
+		return "ERR unknown subcommand '" + named(args[1], mostNamed) + "'. Try " + c.Name + " HELP."
+	}
+	begin := "ERR unknown command '" + named(args[0], mostNamed) + "', with args beginning with: "
+	rest := ""
+	for _, arg := range args[1:] {
+		if len(rest) >= mostNamed {
+			break
+		}
+		rest += "'" + named(arg, mostNamed-len(rest)) + "' "
+	}
+	return begin + rest
+}
+
+// named is what a store shows of an argument: up to a zero byte, and without line ends.
+func named(arg []byte, most int) string {
+	if end := bytes.IndexByte(arg, 0); end >= 0 {
+		arg = arg[:end]
+	}
+	return strings.NewReplacer("\r", " ", "\n", " ").Replace(string(arg[:min(most, len(arg))]))
 }
 
 // All returns all commands by name, the refused ones too. The slice is the table's own: it must not be changed.

@@ -71,6 +71,25 @@ func FuzzFind(f *testing.F) {
 	})
 }
 
+func TestUnknown(t *testing.T) {
+	long := strings.Repeat("x", 200)
+	for want, words := range map[string][]string{
+		"ERR no command": {},
+		"ERR unknown command 'Foo', with args beginning with: ":                                         {"Foo"},
+		"ERR unknown command 'foo', with args beginning with: 'a' 'b  c' '' ":                           {"foo", "a", "b\r\nc", "\x00d"},
+		"ERR unknown command '" + long[:128] + "', with args beginning with: 'a' '" + long[:124] + "' ": {long, "a", long, "b"},
+		"ERR unknown subcommand 'no'. Try CLIENT HELP.":                                                 {"client", "no", "x"},
+	} {
+		var list [][]byte
+		for _, w := range words {
+			list = append(list, []byte(w))
+		}
+		if got := table(t).Unknown(list); got != want {
+			t.Errorf("of %q: %q, want %q", words, got, want)
+		}
+	}
+}
+
 func TestFindAllocatesNothing(t *testing.T) {
 	checked := table(t)
 	words, keys := args("EVAL script 2 a b c"), make([]Key, 0, 8)

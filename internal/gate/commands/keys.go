@@ -40,6 +40,8 @@ func (c *Command) AppendKeys(dst []Key, args [][]byte) ([]Key, error) {
 		return c.appendGeo(dst, args), nil
 	case streams:
 		return c.appendStreams(dst, args), nil
+	case bitfieldKeys:
+		return appendBitfield(dst, args), nil
 	case config:
 		return dst, checkConfig(args)
 	case copyKeys:
@@ -168,6 +170,25 @@ func (c *Command) appendGeo(dst []Key, args [][]byte) []Key {
 		}
 	}
 	return dst
+}
+
+// appendBitfield takes the key for written unless all operations of BITFIELD key [GET encoding offset | OVERFLOW how |
+// SET … | INCRBY …] … read.
+func appendBitfield(dst []Key, args [][]byte) []Key {
+	if len(args) < 2 {
+		return dst
+	}
+	for at := 2; at < len(args); {
+		switch arg := args[at]; {
+		case is(arg, "GET"):
+			at += 3
+		case is(arg, "OVERFLOW"):
+			at += 2
+		default:
+			return append(dst, Key{At: 1, Writes: true})
+		}
+	}
+	return append(dst, Key{At: 1})
 }
 
 // appendStreams walks over the options of XREAD and XREADGROUP up to STREAMS: half of what follows are keys. The key

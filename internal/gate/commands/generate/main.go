@@ -1,5 +1,5 @@
 // Command generate makes the gate's table of commands, in Go and in the documentation, from Valkey's descriptions and
-// the decisions in policy.go. It runs in internal/gate/commands (go generate) and writes below the root it is given.
+// the decisions in policy.go. It is run in the root of the repository, or told where that is.
 package main
 
 import (
@@ -19,7 +19,7 @@ import (
 func main() {
 	log.SetFlags(0)
 	from := flag.String("from", "", "take the descriptions anew from this folder src/commands of Valkey, and stop")
-	root := flag.String("root", "../../..", "write below this root of the repository")
+	root := flag.String("root", ".", "write below this root of the repository")
 	flag.Parse()
 	if err := run(*from, *root); err != nil {
 		log.Fatal(err)
@@ -27,25 +27,39 @@ func main() {
 }
 
 func run(from, root string) error {
-	folder := filepath.Join(root, "internal/gate/commands")
 	if from != "" {
-		return extract(from, filepath.Join(folder, "valkey/commands.jsonl"))
+		return extract(from, filepath.Join(root, "internal/gate/commands/valkey/commands.jsonl"))
 	}
-	all, err := rows()
+	files, err := generated()
 	if err != nil {
 		return err
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(root, name), text, 0o644); err != nil { //nolint:gosec // a source file is read by everybody
+			return err
+		}
+	}
+	return nil
+}
+
+// generated returns the text of each generated file, by its path in the repository.
+func generated() (map[string][]byte, error) {
+	all, err := rows()
+	if err != nil {
+		return nil, err
 	}
 	text, err := table(all)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return os.WriteFile(filepath.Join(folder, "table_gen.go"), text, 0o644) //nolint:gosec // a source file is read by everybody
+	return map[string][]byte{"internal/gate/commands/table_gen.go": text, "docs/gate-commands.md": document(all)}, nil
 }
 
 // row is one command with what was decided about it.
 type row struct {
 	valkey.Command
 	decision
+	isContainer bool // of subcommands
 }
 
 func rows() ([]row, error) {
@@ -63,7 +77,7 @@ func rows() ([]row, error) {
 		}
 		outer, _, _ := strings.Cut(c.Name, "|")
 		named[c.Name], named[outer+"|*"] = true, true
-		out = append(out, row{c, d})
+		out = append(out, row{c, d, container})
 	}
 	for name := range decisions {
 		if !named[name] {
@@ -156,7 +170,8 @@ func (r row) spec(k valkey.KeySpec) (text string, channel bool) {
 	if f := k.Find.KeyNum; f != nil {
 		add("Find: KeyCount, Count: %d, First: %d, Step: %d", f.Index, f.First, f.Step)
 	}
-	if slices.Contains(k.Flags, "RO") && !r.writes {
+	// Of a command that passes nothing is written: PFCOUNT is no write, but its key is not marked read-only.
+	if (slices.Contains(k.Flags, "RO") || r.policy == "Pass") && !r.writes {
 		add("Reads: true")
 	}
 	channel = slices.Contains(k.Flags, "NOT_KEY")

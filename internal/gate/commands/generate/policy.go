@@ -104,7 +104,7 @@ var decisions = map[string]decision{
 	"EVAL_RO": pass(""), "EVALSHA_RO": pass(""), "FCALL_RO": pass(""),
 	"SCRIPT|LOAD": pass(scripts), "SCRIPT|FLUSH": pass(scripts), "SCRIPT|EXISTS": pass(""), "SCRIPT|KILL": pass(""), "SCRIPT|SHOW": pass(""),
 	"SCRIPT|DEBUG":  refuse("makes a connection one that steps through a script; ask the store itself"),
-	"FUNCTION|LOAD": pass(library), "FUNCTION|DELETE": pass(library), "FUNCTION|FLUSH": pass(library), "FUNCTION|RESTORE": pass(library),
+	"FUNCTION|LOAD": note(library), "FUNCTION|DELETE": note(library), "FUNCTION|FLUSH": note(library), "FUNCTION|RESTORE": note(library),
 	"FUNCTION|*": pass(""),
 
 	"WAIT":    {policy: "Pass", op: "Wait", private: true, note: "of all that was acknowledged to the client before"},
@@ -115,7 +115,7 @@ var decisions = map[string]decision{
 	"SORT_RO":           note("BY and GET read keys that nobody checks"),
 	"GEORADIUS":         {shape: "geoKeys", note: "a write with STORE and STOREDIST"},
 	"GEORADIUSBYMEMBER": {shape: "geoKeys", note: "a write with STORE and STOREDIST"},
-	"BITFIELD":          note("a write with GET alone too; BITFIELD_RO reads"),
+	"BITFIELD":          {shape: "bitfieldKeys", note: "a read if all its operations are GET"},
 	"XREAD":             {shape: "streams"},
 	"XREADGROUP":        {shape: "streams", writes: true, note: "always a write"},
 	"PFCOUNT":           note("a read, though the store keeps the count that it found beside the value"),
