@@ -61,7 +61,12 @@ type Limits struct {
 	Hoard int
 	// Drain is how long commands under way may take at the end; default 10 s.
 	Drain time.Duration
+
+	stride int // commands between two looks at Ahead and Unsent
 }
+
+// maxStride is how many commands of a client are sent before it is looked whether it takes its replies.
+const maxStride = 256
 
 func (l Limits) orDefault() Limits {
 	if l.Clients == 0 {
@@ -82,5 +87,6 @@ func (l Limits) orDefault() Limits {
 	if l.Drain == 0 {
 		l.Drain = 10 * time.Second
 	}
+	l.stride = min(l.Ahead, maxStride)
 	return l
 }

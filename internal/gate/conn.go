@@ -97,7 +97,13 @@ func (c *conn) finish() {
 
 // scan decides about every command that is there, and sends them; false: it was the last.
 func (c *conn) scan() bool {
-	for c.start < c.end && !c.quit {
+	for taken := 0; c.start < c.end && !c.quit; taken++ {
+		if taken == c.g.limits.stride {
+			taken = 0
+			if c.flush(); !c.room() {
+				return false
+			}
+		}
 		args, size, err := c.sc.Scan(c.in[c.start:c.end])
 		if err != nil {
 			c.sayError(err.Error())
@@ -119,8 +125,11 @@ func (c *conn) scan() bool {
 	}
 	c.flush()
 	c.makeRoom()
-	return !c.quit && c.box.room(c.issued, c.g.limits.Ahead, c.g.limits.Unsent)
+	return !c.quit && c.room()
 }
+
+// room waits while the client has too many commands under way, or leaves too many replies; false: it has left.
+func (c *conn) room() bool { return c.box.room(c.issued, c.g.limits.Ahead, c.g.limits.Unsent) }
 
 // line takes a command that is a line, as somebody types it. It is sent on as an array.
 func (c *conn) line(text []byte) {

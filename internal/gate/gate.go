@@ -35,6 +35,7 @@ type Gate struct {
 	clients sync.WaitGroup
 	lookNow chan struct{} // holds one: see look
 	pipes   atomic.Int64
+	rounds  atomic.Uint64 // of all pipes' readers, so that no two are the same
 	count   counters
 
 	pool [2][]*place // shared pipes, of RESP2 and RESP3

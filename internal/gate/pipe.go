@@ -149,7 +149,7 @@ func (p *pipe) read() {
 			continue
 		}
 		end += n
-		p.round++
+		p.round = p.g.rounds.Add(1)
 		for start+seen < end && err == nil {
 			n, whole, bad := p.framer.Next(buf[start+seen : end])
 			if seen += n; bad != nil {
@@ -303,7 +303,7 @@ func (p *pipe) fail(why error) {
 	p.room.Broadcast()
 	p.mu.Unlock()
 	_ = p.up.Close()
-	p.round++
+	p.round = p.g.rounds.Add(1)
 	lost := 0
 	for {
 		s := p.q.next(&p.mu)

@@ -66,7 +66,8 @@ var arrows = map[string]arrow{
 	// It shows certificates and tokens, and reads both anew, as the servers do.
 	"client": {may: []string{"internal/api", "internal/access", "internal/certs", "internal/boottime", "scope", "migration", "internal/agent"},
 		tests: []string{"fsm", "internal/registry", "transport/httpapi"}},
-	"internal/gate": {may: []string{"client", "transport/resp"}},
+	"internal/gate": {may: []string{"client", "transport/resp"},
+		tests: []string{"internal/api", "internal/registry", "scope", "transport/httpapi"}},
 	// The store behind a gate, asked in a few commands of the gate's own.
 	"internal/gate/upstream": {tests: []string{"transport/resp"}, external: []string{}},
 	"internal/gate/wire":     {external: []string{}, tests: []string{"transport/resp"}},
