@@ -200,7 +200,8 @@ func (c *conn) bulk(r reply, buf []byte) (reply, error) {
 	if cap(buf) < n {
 		buf = make([]byte, n)
 	}
-	if _, err := io.ReadFull(c.in, buf[:n]); err != nil {
+	buf = buf[:n]
+	if _, err := io.ReadFull(c.in, buf); err != nil {
 		return r, err
 	}
 	if buf[n-2] != '\r' || buf[n-1] != '\n' {
