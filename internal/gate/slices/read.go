@@ -150,7 +150,7 @@ func (r *reading) learn(key string, value []byte) {
 	if len(value) > largeValue {
 		r.log.Warn("a key is large, and the stores stand still while it is read and written", "key", scope.BytesText(key), "bytes", len(value))
 	}
-	if r.encoding != nil {
+	if r.encoding != nil && len(value) > 0 {
 		r.encoding(key, value[0])
 	}
 	r.largest = max(r.largest, len(value))
