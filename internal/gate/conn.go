@@ -32,6 +32,7 @@ type conn struct {
 	in         []byte
 	start, end int
 	sc         *wire.Scanner
+	began      time.Time // when what is in there was read; zero: some of it was sent
 
 	box    outbox
 	issued uint64 // commands taken: the number of the last
@@ -57,7 +58,8 @@ type batch struct {
 	own   []byte   // after those: what the gate has written itself
 	slots []slot
 	keys  []byte
-	said  bool // replies of the gate were put into the outbox
+	tally [classes]uint64 // of the clients' commands among the slots
+	said  bool            // replies of the gate were put into the outbox
 }
 
 func (g *Gate) newConn(nc net.Conn, id uint64) *conn {
@@ -76,6 +78,7 @@ func (c *conn) serve() {
 		if c.end += n; err != nil {
 			break
 		}
+		c.began = time.Now()
 	}
 	c.finish()
 }
@@ -184,8 +187,20 @@ func (c *conn) makeRoom() {
 func (c *conn) flush() {
 	b := &c.batch
 	if len(b.slots) > 0 || len(b.own) > 0 {
+		v := Sent
 		if err := c.push(); err != nil {
 			c.unsend(err)
+			v = Unavailable
+		}
+		for class, n := range b.tally {
+			if n > 0 {
+				c.g.count.commands[class][v].Add(n)
+				b.tally[class] = 0
+			}
+		}
+		if !c.began.IsZero() {
+			c.g.count.inward.add(time.Since(c.began))
+			c.began = time.Time{}
 		}
 		clear(b.slots)
 		b.slots, b.spans, b.keys, b.own = b.slots[:0], b.spans[:0], b.keys[:0], b.own[:0]
@@ -224,7 +239,7 @@ func (c *conn) unsend(err error) {
 	c.text = appendError(c.text[:0], unavailable(err))
 	for i := range c.batch.slots {
 		s := &c.batch.slots[i]
-		if s.class == write {
+		if s.class == Write {
 			s.w.Done()
 		}
 		if s.note != nil && s.note.swallow {
@@ -282,6 +297,7 @@ func (c *conn) send(raw []byte, s slot) {
 	}
 	c.issued++
 	s.c, s.seq = c, c.issued
+	b.tally[s.class]++
 	b.slots = append(b.slots, s)
 }
 

@@ -35,6 +35,24 @@ func TestWritesAreDecidedByOwner(t *testing.T) {
 	if got := r.store.did(); !slices.Equal(got, want) {
 		t.Errorf("the store did %q, want %q", got, want)
 	}
+	s := r.gate.Stats()
+	counted := map[string]uint64{}
+	for class := range s.Commands {
+		for v, n := range s.Commands[class] {
+			if n > 0 {
+				counted[Class(class).String()+" "+Verdict(v).String()] = n
+			}
+		}
+	}
+	if got, want := fmt.Sprint(counted), "map[other refused:1 other sent:1 other unknown_command:1 read refused:1 read sent:2 write cross_scope:1 write misdirected:1 write refused:1 write sent:3]"; got != want {
+		t.Errorf("counted %s, want %s", got, want)
+	}
+	r.eventually("all is counted", func() error {
+		if s := r.gate.Stats(); s.InFlight != 0 || s.Clients != 1 || s.Pipes != 1 || s.Inward.Sum == 0 || s.Outward.Sum == 0 {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
 }
 
 // A scope that moves takes reads, and writes in the words that clients know; when the move is aborted it takes writes again.
@@ -164,8 +182,8 @@ func TestStoreBreaks(t *testing.T) {
 	<-buried
 	id := r.move(to)
 	r.quiesced()
-	if n := r.gate.count.limbo.Load(); n != 1 {
-		t.Errorf("%d writes are in limbo", n)
+	if s := r.gate.Stats(); s.Limbo != 1 || s.InFlight != 0 {
+		t.Errorf("%d writes are in limbo, %d commands in flight", s.Limbo, s.InFlight)
 	}
 	r.phase(id, "quiescing")
 	close(held.goOn)

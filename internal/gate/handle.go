@@ -3,6 +3,7 @@ package gate
 import (
 	"bytes"
 	"errors"
+	"slices"
 
 	"github.com/scope-registry/scope-registry/internal/gate/commands"
 	"github.com/scope-registry/scope-registry/internal/gate/upstream"
@@ -22,11 +23,11 @@ func (c *conn) handle(args [][]byte, raw []byte) {
 	cmd, known := c.g.commands.Find(args)
 	switch {
 	case !known:
-		c.g.count.unknownCommands.Add(1)
+		c.g.count.commands[Other][Unknown].Add(1)
 		c.tx.spoil()
 		c.sayError(c.g.commands.Unknown(args))
 	case cmd.Policy == commands.Refuse:
-		c.g.count.refused.Add(1)
+		c.g.count.commands[Other][Refused].Add(1)
 		c.tx.spoil()
 		c.sayError(cmd.Why)
 	case c.tx.open:
@@ -48,13 +49,22 @@ func (c *conn) forward(cmd *commands.Command, args [][]byte, raw []byte) {
 	s, err := c.admit(cmd, args)
 	switch {
 	case err != nil:
-		c.g.count.turnedAway.Add(1)
-		c.refuse(err)
+		c.turnAway(err)
 	case cmd.Blocks && cmd.MayPark(args):
 		c.sendParking(cmd, raw, s)
 	default:
 		c.send(raw, s)
 	}
+}
+
+// turnAway refuses a command for its keys.
+func (c *conn) turnAway(err error) {
+	class := Read
+	if slices.ContainsFunc(c.keys, func(k commands.Key) bool { return k.Writes }) {
+		class = Write
+	}
+	c.g.refusedBy(class, err)
+	c.refuse(err)
 }
 
 // admit decides by the keys: what comes out of it counts, if it writes, and has to be sent.
@@ -68,7 +78,7 @@ func (c *conn) admit(cmd *commands.Command, args [][]byte) (s slot, err error) {
 	case len(c.owned) > 1:
 		s.w, err = c.g.guard.AdmitKeys(c.owned)
 	case len(c.keys) > 0:
-		s.class = read
+		s.class = Read
 		return s, nil
 	default:
 		return s, nil
@@ -76,7 +86,7 @@ func (c *conn) admit(cmd *commands.Command, args [][]byte) (s slot, err error) {
 	if err != nil {
 		return s, err
 	}
-	s.class = write
+	s.class = Write
 	if !s.w.Scoped() {
 		s.from = uint32(len(c.batch.keys)) //nolint:gosec // of one client's buffer
 		for _, key := range c.owned {

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/gate/upstream"
@@ -41,15 +42,16 @@ type pipe struct {
 	ended chan struct{} // closed when every command was answered or will not be
 
 	// For the goroutine that reads.
-	q       queue
-	framer  wire.Framer
-	held    []byte  // the beginning of a write's reply that is longer than the buffer
-	spilled bool    // the beginning of the reply has left the buffer
-	cur     *conn   // whose outbox is locked
-	touched []*conn // those that got something from what was read last
-	round   uint64
-	subs    subscriptions
-	limbo   []client.Admitted // writes of which the store's reply will not come
+	q         queue
+	framer    wire.Framer
+	held      []byte  // the beginning of a write's reply that is longer than the buffer
+	spilled   bool    // the beginning of the reply has left the buffer
+	cur       *conn   // whose outbox is locked
+	touched   []*conn // those that got something from what was read last
+	round     uint64
+	answeredN uint64
+	subs      subscriptions
+	limbo     []client.Admitted // writes of which the store's reply will not come
 }
 
 func (g *Gate) newPipe(up *upstream.Conn, owner *conn) *pipe {
@@ -80,6 +82,7 @@ func (p *pipe) push(b *batch) error {
 		p.out = append(p.out, s...)
 	}
 	p.out = append(p.out, b.own...)
+	p.g.count.sent.Add(uint64(len(b.slots)))
 	for i := range b.slots {
 		p.enqueue(&b.slots[i], b.keys)
 	}
@@ -149,6 +152,7 @@ func (p *pipe) read() {
 			continue
 		}
 		end += n
+		began, answered := time.Now(), p.answeredN
 		p.round = p.g.rounds.Add(1)
 		for start+seen < end && err == nil {
 			n, whole, bad := p.framer.Next(buf[start+seen : end])
@@ -175,7 +179,9 @@ func (p *pipe) read() {
 		default:
 			buf = append(buf, make([]byte, len(buf))...)
 		}
+		p.g.count.done.Add(p.answeredN - answered)
 		p.release()
+		p.g.count.outward.add(time.Since(began))
 	}
 	p.fail(err)
 }
@@ -187,7 +193,7 @@ func (p *pipe) spill(part []byte) bool {
 		return false // what it is shows when all of it is there
 	}
 	p.spilled = true
-	if s.class == write {
+	if s.class == Write {
 		p.held = append(p.held, part...)
 		return true
 	}
@@ -213,7 +219,7 @@ func (p *pipe) reply(text []byte) error {
 		text = append(p.held, text...)
 	}
 	p.answer(s, text)
-	p.q.pop()
+	p.pop()
 	if p.held = p.held[:0]; cap(p.held) > keepPipe {
 		p.held = nil
 	}
@@ -223,10 +229,10 @@ func (p *pipe) reply(text []byte) error {
 
 // answer passes the store's reply on. A write may be acknowledged only if the node has owned its keys all the time.
 func (p *pipe) answer(s *slot, text []byte) {
-	if s.class == write {
+	if s.class == Write {
 		if err := p.check(s); err != nil {
 			text = errorLine(err)
-			p.g.count.unknown.Add(1)
+			p.g.count.unsure.Add(1)
 		}
 		s.w.Done()
 	}
@@ -245,6 +251,11 @@ func (p *pipe) check(s *slot) error {
 		return s.w.Check()
 	}
 	return eachKey(p.q.keys[s.from:s.to], func(key []byte) error { return s.w.Check(key) })
+}
+
+func (p *pipe) pop() {
+	p.q.pop()
+	p.answeredN++
 }
 
 // settle gives the client its reply.
@@ -311,13 +322,14 @@ func (p *pipe) fail(why error) {
 			break
 		}
 		p.lose(s)
-		p.q.pop()
+		p.pop()
 		lost++
 	}
 	if p.owner != nil && !p.dropped.Load() {
 		p.unlock()
 		p.owner.box.close() // its state is gone
 	}
+	p.g.count.done.Add(uint64(lost)) //nolint:gosec // a count
 	p.release()
 	close(p.ended)
 	if lost > 0 || p.owner == nil && p.g.life.Err() == nil {
@@ -331,7 +343,7 @@ func (p *pipe) fail(why error) {
 // lose answers a command whose reply will not come.
 func (p *pipe) lose(s *slot) {
 	text := lostReply[s.class]
-	if s.class == write {
+	if s.class == Write {
 		p.limbo = append(p.limbo, s.w)
 	}
 	if p.spilled {
@@ -343,10 +355,10 @@ func (p *pipe) lose(s *slot) {
 	p.settle(s, text)
 }
 
-var lostReply = map[class][]byte{
-	read:  errorLine(&client.Error{Code: client.CodeUnavailable, Detail: "the connection to the store broke before the answer; ask again"}),
-	write: errorLine(&client.Error{Code: client.CodeOutcomeUnknown, Detail: "the connection to the store broke before it answered; the write may have executed, or may yet: read before writing again"}),
-	other: errorLine(&client.Error{Code: client.CodeOutcomeUnknown, Detail: "the connection to the store broke before it answered; the command may have executed"}),
+var lostReply = map[Class][]byte{
+	Read:  errorLine(&client.Error{Code: client.CodeUnavailable, Detail: "the connection to the store broke before the answer; ask again"}),
+	Write: errorLine(&client.Error{Code: client.CodeOutcomeUnknown, Detail: "the connection to the store broke before it answered; the write may have executed, or may yet: read before writing again"}),
+	Other: errorLine(&client.Error{Code: client.CodeOutcomeUnknown, Detail: "the connection to the store broke before it answered; the command may have executed"}),
 }
 
 // bury takes the writes of a broken connection out of the count once they cannot execute any more.

@@ -66,7 +66,7 @@ func (p *pipe) private(text []byte) (mine bool, err error) {
 	case marked && isMarker(text, s.note.marker):
 		p.lock(s.c)
 		s.c.box.answered(s.seq)
-		p.q.pop()
+		p.pop()
 		return false, nil
 	case marked:
 		p.subs.note(text)
@@ -147,7 +147,7 @@ func (c *conn) sendParking(cmd *commands.Command, raw []byte, s slot) {
 	}
 	s.note = &note{parks: true}
 	c.park = &parked{pipe: c.private, note: s.note}
-	if s.class == write {
+	if s.class == Write {
 		for _, key := range c.owned {
 			c.park.keys = append(c.park.keys, bytes.Clone(key))
 		}
@@ -165,7 +165,7 @@ func (c *conn) usePrivateFor(s *slot) bool {
 	// What was sent before must be answered first, and the write would wait for that, counted. It is short.
 	kept := append([]byte(nil), c.batch.keys[s.from:s.to]...)
 	if !c.usePrivate() {
-		if s.class == write {
+		if s.class == Write {
 			s.w.Done()
 		}
 		return false

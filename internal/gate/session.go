@@ -18,6 +18,9 @@ func (c *conn) session(cmd *commands.Command, args [][]byte, raw []byte) {
 		c.sayError(arityText + strings.ToLower(cmd.Name) + "' command")
 		return
 	}
+	if cmd.Op != commands.None {
+		c.g.count.commands[Other][Answered].Add(1)
+	}
 	switch cmd.Op {
 	case commands.Hello:
 		c.hello(args)

@@ -8,22 +8,13 @@ import (
 	"github.com/scope-registry/scope-registry/client"
 )
 
-// class is what a command is to the store, as far as a lost reply is concerned.
-type class uint8
-
-const (
-	other class = iota // it may have an effect, but on no key
-	read
-	write // it counts until its reply
-)
-
 // slot is a command that was sent to the store, or is about to be: what becomes of the reply. Replies come in the order of
 // the commands.
 type slot struct {
 	c     *conn
 	seq   uint64 // of the client's commands
 	w     client.Admitted
-	class class
+	class Class
 	// keys are those of a write that no scope holds: where they are in the chunk, see appendKey. Others need no keys for
 	// the check before the reply.
 	from, to uint32

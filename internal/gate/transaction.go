@@ -52,7 +52,7 @@ func (c *conn) transact(cmd *commands.Command, args [][]byte, raw []byte) {
 			c.refuse(err)
 			return
 		}
-		c.send(raw, slot{class: read})
+		c.send(raw, slot{class: Read})
 	}
 }
 
@@ -98,9 +98,8 @@ func (c *conn) enqueue(cmd *commands.Command, args [][]byte, raw []byte) {
 		}
 	}
 	if err != nil {
-		c.g.count.turnedAway.Add(1)
 		c.tx.spoil()
-		c.refuse(err)
+		c.turnAway(err)
 		return
 	}
 	c.send(raw, slot{})
@@ -134,14 +133,14 @@ func (c *conn) exec(raw []byte) {
 		err = errAborted
 	case writes > 0:
 		s.w, err = c.g.guard.AdmitKeys(c.owned)
-		s.class = write
+		s.class = Write
 	}
 	if err != nil {
-		c.g.count.turnedAway.Add(1)
+		c.g.refusedBy(Write, err)
 		c.closingOwn(slot{note: &note{instead: errorLine(err), keep: true}}, []byte("DISCARD"))
 		return
 	}
-	if s.class == write && !s.w.Scoped() {
+	if s.class == Write && !s.w.Scoped() {
 		s.from = uint32(len(c.batch.keys)) //nolint:gosec // bounded
 		c.batch.keys = append(c.batch.keys, keys...)
 		s.to = uint32(len(c.batch.keys)) //nolint:gosec // bounded

@@ -64,6 +64,7 @@ func (g *Gate) welcome(nc net.Conn, id uint64) {
 		}
 		break
 	}
+	c.began = time.Now()
 	c.serve()
 }
 
