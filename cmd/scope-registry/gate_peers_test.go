@@ -187,8 +187,13 @@ func TestPeerGate(t *testing.T) {
 	if code, text := g.get("/readyz"); code != 200 || json.Unmarshal([]byte(text), &is) != nil || !is.Ready {
 		t.Errorf("%d %s", code, text)
 	}
-	if _, text := g.get("/metrics"); !strings.Contains(text, "scope_registry_gate_ready 1") || !strings.Contains(text, "scope_registry_gate_table_scopes 2") {
-		t.Errorf("%s", text)
+	_, text := g.get("/metrics")
+	for _, line := range []string{"scope_registry_gate_ready 1", "scope_registry_gate_table_scopes 2", "scope_registry_gate_clients 1",
+		`scope_registry_gate_commands_total{class="write",verdict="misdirected"} [1-9]`, `scope_registry_gate_commands_total{class="write",verdict="sent"} [1-9]`,
+		`scope_registry_gate_added_seconds_bucket{direction="inward",le="\+Inf"} [1-9]`, "scope_registry_gate_limbo 0"} {
+		if !regexp.MustCompile("(?m)^" + line).MatchString(text) {
+			t.Errorf("there is no %s in\n%s", line, text)
+		}
 	}
 
 	startGate(t, at, "--node", "n1", "--data-dir", dir, "--upstream", upstream).ends(2)         // the data dir is in use

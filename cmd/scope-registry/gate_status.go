@@ -48,7 +48,7 @@ func (p *gateProcess) ready() gateReady {
 // status serves what a supervisor and a monitoring system ask for.
 func (p *gateProcess) status() (http.Handler, error) {
 	reg := prometheus.NewRegistry()
-	for _, m := range append(p.metrics(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})) {
+	for _, m := range append(p.metrics(), gateStats{p.gate.Stats}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})) {
 		if err := reg.Register(m); err != nil {
 			return nil, err
 		}
@@ -67,7 +67,7 @@ func (p *gateProcess) status() (http.Handler, error) {
 	return mux, nil
 }
 
-// metrics are those of the gate's session and store.
+// metrics are those of the session and of the store.
 func (p *gateProcess) metrics() []prometheus.Collector {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "scope_registry_gate_" + name, Help: help}, value)
