@@ -162,7 +162,7 @@ fuzz: ## run each fuzz target for FUZZTIME
 	GO='$(GO)' tools/fuzz.sh $(FUZZTIME)
 
 # The server under test is the one that is released.
-bench: build ## measure (PART=micro, guard, move, mirrors, commits, failover, million or resp; ETCD=programs; BENCHTIME, BENCHFLAGS), see docs/performance.md
+bench: build ## measure (PART=micro, guard, move, mirrors, commits, failover, million, resp, gate or ship; ETCD=programs; BENCHTIME, BENCHFLAGS), see docs/performance.md
 	GO='$(GO)' ETCD='$(ETCD)' BENCHFLAGS='$(BENCHFLAGS)' tools/bench.sh $(BENCHTIME) $(PART)
 
 clean: ## remove what the targets above built
