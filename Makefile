@@ -34,7 +34,7 @@ HTTP_3 := $(or $(SCOPE_REGISTRY_HTTP_3),7501)
 RESP_1 := $(or $(SCOPE_REGISTRY_RESP_1),7480)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-race test-peers sim sim-bugs crash gate-crash kills stale demo demo-redis flood image image-store certs up down logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench clean
+.PHONY: help build test test-race test-peers sim sim-bugs crash gate-crash gate-differ kills stale demo demo-redis flood image image-store certs up down logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ kills: ## kill servers KILLS times, also in starts and snapshots, under load (KI
 
 stale: ## stop the leader ROUNDS times and read from it when it goes on (STALEFLAGS=-broken plants bugs); a round takes two seconds
 	$(GO) run ./internal/crash/stale -rounds $(ROUNDS) -seed $(SEED) $(STALEFLAGS)
+
+gate-differ: ## play a million random commands directly and through a gate, and compare all replies (about 4 minutes; needs redis-server; DIFFERFLAGS=-commands N, -store valkey-server, …)
+	$(GO) run ./internal/gate/differ $(DIFFERFLAGS)
 
 demo: build ## three servers: declare, move, kill the leader, lose nothing
 	$(GO) run ./internal/demo -bin $(BINARY)

@@ -325,12 +325,11 @@ func (p *pipe) fail(why error) {
 		p.pop()
 		lost++
 	}
-	if p.owner != nil && !p.dropped.Load() {
-		p.unlock()
-		p.owner.box.close() // its state is gone
-	}
 	p.g.count.done.Add(uint64(lost)) //nolint:gosec // a count
 	p.release()
+	if p.owner != nil && !p.dropped.Load() {
+		_ = p.owner.sock.SetReadDeadline(time.Unix(1, 0)) // its state is gone: it gets its answers, and no more
+	}
 	close(p.ended)
 	if lost > 0 || p.owner == nil && p.g.life.Err() == nil {
 		p.g.log.Warn("a connection to the store broke", "error", why, "under_way", lost, "writes", len(p.limbo))

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,6 +61,9 @@ func withRegistry(run func() int) int {
 	return run()
 }
 
+// rigs counts them, for -count.
+var rigs atomic.Int64
+
 // rig is a gate with its store, before a registry in which its node owns the scope x:, and another node o:.
 type rig struct {
 	t       *testing.T
@@ -86,7 +90,7 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 			return '-'
 		}
 		return c
-	}, t.Name())
+	}, t.Name()) + "-" + itoa(int(rigs.Add(1)))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
