@@ -86,14 +86,19 @@ func (r *redisServer) do(args ...any) any {
 	return v
 }
 
-// all are the keys, by pattern.
-func (r *redisServer) count(pattern string) int {
+// under counts the keys of a prefix that are of clients.
+func (r *redisServer) under(p scope.Prefix) (n int) {
 	r.t.Helper()
-	keys, err := r.Keys(context.Background(), pattern).Result()
+	keys, err := r.Keys(context.Background(), "*").Result()
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return len(keys)
+	for _, k := range keys {
+		if p.Matches([]byte(k)) && !isOurs(k) {
+			n++
+		}
+	}
+	return n
 }
 
 func eventually(t testing.TB, what string, f func() error) {

@@ -129,10 +129,8 @@ func TestPeerAllTypes(t *testing.T) {
 				delete(got, "__scope-registry:gate")
 				same(t, got, want)
 				eventually(t, "the old copy is gone", func() error {
-					left := content(w.a.redis, p)
-					delete(left, "__scope-registry:gate")
-					if len(left) > 0 {
-						return fmt.Errorf("%d keys are left", len(left))
+					if f := w.a.redis.under(scope.Prefix(p)); f > 0 {
+						return fmt.Errorf("%d keys are left", f)
 					}
 					return nil
 				})
