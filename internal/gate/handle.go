@@ -74,9 +74,9 @@ func (c *conn) admit(cmd *commands.Command, args [][]byte) (s slot, err error) {
 	}
 	switch {
 	case len(c.owned) == 1:
-		s.w, err = c.g.guard.Admit(c.owned[0])
+		s.w, err = c.pace.Admit(c.owned[0])
 	case len(c.owned) > 1:
-		s.w, err = c.g.guard.AdmitKeys(c.owned)
+		s.w, err = c.pace.AdmitKeys(c.owned)
 	case len(c.keys) > 0:
 		s.class = Read
 		return s, nil

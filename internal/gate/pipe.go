@@ -51,11 +51,12 @@ type pipe struct {
 	round     uint64
 	answeredN uint64
 	subs      subscriptions
+	pace      *client.Pace
 	limbo     []client.Admitted // writes of which the store's reply will not come
 }
 
 func (g *Gate) newPipe(up *upstream.Conn, owner *conn) *pipe {
-	p := &pipe{g: g, up: up, owner: owner, wake: make(chan struct{}, 1), ended: make(chan struct{}), tail: newChunk()}
+	p := &pipe{g: g, up: up, owner: owner, wake: make(chan struct{}, 1), ended: make(chan struct{}), tail: newChunk(), pace: g.guard.Pace()}
 	p.room.L = &p.mu
 	p.q.head = p.tail
 	g.pipes.Add(1)
@@ -154,6 +155,7 @@ func (p *pipe) read() {
 		end += n
 		began, answered := time.Now(), p.answeredN
 		p.round = p.g.rounds.Add(1)
+		p.pace.Next()
 		for start+seen < end && err == nil {
 			n, whole, bad := p.framer.Next(buf[start+seen : end])
 			if seen += n; bad != nil {
@@ -248,9 +250,9 @@ func (p *pipe) answer(s *slot, text []byte) {
 // check is the last look at a write whose reply is here.
 func (p *pipe) check(s *slot) error {
 	if s.w.Scoped() {
-		return s.w.Check()
+		return p.pace.Check(&s.w)
 	}
-	return eachKey(p.q.keys[s.from:s.to], func(key []byte) error { return s.w.Check(key) })
+	return eachKey(p.q.keys[s.from:s.to], func(key []byte) error { return p.pace.Check(&s.w, key) })
 }
 
 func (p *pipe) pop() {

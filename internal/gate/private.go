@@ -56,6 +56,7 @@ func (c *conn) subscribe(raw []byte) {
 	n := &note{marker: []byte(rand.Text())}
 	c.send(raw, slot{note: n})
 	c.batch.own = appendCommand(c.batch.own, []byte("PING"), n.marker)
+	c.flush()
 }
 
 // private looks at what came on a private connection; mine: it is the reply to the command whose turn it is.

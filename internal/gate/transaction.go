@@ -95,7 +95,7 @@ func (c *conn) enqueue(cmd *commands.Command, args [][]byte, raw []byte) {
 			first = append(first, key)
 			return errAborted // the first only
 		})
-		w, refusal := c.g.guard.AdmitKeys(first)
+		w, refusal := c.pace.AdmitKeys(first)
 		if err = refusal; err == nil {
 			w.Done() // it was a question
 		}
@@ -135,7 +135,7 @@ func (c *conn) exec(raw []byte) {
 	case dirty:
 		err = errAborted
 	case writes > 0:
-		s.w, err = c.g.guard.AdmitKeys(c.owned)
+		s.w, err = c.pace.AdmitKeys(c.owned)
 		s.class = Write
 	}
 	if err != nil {
