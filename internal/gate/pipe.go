@@ -35,6 +35,7 @@ type pipe struct {
 	tail   *chunk
 	broken error // why it takes nothing any more
 
+	parking  sync.Mutex           // held while a command that may wait is sent, or let go
 	dropped  atomic.Bool          // the client goes on without it
 	answered atomic.Pointer[note] // the last that may have waited and has been answered
 

@@ -153,6 +153,8 @@ func (c *conn) sendParking(cmd *commands.Command, raw []byte, s slot) {
 			c.park.keys = append(c.park.keys, bytes.Clone(key))
 		}
 	}
+	c.private.parking.Lock()
+	defer c.private.parking.Unlock()
 	c.g.parks(c.park)
 	c.send(raw, s)
 	c.flush()

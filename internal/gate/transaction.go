@@ -67,6 +67,9 @@ func (c *conn) queue(cmd *commands.Command, args [][]byte, raw []byte) {
 	case cmd.Op == commands.Exec || cmd.Op == commands.Discard:
 		c.tx.spoil()
 		c.sayError(arityText + string(bytes.ToLower(args[0])) + "' command")
+	case cmd.Op == commands.Quit || cmd.Op == commands.Reset:
+		c.tx.end() // the store forgets it with the connection
+		c.session(cmd, args, raw)
 	case cmd.Policy == commands.Transaction: // nested: the store says no, or UNWATCH
 		c.send(raw, slot{})
 	case cmd.Policy == commands.Session && cmd.Op == commands.Select && string(args[len(args)-1]) == "0":
