@@ -173,8 +173,8 @@ func (c *conn) usePrivateFor(s *slot) bool {
 		}
 		return false
 	}
-	s.from = uint32(len(c.batch.keys)) //nolint:gosec // of one command
+	s.from = uint32(len(c.batch.keys))
 	c.batch.keys = append(c.batch.keys, kept...)
-	s.to = uint32(len(c.batch.keys)) //nolint:gosec // of one command
+	s.to = uint32(len(c.batch.keys))
 	return true
 }
