@@ -19,6 +19,7 @@ type Guard struct {
 	// lanes holds *uint32, the stripe of the counters to use. A pool hands a
 	// goroutine what was last used on its core, so that cores do not share one.
 	lanes sync.Pool
+	paces atomic.Uint32 // made so far: each counts in a stripe of its own, as far as there are
 }
 
 func newGuard(adm *agent.Admission, clock agent.Clock) *Guard {

@@ -37,6 +37,7 @@ type conn struct {
 	box    outbox
 	issued uint64 // commands taken: the number of the last
 
+	pace    *client.Pace
 	pipe    *pipe                // the one in use; nil before the first command
 	private *pipe                // not nil: it has one of its own, for good
 	mine    atomic.Pointer[pipe] // the same, for others
@@ -63,22 +64,20 @@ type batch struct {
 }
 
 func (g *Gate) newConn(nc net.Conn, id uint64) *conn {
-	c := &conn{g: g, sock: nc, nc: nc, id: id, in: make([]byte, minIn), sc: wire.NewScanner(g.limits.Request), proto: 2}
+	c := &conn{g: g, sock: nc, nc: nc, id: id, in: make([]byte, minIn), sc: wire.NewScanner(g.limits.Request), proto: 2, pace: g.guard.Pace()}
 	c.box.init(nc, nc, g.limits.Hoard, g.run)
 	return c
 }
 
 // serve takes commands until the client leaves, or the gate does.
 func (c *conn) serve() {
-	for {
-		if !c.scan() {
-			break
-		}
+	for c.scan() {
 		n, err := c.nc.Read(c.in[c.end:])
 		if c.end += n; err != nil {
 			break
 		}
 		c.began = time.Now()
+		c.pace.Next()
 	}
 	c.finish()
 }
@@ -132,7 +131,10 @@ func (c *conn) scan() bool {
 }
 
 // room waits while the client has too many commands under way, or leaves too many replies; false: it has left.
-func (c *conn) room() bool { return c.box.room(c.issued, c.g.limits.Ahead, c.g.limits.Unsent) }
+func (c *conn) room() bool {
+	defer c.pace.Next()
+	return c.box.room(c.issued, c.g.limits.Ahead, c.g.limits.Unsent)
+}
 
 // line takes a command that is a line, as somebody types it. It is sent on as an array.
 func (c *conn) line(text []byte) {
@@ -261,6 +263,7 @@ func unavailable(err error) error {
 func (c *conn) settle() {
 	c.flush()
 	c.box.await(c.issued)
+	c.pace.Next()
 	c.park = nil
 }
 
@@ -286,9 +289,6 @@ func (c *conn) refuse(err error) {
 // send has a command sent as it came.
 func (c *conn) send(raw []byte, s slot) {
 	b := &c.batch
-	if len(b.own) > 0 {
-		c.flush() // the gate's own stands behind all spans
-	}
 	n := len(b.spans)
 	if n > 0 && follows(b.spans[n-1], raw) {
 		b.spans[n-1] = b.spans[n-1][:len(b.spans[n-1])+len(raw)]
@@ -306,7 +306,7 @@ func follows(a, b []byte) bool {
 	return len(a)+len(b) <= cap(a) && &a[:len(a)+1][len(a)] == &b[0]
 }
 
-// sendOwn has a command of the gate's own sent; with swallow in its note the client gets no reply.
+// sendOwn sends a command of the gate's own, and all before it; with swallow in its note the client gets no reply.
 func (c *conn) sendOwn(s slot, words ...[]byte) {
 	b := &c.batch
 	b.own = appendCommand(b.own, words...)
@@ -315,4 +315,5 @@ func (c *conn) sendOwn(s slot, words ...[]byte) {
 		s.seq = c.issued
 	}
 	b.slots = append(b.slots, s)
+	c.flush()
 }

@@ -74,9 +74,9 @@ func (c *conn) admit(cmd *commands.Command, args [][]byte) (s slot, err error) {
 	}
 	switch {
 	case len(c.owned) == 1:
-		s.w, err = c.g.guard.Admit(c.owned[0])
+		s.w, err = c.pace.Admit(c.owned[0])
 	case len(c.owned) > 1:
-		s.w, err = c.g.guard.AdmitKeys(c.owned)
+		s.w, err = c.pace.AdmitKeys(c.owned)
 	case len(c.keys) > 0:
 		s.class = Read
 		return s, nil
@@ -88,11 +88,11 @@ func (c *conn) admit(cmd *commands.Command, args [][]byte) (s slot, err error) {
 	}
 	s.class = Write
 	if !s.w.Scoped() {
-		s.from = uint32(len(c.batch.keys)) //nolint:gosec // of one client's buffer
+		s.from = uint32(len(c.batch.keys))
 		for _, key := range c.owned {
 			c.batch.keys = appendKey(c.batch.keys, key)
 		}
-		s.to = uint32(len(c.batch.keys)) //nolint:gosec // of one client's buffer
+		s.to = uint32(len(c.batch.keys))
 	}
 	return s, nil
 }

@@ -181,7 +181,7 @@ func TestNoAllocations(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = up.Close() }()
-	p := &pipe{g: r.gate, up: up, wake: make(chan struct{}, 1), ended: make(chan struct{}), tail: newChunk()}
+	p := &pipe{g: r.gate, up: up, wake: make(chan struct{}, 1), ended: make(chan struct{}), tail: newChunk(), pace: c.pace}
 	p.room.L, p.q.head, c.pipe = &p.mu, p.tail, p
 	commands := encode("SET "+r.x("a")+" 1", "GET "+r.x("a"), "SET free 2", "MSET "+r.x("a")+" 1 "+r.x("b")+" 2")
 	replies := []byte("+OK\r\n$1\r\n1\r\n+OK\r\n+OK\r\n")

@@ -35,6 +35,7 @@ type pipe struct {
 	tail   *chunk
 	broken error // why it takes nothing any more
 
+	parking  sync.Mutex           // held while a command that may wait is sent, or let go
 	dropped  atomic.Bool          // the client goes on without it
 	answered atomic.Pointer[note] // the last that may have waited and has been answered
 
@@ -51,11 +52,12 @@ type pipe struct {
 	round     uint64
 	answeredN uint64
 	subs      subscriptions
+	pace      *client.Pace
 	limbo     []client.Admitted // writes of which the store's reply will not come
 }
 
 func (g *Gate) newPipe(up *upstream.Conn, owner *conn) *pipe {
-	p := &pipe{g: g, up: up, owner: owner, wake: make(chan struct{}, 1), ended: make(chan struct{}), tail: newChunk()}
+	p := &pipe{g: g, up: up, owner: owner, wake: make(chan struct{}, 1), ended: make(chan struct{}), tail: newChunk(), pace: g.guard.Pace()}
 	p.room.L = &p.mu
 	p.q.head = p.tail
 	g.pipes.Add(1)
@@ -105,9 +107,9 @@ func (p *pipe) enqueue(s *slot, keys []byte) {
 	at := &k.slots[k.n]
 	*at = *s
 	if s.from < s.to {
-		at.from = uint32(len(k.keys)) //nolint:gosec // of a chunk
+		at.from = uint32(len(k.keys))
 		k.keys = append(k.keys, keys[s.from:s.to]...)
-		at.to = uint32(len(k.keys)) //nolint:gosec // of a chunk
+		at.to = uint32(len(k.keys))
 	}
 	k.n++
 }
@@ -154,6 +156,7 @@ func (p *pipe) read() {
 		end += n
 		began, answered := time.Now(), p.answeredN
 		p.round = p.g.rounds.Add(1)
+		p.pace.Next()
 		for start+seen < end && err == nil {
 			n, whole, bad := p.framer.Next(buf[start+seen : end])
 			if seen += n; bad != nil {
@@ -248,9 +251,9 @@ func (p *pipe) answer(s *slot, text []byte) {
 // check is the last look at a write whose reply is here.
 func (p *pipe) check(s *slot) error {
 	if s.w.Scoped() {
-		return s.w.Check()
+		return p.pace.Check(&s.w)
 	}
-	return eachKey(p.q.keys[s.from:s.to], func(key []byte) error { return s.w.Check(key) })
+	return eachKey(p.q.keys[s.from:s.to], func(key []byte) error { return p.pace.Check(&s.w, key) })
 }
 
 func (p *pipe) pop() {
@@ -299,13 +302,6 @@ func (p *pipe) release() {
 	p.touched = p.touched[:0]
 }
 
-// dead tells whether it takes no commands any more.
-func (p *pipe) dead() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.broken != nil
-}
-
 // fail ends the pipe. What is under way is answered, but its writes stay in the count: the store may have them in a buffer,
 // and execute them yet.
 func (p *pipe) fail(why error) {
@@ -325,7 +321,7 @@ func (p *pipe) fail(why error) {
 		p.pop()
 		lost++
 	}
-	p.g.count.done.Add(uint64(lost)) //nolint:gosec // a count
+	p.g.count.done.Add(uint64(lost))
 	p.release()
 	if p.owner != nil && !p.dropped.Load() {
 		_ = p.owner.sock.SetReadDeadline(time.Unix(1, 0)) // its state is gone: it gets its answers, and no more

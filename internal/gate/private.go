@@ -56,6 +56,7 @@ func (c *conn) subscribe(raw []byte) {
 	n := &note{marker: []byte(rand.Text())}
 	c.send(raw, slot{note: n})
 	c.batch.own = appendCommand(c.batch.own, []byte("PING"), n.marker)
+	c.flush()
 }
 
 // private looks at what came on a private connection; mine: it is the reply to the command whose turn it is.
@@ -152,6 +153,8 @@ func (c *conn) sendParking(cmd *commands.Command, raw []byte, s slot) {
 			c.park.keys = append(c.park.keys, bytes.Clone(key))
 		}
 	}
+	c.private.parking.Lock()
+	defer c.private.parking.Unlock()
 	c.g.parks(c.park)
 	c.send(raw, s)
 	c.flush()
@@ -170,8 +173,8 @@ func (c *conn) usePrivateFor(s *slot) bool {
 		}
 		return false
 	}
-	s.from = uint32(len(c.batch.keys)) //nolint:gosec // of one command
+	s.from = uint32(len(c.batch.keys))
 	c.batch.keys = append(c.batch.keys, kept...)
-	s.to = uint32(len(c.batch.keys)) //nolint:gosec // of one command
+	s.to = uint32(len(c.batch.keys))
 	return true
 }

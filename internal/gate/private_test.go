@@ -12,6 +12,9 @@ func TestTransaction(t *testing.T) {
 	u.send("MULTI", "SET "+r.x("a")+" 1", "GET "+r.x("a"), "EXEC", "EXEC", "DISCARD", "MULTI", "SET "+r.x("a")+" 2", "DISCARD", "GET "+r.x("a"), "MULTI", "MULTI", "EXEC")
 	u.gets("+OK", "+QUEUED", "+QUEUED", "*2", "+OK", "$1", "1", "-ERR EXEC without MULTI", "-ERR DISCARD without MULTI",
 		"+OK", "+QUEUED", "+OK", "$1", "1", "+OK", "-ERR MULTI calls can not be nested", "*0")
+	u.send("MULTI", "SET "+r.x("a")+" 9", "RESET", "GET "+r.x("a"), "MULTI", "QUIT")
+	u.gets("+OK", "+QUEUED", "+RESET", "$1", "1", "+OK", "+OK")
+	u.ends()
 }
 
 // What was refused while it was queued has EXEC do nothing.
@@ -123,8 +126,8 @@ func TestSubscribe(t *testing.T) {
 	pub.send("PUBLISH a hello")
 	pub.gets(":1")
 	u.gets("*3", "$7", "message", "$1", "a", "$5", "hello")
-	u.send("UNSUBSCRIBE", "SET "+r.x("a")+" 1")
-	u.gets("*3", "$11", "unsubscribe", "$1", "a", ":1", "*3", "$11", "unsubscribe", "$1", "b", ":0", "+OK")
+	u.send("UNSUBSCRIBE", "SET free 1", "SET open 1", "SET "+r.x("a")+" 1")
+	u.gets("*3", "$11", "unsubscribe", "$1", "a", ":1", "*3", "$11", "unsubscribe", "$1", "b", ":0", "+OK", "+OK", "+OK")
 	u.send("HELLO 3")
 	u.gets("%1", "$6", "server", "$4", "fake")
 	u.send("SUBSCRIBE a", "SET "+r.x("a")+" 2")
