@@ -101,9 +101,16 @@ func startRegistry(ctx context.Context, dir string) (endpoint string, stop func(
 	served := make(chan error, 1)
 	go func() { served <- front.Serve(l) }()
 	stop = func() {
-		_ = front.Close() // of connections that end with it
-		_ = <-served      // that it was closed
-		_ = r.Close()     // of a directory that is thrown away
+		// The session's last word may still be under way.
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+		defer cancel()
+		if front.Shutdown(last) != nil {
+			_ = front.Close() // of connections that end with it
+		}
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			slog.Error("the registry's front end", "error", err)
+		}
+		_ = r.Close() // of a directory that is thrown away
 	}
 	return "http://" + l.Addr().String(), stop, nil
 }
