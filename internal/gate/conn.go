@@ -71,10 +71,7 @@ func (g *Gate) newConn(nc net.Conn, id uint64) *conn {
 
 // serve takes commands until the client leaves, or the gate does.
 func (c *conn) serve() {
-	for {
-		if !c.scan() {
-			break
-		}
+	for c.scan() {
 		n, err := c.nc.Read(c.in[c.end:])
 		if c.end += n; err != nil {
 			break

@@ -12,6 +12,7 @@ import (
 // Verdict is what became of a command.
 type Verdict uint8
 
+// What may become of one.
 const (
 	Sent        Verdict = iota // to the store
 	Answered                   // by the gate itself: it is about the connection
@@ -33,6 +34,7 @@ func (v Verdict) String() string { return verdictNames[v] }
 // Class is what a command is: it reads keys, writes keys, or touches none.
 type Class uint8
 
+// The classes.
 const (
 	Other   Class = iota
 	Read          // of keys
@@ -94,7 +96,7 @@ type histogram struct {
 }
 
 func (h *histogram) add(d time.Duration) {
-	h.below[min(bits.Len64(uint64(max(0, d)/time.Microsecond)), latencies-1)].Add(1) //nolint:gosec // not below 0
+	h.below[min(bits.Len64(uint64(max(0, d)/time.Microsecond)), latencies-1)].Add(1)
 	h.sum.Add(int64(d))
 }
 
@@ -115,8 +117,8 @@ func (g *Gate) Stats() Stats {
 			s.Commands[c][v] = k.commands[c][v].Load()
 		}
 	}
-	done := k.done.Load()                    // before sent, so that the difference is not below 0
-	s.InFlight = int64(k.sent.Load() - done) //nolint:gosec // a difference of counts
+	done := k.done.Load() // before sent, so that the difference is not below 0
+	s.InFlight = int64(k.sent.Load() - done)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s.Clients = len(g.conns)

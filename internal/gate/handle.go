@@ -88,11 +88,11 @@ func (c *conn) admit(cmd *commands.Command, args [][]byte) (s slot, err error) {
 	}
 	s.class = Write
 	if !s.w.Scoped() {
-		s.from = uint32(len(c.batch.keys)) //nolint:gosec // of one client's buffer
+		s.from = uint32(len(c.batch.keys))
 		for _, key := range c.owned {
 			c.batch.keys = appendKey(c.batch.keys, key)
 		}
-		s.to = uint32(len(c.batch.keys)) //nolint:gosec // of one client's buffer
+		s.to = uint32(len(c.batch.keys))
 	}
 	return s, nil
 }

@@ -7,6 +7,16 @@ import (
 	"github.com/scope-registry/scope-registry/client"
 )
 
+// refusal is an error in the words of the stores: a whole line without the dash.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+const (
+	errName    = refusal("ERR Client names cannot contain spaces, newlines or special characters.")
+	errAborted = refusal("EXECABORT Transaction discarded because of previous errors.")
+)
+
 // errorLine is the reply that says err.
 func errorLine(err error) []byte { return appendError(nil, err) }
 

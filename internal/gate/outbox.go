@@ -170,7 +170,7 @@ func (o *outbox) room(seq uint64, ahead, unsent int) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.waiting++
-	for !o.gone && (seq-o.done > uint64(ahead) || len(o.out) > unsent) { //nolint:gosec // a bound above 0
+	for !o.gone && (seq-o.done > uint64(ahead) || len(o.out) > unsent) {
 		o.turn.Wait()
 	}
 	o.waiting--

@@ -112,9 +112,20 @@ func (g *Gate) releaseAll() (again bool) {
 			continue
 		}
 		again = true
-		if err := g.store.Unblock(g.life, k.pipe.up); err != nil && g.life.Err() == nil {
+		if err := g.release(k); err != nil && g.life.Err() == nil {
 			g.log.Warn("a command that waits in the store could not be released", "error", err)
 		}
 	}
 	return again
+}
+
+// release has the store let a command go. The next one of the same client is not sent meanwhile: it would be let go in its
+// place.
+func (g *Gate) release(k *parked) error {
+	k.pipe.parking.Lock()
+	defer k.pipe.parking.Unlock()
+	if k.over() {
+		return nil
+	}
+	return g.store.Unblock(g.life, k.pipe.up)
 }

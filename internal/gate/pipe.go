@@ -35,6 +35,7 @@ type pipe struct {
 	tail   *chunk
 	broken error // why it takes nothing any more
 
+	parking  sync.Mutex           // held while a command that may wait is sent, or let go
 	dropped  atomic.Bool          // the client goes on without it
 	answered atomic.Pointer[note] // the last that may have waited and has been answered
 
@@ -106,9 +107,9 @@ func (p *pipe) enqueue(s *slot, keys []byte) {
 	at := &k.slots[k.n]
 	*at = *s
 	if s.from < s.to {
-		at.from = uint32(len(k.keys)) //nolint:gosec // of a chunk
+		at.from = uint32(len(k.keys))
 		k.keys = append(k.keys, keys[s.from:s.to]...)
-		at.to = uint32(len(k.keys)) //nolint:gosec // of a chunk
+		at.to = uint32(len(k.keys))
 	}
 	k.n++
 }
@@ -301,13 +302,6 @@ func (p *pipe) release() {
 	p.touched = p.touched[:0]
 }
 
-// dead tells whether it takes no commands any more.
-func (p *pipe) dead() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.broken != nil
-}
-
 // fail ends the pipe. What is under way is answered, but its writes stay in the count: the store may have them in a buffer,
 // and execute them yet.
 func (p *pipe) fail(why error) {
@@ -327,7 +321,7 @@ func (p *pipe) fail(why error) {
 		p.pop()
 		lost++
 	}
-	p.g.count.done.Add(uint64(lost)) //nolint:gosec // a count
+	p.g.count.done.Add(uint64(lost))
 	p.release()
 	if p.owner != nil && !p.dropped.Load() {
 		_ = p.owner.sock.SetReadDeadline(time.Unix(1, 0)) // its state is gone: it gets its answers, and no more

@@ -153,6 +153,8 @@ func (c *conn) sendParking(cmd *commands.Command, raw []byte, s slot) {
 			c.park.keys = append(c.park.keys, bytes.Clone(key))
 		}
 	}
+	c.private.parking.Lock()
+	defer c.private.parking.Unlock()
 	c.g.parks(c.park)
 	c.send(raw, s)
 	c.flush()
@@ -171,8 +173,8 @@ func (c *conn) usePrivateFor(s *slot) bool {
 		}
 		return false
 	}
-	s.from = uint32(len(c.batch.keys)) //nolint:gosec // of one command
+	s.from = uint32(len(c.batch.keys))
 	c.batch.keys = append(c.batch.keys, kept...)
-	s.to = uint32(len(c.batch.keys)) //nolint:gosec // of one command
+	s.to = uint32(len(c.batch.keys))
 	return true
 }

@@ -12,6 +12,9 @@ func TestTransaction(t *testing.T) {
 	u.send("MULTI", "SET "+r.x("a")+" 1", "GET "+r.x("a"), "EXEC", "EXEC", "DISCARD", "MULTI", "SET "+r.x("a")+" 2", "DISCARD", "GET "+r.x("a"), "MULTI", "MULTI", "EXEC")
 	u.gets("+OK", "+QUEUED", "+QUEUED", "*2", "+OK", "$1", "1", "-ERR EXEC without MULTI", "-ERR DISCARD without MULTI",
 		"+OK", "+QUEUED", "+OK", "$1", "1", "+OK", "-ERR MULTI calls can not be nested", "*0")
+	u.send("MULTI", "SET "+r.x("a")+" 9", "RESET", "GET "+r.x("a"), "MULTI", "QUIT")
+	u.gets("+OK", "+QUEUED", "+RESET", "$1", "1", "+OK", "+OK")
+	u.ends()
 }
 
 // What was refused while it was queued has EXEC do nothing.

@@ -3,6 +3,7 @@
 package gate
 
 import (
+	"errors"
 	"net"
 	"syscall"
 )
@@ -45,7 +46,7 @@ func (s *sender) send(data []byte) (int, error) {
 	switch {
 	case err != nil:
 		return 0, err
-	case s.err == syscall.EAGAIN || s.err == syscall.EINTR:
+	case errors.Is(s.err, syscall.EAGAIN) || errors.Is(s.err, syscall.EINTR):
 		return 0, nil
 	case s.err != nil:
 		return 0, s.err

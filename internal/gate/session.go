@@ -62,7 +62,7 @@ func (c *conn) selects(index []byte) {
 
 func (c *conn) setName(name []byte) {
 	if !goodName(name) {
-		c.sayError("ERR Client names cannot contain spaces, newlines or special characters.")
+		c.refuse(errName)
 		return
 	}
 	c.name = bytes.Clone(name)
@@ -141,7 +141,7 @@ func parseHello(now int, args [][]byte) (proto int, auth [][]byte, name []byte, 
 			auth, rest = rest[:3], rest[3:]
 		case strings.EqualFold(string(rest[0]), "SETNAME") && len(rest) >= 2:
 			if name, rest = rest[1], rest[2:]; !goodName(name) {
-				return 0, nil, nil, errors.New("ERR Client names cannot contain spaces, newlines or special characters.")
+				return 0, nil, nil, errName
 			}
 		default:
 			return 0, nil, nil, errors.New("ERR Syntax error in HELLO option '" + string(rest[0]) + "'")
@@ -172,7 +172,7 @@ func (g *Gate) greeting(ctx context.Context, proto int, id uint64) ([]byte, erro
 		case "proto":
 			b = appendHead(b, ':', proto)
 		case "id":
-			b = appendHead(b, ':', int(id)) //nolint:gosec // a count of connections
+			b = appendHead(b, ':', int(id))
 		default:
 			b = appendReply(b, reply.Items[i+1])
 		}

@@ -72,7 +72,7 @@ func appendKey(b, key []byte) []byte {
 func eachKey(b []byte, do func(key []byte) error) error {
 	for len(b) > 0 {
 		n, head := binary.Uvarint(b)
-		end := head + int(n) //nolint:gosec // written by appendKey
+		end := head + int(n)
 		if err := do(b[head:end]); err != nil {
 			return err
 		}

@@ -15,12 +15,11 @@ const (
 )
 
 var (
-	errNested   = errors.New("ERR this command inside MULTI is not taken by the gate")
-	errAborted  = errors.New("EXECABORT Transaction discarded because of previous errors.")
-	errTooLong  = errors.New("ERR the keys that this transaction writes are more than the 8 MiB that the gate keeps; split it")
-	errNoExec   = errors.New("ERR EXEC without MULTI")
-	errNoDiscad = errors.New("ERR DISCARD without MULTI")
-	arityText   = "ERR wrong number of arguments for '"
+	errNested    = errors.New("ERR this command inside MULTI is not taken by the gate")
+	errTooLong   = errors.New("ERR the keys that this transaction writes are more than the 8 MiB that the gate keeps; split it")
+	errNoExec    = errors.New("ERR EXEC without MULTI")
+	errNoDiscard = errors.New("ERR DISCARD without MULTI")
+	arityText    = "ERR wrong number of arguments for '"
 )
 
 // transaction is what a client has queued between MULTI and EXEC. The store queues the commands, the gate their keys: all
@@ -46,7 +45,7 @@ func (c *conn) transact(cmd *commands.Command, args [][]byte, raw []byte) {
 	case cmd.Op == commands.Exec && len(args) == 1:
 		c.refuse(errNoExec)
 	case cmd.Op == commands.Discard && len(args) == 1:
-		c.refuse(errNoDiscad)
+		c.refuse(errNoDiscard)
 	default: // WATCH, UNWATCH, or a wrong number of arguments
 		if err := c.classify(cmd, args); err != nil {
 			c.refuse(err)
@@ -67,8 +66,8 @@ func (c *conn) queue(cmd *commands.Command, args [][]byte, raw []byte) {
 	case cmd.Op == commands.Exec || cmd.Op == commands.Discard:
 		c.tx.spoil()
 		c.sayError(arityText + string(bytes.ToLower(args[0])) + "' command")
-	case (cmd.Op == commands.Reset || cmd.Op == commands.Quit) && len(args) == 1: // stores do not queue them
-		c.tx.end()
+	case cmd.Op == commands.Quit || cmd.Op == commands.Reset:
+		c.tx.end() // the store forgets it with the connection
 		c.session(cmd, args, raw)
 	case cmd.Policy == commands.Transaction: // nested: the store says no, or UNWATCH
 		c.send(raw, slot{})
@@ -144,9 +143,9 @@ func (c *conn) exec(raw []byte) {
 		return
 	}
 	if s.class == Write && !s.w.Scoped() {
-		s.from = uint32(len(c.batch.keys)) //nolint:gosec // bounded
+		s.from = uint32(len(c.batch.keys))
 		c.batch.keys = append(c.batch.keys, keys...)
-		s.to = uint32(len(c.batch.keys)) //nolint:gosec // bounded
+		s.to = uint32(len(c.batch.keys))
 	}
 	c.closing(raw, s)
 }
