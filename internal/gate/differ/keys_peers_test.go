@@ -176,3 +176,12 @@ func TestPeerControl(t *testing.T) {
 		t.Fatalf("%d differences, %v:\n%s", found, err, out.String())
 	}
 }
+
+// Programs through a gate answer as directly. A million commands are compared by make gate-differ.
+func TestPeerGate(t *testing.T) {
+	var out bytes.Buffer
+	found, err := differ(t.Context(), options{store: "redis-server", seed: 7, commands: 15000, most: 3, dir: t.TempDir()}, &out)
+	if err != nil || found != 0 {
+		t.Fatalf("%d differences, %v:\n%s", found, err, out.String())
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/scope-registry/scope-registry/internal/gate/commands"
 )
@@ -42,7 +43,7 @@ func main() {
 	flag.StringVar(&o.without, "without", "", "leave these commands out, and all steps that need them: names as in CLIENT|INFO,WAIT")
 	flag.StringVar(&o.dir, "dir", "", "where the stores keep their logs (default: a new folder, removed at the end)")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	found, err := differ(ctx, o, os.Stdout)
 	if err != nil {

@@ -90,13 +90,17 @@ type answer struct {
 	err     error // that the connection ended with; nil is not
 }
 
+// mostPieces bounds the pieces of what is sent chopped: each is a system call, here and in the gate.
+const mostPieces = 200
+
 // send writes the bytes in pieces and reads so many replies; it writes while it reads, since both ends may be full.
 func (c *conn) send(data []byte, chop, replies int) <-chan answer {
+	piece := max(chop, len(data)/mostPieces)
 	go func() {
 		for len(data) > 0 {
 			n := len(data)
 			if chop > 0 {
-				n = min(chop, n)
+				n = min(piece, n)
 			}
 			if _, err := c.Write(data[:n]); err != nil {
 				return // the reader is told so too

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/scope-registry/scope-registry/internal/gate/differ/program"
 )
@@ -34,7 +36,15 @@ type transaction struct{ queued []string }
 // play runs programs from the seed on, at least until so many commands were compared or so many differences found.
 func (r *run) play(ctx context.Context, seed uint64, many, most int) error {
 	r.seen = map[string]int{}
+	begin, told := time.Now(), 0
 	for r.commands < many && r.differences < most {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("stopped after %d commands: %w", r.commands, err)
+		}
+		if r.commands-told >= 100_000 {
+			told = r.commands
+			fmt.Fprintf(r.out, "%d commands after %v\n", r.commands, time.Since(begin).Round(time.Second))
+		}
 		g, err := program.New(seed, connections, r.pass, r.queue)
 		if err != nil {
 			return err
@@ -60,11 +70,7 @@ func (r *run) one(ctx context.Context, g *program.Generator, seed uint64) error 
 	r.transactions = map[int]*transaction{}
 	step := program.Prepare()
 	for end := r.commands + perProgram; r.commands < end; step = g.Next() {
-		direct, err := r.direct.play(ctx, step)
-		if err != nil {
-			return err
-		}
-		gate, err := r.gate.play(ctx, step)
+		direct, gate, err := r.both(ctx, step)
 		if err != nil {
 			return err
 		}
@@ -74,6 +80,18 @@ func (r *run) one(ctx context.Context, g *program.Generator, seed uint64) error 
 		}
 	}
 	return nil
+}
+
+// both plays a step on both sides at once.
+func (r *run) both(ctx context.Context, step program.Step) (direct, gate []answer, err error) {
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		direct, err = r.direct.play(ctx, step)
+		done <- err
+	}()
+	gate, err = r.gate.play(ctx, step)
+	return direct, gate, errors.Join(<-done, err)
 }
 
 // judge compares what came back from one step on both sides.

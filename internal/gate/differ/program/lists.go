@@ -25,6 +25,13 @@ var left = map[string]string{
 	"MULTI": "own steps", "EXEC": "own steps", "DISCARD": "own steps", "WATCH": "own steps", "UNWATCH": "own steps",
 }
 
+// whole are commands that are never spoiled, with the reason.
+var whole = map[string]string{
+	"COPY":       "a database that is no number is another one to the gate",
+	"XREADGROUP": "what follows the first STREAMS are keys to the gate, and the error is that they are in several scopes",
+	"SORT":       "a pattern without a star leaves the order of a hash table", "SORT_RO": "the same",
+}
+
 // prefixes of the keys, by the group of commands that mostly meets them. All keys are in one scope.
 var prefixes = map[string]string{
 	"string": "d:s:", "bitmap": "d:b:", "hyperloglog": "d:p:", "hash": "d:h:", "list": "d:l:", "set": "d:t:",

@@ -124,6 +124,9 @@ func (g *Generator) argument(l *line, c *valkey.Command, a *valkey.Argument) {
 	if a.Token == "BLOCK" && g.chance(0.9) {
 		return
 	}
+	if a.Token == "ALPHA" && slices.Contains(l.args, "BY") {
+		return // members of the same weight, as all without one, are left in the order of a hash table
+	}
 	times := 1
 	if a.Multiple {
 		times = 1 + g.r.IntN(3)
@@ -178,7 +181,7 @@ func (g *Generator) streams(l *line, c *valkey.Command) {
 // spoil makes one of forty commands wrong: the last argument is missing, or one is another than was meant. The number of
 // keys stays as it is, of a wrong one a gate says so itself; and all keys stay in one scope.
 func (g *Generator) spoil(l *line) {
-	if l.count >= 0 || !g.chance(0.025) || len(l.args) < 2 {
+	if _, whole := whole[strings.ToUpper(l.args[0])]; whole || l.count >= 0 || !g.chance(0.025) || len(l.args) < 2 {
 		return
 	}
 	last := len(l.args) - 1

@@ -69,6 +69,8 @@ func (g *Generator) named(c *valkey.Command, a *valkey.Argument) (string, bool) 
 		return oneOf(g, g.number(5000, 100000), g.number(5000, 100000), "0", "-1"), true
 	case name == "milliseconds" || name == "ttl":
 		return oneOf(g, g.number(5000000, 100000000), g.number(5000000, 100000000), "0"), true
+	case name == "numreplicas" && g.chance(0.95):
+		return oneOf(g, "0", "-1"), true // of others the store sees only ten times a second that their time is over
 	case name == "timeout" && c.Name == "WAIT":
 		return "1", true
 	case name == "timeout":
