@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
+	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/certs"
@@ -76,7 +77,7 @@ Exit 4: the store is held by another gate. Exit 5: the store was gone for --give
 	f.StringVar(&o.unscoped, "unscoped", "accept", "what becomes of writes to keys in no scope: accept or refuse")
 	f.BoolVar(&o.replace, "replace", false, "delete what the store holds under the prefix of a slice that comes here; without it such a move is aborted")
 	f.DurationVar(&o.grace, "grace", time.Hour, "how long an old copy is kept after a move")
-	f.Int64Var(&o.rate, "ship-rate", 0, "bytes a second that the first pass of a move may read; 0 is no bound")
+	f.Int64Var(&o.rate, "rate", 0, "bytes a second that the first pass of a move may read; 0 is no bound")
 	f.IntVar(&o.clients, "clients", 0, "clients at one time (default 10000)")
 	f.IntVar(&o.pipes, "pipes", 1, "connections to the store that clients share")
 	f.StringVar(&o.http, "http", "", "serve /healthz, /readyz and /metrics at this address; off if empty")
@@ -93,6 +94,7 @@ Exit 4: the store is held by another gate. Exit 5: the store was gone for --give
 type gateConfig struct {
 	gateFlags
 	certs *certs.Source // nil is no TLS
+	files client.TLS    // of certs
 	log   *slog.Logger
 }
 
@@ -108,7 +110,7 @@ func (o gateFlags) gate(c *cli) (gateConfig, error) {
 	if o.unscoped != "accept" && o.unscoped != "refuse" {
 		return cfg, invalid("--unscoped %q is not known; use accept or refuse", o.unscoped)
 	}
-	for name, n := range map[string]int64{"--ship-rate": o.rate, "--clients": int64(o.clients), "--pipes": int64(o.pipes), "--give-up-after": int64(o.giveUp), "--grace": int64(o.grace)} {
+	for name, n := range map[string]int64{"--rate": o.rate, "--clients": int64(o.clients), "--pipes": int64(o.pipes), "--give-up-after": int64(o.giveUp), "--grace": int64(o.grace)} {
 		if n < 0 {
 			return cfg, invalid("%s is less than nothing; see scope-registry gate --help", name)
 		}
@@ -154,7 +156,7 @@ func (g *gateConfig) secure(c *cli) error {
 	if who := own.Who(); who.Role != access.Node || who.ID != g.node {
 		return invalid("certificate %s is that of %s, and this is the gate of node %q; give the one of node/%s, or the right --node", files.Cert, who, g.node, g.node)
 	}
-	g.certs = own
+	g.certs, g.files = own, client.TLS{CA: files.CA, Cert: files.Cert, Key: files.Key}
 	return nil
 }
 

@@ -108,13 +108,17 @@ func (p *gateProcess) open(ctx context.Context) error {
 	if p.cfg.certs != nil {
 		secure = p.cfg.certs.Listen(p.cfg.requireCerts)
 	}
-	p.gate = gate.New(gate.Config{Store: p.store, Guard: p.session.Guard(), Changed: p.session.Changed, Commands: known, Slices: p.session.Handler(),
+	p.gate = gate.New(gate.Config{Store: p.store, Guard: p.session.Guard(), Changed: p.session.Changed, Commands: known, Slices: p.session.Handler(), Holds: p.slices.Holds,
 		TLS: secure, TLSOnly: secure != nil && !p.cfg.plain, Limits: gate.Limits{Clients: p.cfg.clients, Drain: gateDrain}, Pipes: p.cfg.pipes, Log: p.cfg.log})
 	return nil
 }
 
 func (p *gateProcess) startSession(ctx context.Context) (known *commands.Checked, err error) {
-	p.session, err = client.StartSession(p.registry, client.SessionConfig{Node: p.cfg.node, DataDir: filepath.Join(p.cfg.dataDir, "session"),
+	send, err := p.send()
+	if err != nil {
+		return nil, err
+	}
+	p.session, err = client.StartSession(p.registry, client.SessionConfig{Node: p.cfg.node, DataDir: filepath.Join(p.cfg.dataDir, "session"), Send: send,
 		Grace: p.cfg.grace, RefuseUnscoped: p.cfg.unscoped == "refuse", Log: p.cfg.log,
 		OpenStore: func(identity string) (client.Store, error) {
 			at := p.cfg.store
@@ -129,6 +133,14 @@ func (p *gateProcess) startSession(ctx context.Context) (known *commands.Checked
 			return p.slices, err
 		}})
 	return known, err
+}
+
+// send is how slices go to other gates: over TLS where this one has a certificate, as they have then.
+func (p *gateProcess) send() (client.Send, error) {
+	if p.cfg.certs == nil {
+		return client.HTTPSend(nil), nil
+	}
+	return client.TLSSend(p.cfg.files)
 }
 
 // readCommands compares the store's commands with the table.

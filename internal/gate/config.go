@@ -36,9 +36,12 @@ type Config struct {
 	Commands *commands.Checked
 	// Slices answers HTTP requests on the same port, those whose method is POST; nil is nobody.
 	Slices http.Handler
+	// Holds reports whether a slice is being staged, or wiped, under a key: nobody may read or write it, whatever the guard
+	// says. Nil is that none is.
+	Holds func(key []byte) bool
 	// TLS has clients be taken over TLS as well as without, by the first byte that they send; nil is without only.
 	TLS *tls.Config
-	// TLSOnly refuses clients without.
+	// TLSOnly refuses clients and slices without.
 	TLSOnly bool
 	Limits  Limits
 	// Pipes is how many upstream connections the clients of one version of the protocol share; 0 is 1. One keeps a store of

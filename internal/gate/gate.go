@@ -22,6 +22,7 @@ type Gate struct {
 	changed  func() <-chan struct{}
 	commands *commands.Checked
 	slices   http.Handler
+	holds    func(key []byte) bool
 	tls      *tls.Config
 	tlsOnly  bool
 	limits   Limits
@@ -48,9 +49,12 @@ type Gate struct {
 
 // New returns a gate. [Gate.Serve] begins.
 func New(cfg Config) *Gate {
-	g := &Gate{store: cfg.Store, guard: cfg.Guard, changed: cfg.Changed, commands: cfg.Commands, slices: cfg.Slices, tls: cfg.TLS, tlsOnly: cfg.TLSOnly,
+	g := &Gate{store: cfg.Store, guard: cfg.Guard, changed: cfg.Changed, commands: cfg.Commands, slices: cfg.Slices, holds: cfg.Holds, tls: cfg.TLS, tlsOnly: cfg.TLSOnly,
 		limits: cfg.Limits.orDefault(), log: cfg.Log, lookNow: make(chan struct{}, 1),
 		conns: map[*conn]struct{}{}, parked: map[*pipe]*parked{}}
+	if g.holds == nil {
+		g.holds = func([]byte) bool { return false }
+	}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}

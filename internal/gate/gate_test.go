@@ -273,7 +273,18 @@ func TestTLS(t *testing.T) {
 	r := newRig(t, func(c *Config) {
 		c.TLS = &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS12}
 		c.TLSOnly = true
+		slices := c.Slices
+		c.Slices = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if req.TLS == nil || req.TLS.ServerName != "gate" {
+				t.Errorf("the handler is not told of TLS: %+v", req.TLS)
+			}
+			slices.ServeHTTP(w, req)
+		})
 	})
+	if resp, err := http.Post("http://"+r.addr+client.SlicePath, "application/octet-stream", strings.NewReader("x")); err == nil {
+		_ = resp.Body.Close()
+		t.Errorf("a slice without TLS is answered %s", resp.Status)
+	}
 	plain := r.user()
 	plain.send("PING")
 	plain.gets("-NOPERM this gate takes clients over TLS only")

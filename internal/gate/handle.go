@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/gate/commands"
 	"github.com/scope-registry/scope-registry/internal/gate/upstream"
 )
@@ -83,6 +84,9 @@ func (c *conn) admit(cmd *commands.Command, args [][]byte) (s slot, err error) {
 	default:
 		return s, nil
 	}
+	if err == nil {
+		err = c.held(&s.w)
+	}
 	if err != nil {
 		return s, err
 	}
@@ -117,9 +121,25 @@ func (c *conn) classify(cmd *commands.Command, args [][]byte) (err error) {
 			c.owned = append(c.owned, key)
 		} else if err := c.g.guard.Serves(key); err != nil {
 			return err
+		} else if c.g.holds(key) {
+			return errHeld
 		}
 	}
 	return nil
+}
+
+// errHeld refuses keys where a slice is staged or wiped. It passes by itself, as QUIESCED does.
+var errHeld = &client.Error{Code: client.CodeQuiesced, Detail: "records that came here are being staged or deleted under the key; nobody reads or writes it"}
+
+// held takes a write back that was admitted for keys, those in c.owned, where a slice is staged or wiped. It is asked after the
+// guard: a staging begins only while the node may not write there, so that one that begins later does not meet the write.
+func (c *conn) held(w *client.Admitted) error {
+	if !slices.ContainsFunc(c.owned, c.g.holds) {
+		return nil
+	}
+	w.Done()
+	*w = client.Admitted{}
+	return errHeld
 }
 
 // ask has the store say which keys a command has that the table does not know well enough.

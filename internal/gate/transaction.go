@@ -134,7 +134,9 @@ func (c *conn) exec(raw []byte) {
 	case dirty:
 		err = errAborted
 	case writes > 0:
-		s.w, err = c.pace.AdmitKeys(c.owned)
+		if s.w, err = c.pace.AdmitKeys(c.owned); err == nil {
+			err = c.held(&s.w)
+		}
 		s.class = Write
 	}
 	if err != nil {

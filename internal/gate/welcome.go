@@ -2,6 +2,7 @@ package gate
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -54,6 +55,10 @@ func (g *Gate) welcome(nc net.Conn, id uint64) {
 			if c.end < len(post) {
 				continue
 			}
+			if g.tlsOnly && !secured {
+				_ = nc.Close() // a gate sends over TLS
+				return
+			}
 			g.http.give(&headed{Conn: c.nc, head: c.in[:c.end]})
 			return
 		}
@@ -96,8 +101,26 @@ type httpEnd struct {
 }
 
 func newHTTPEnd(h http.Handler, log *slog.Logger) *httpEnd {
-	return &httpEnd{given: make(chan net.Conn), closed: make(chan struct{}), srv: &http.Server{Handler: h, ReadHeaderTimeout: firstWait,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}}
+	return &httpEnd{given: make(chan net.Conn), closed: make(chan struct{}), srv: &http.Server{Handler: overTLS(h), ReadHeaderTimeout: firstWait,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug)}}
+}
+
+// connKey is where a request has its connection.
+type connKey struct{}
+
+// overTLS tells a handler of the connection's TLS, and so who sends: the server sees a connection whose beginning was read,
+// and takes it for one without.
+func overTLS(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c, ok := r.Context().Value(connKey{}).(*headed); ok {
+			if over, ok := c.Conn.(*tls.Conn); ok {
+				state := over.ConnectionState()
+				r.TLS = &state
+			}
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 func (e *httpEnd) serve() { _ = e.srv.Serve(e) }

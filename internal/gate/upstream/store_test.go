@@ -247,7 +247,7 @@ func TestOpenWaitsForTheStore(t *testing.T) {
 
 func TestUnfitStores(t *testing.T) {
 	for info, says := range map[string]string{
-		"cluster_enabled:1\r\n": "cluster mode",
+		"cluster_enabled:1\r\n":                            "cluster mode",
 		"role:slave\r\nmaster_host:h\r\nmaster_port:1\r\n": "a replica of h:1",
 	} {
 		f := newFake(t)
