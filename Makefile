@@ -34,7 +34,7 @@ HTTP_3 := $(or $(SCOPE_REGISTRY_HTTP_3),7501)
 RESP_1 := $(or $(SCOPE_REGISTRY_RESP_1),7480)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-race test-peers sim sim-bugs crash gate-crash gate-differ kills stale demo demo-redis flood image image-store certs up down logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench clean
+.PHONY: help build test test-race test-peers sim sim-bugs crash gate-crash gate-differ kills stale demo demo-redis flood image image-store image-redis certs up up-redis down down-redis logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -132,6 +132,48 @@ image-store: ## build the container image scope-registry-store:dev of the exampl
 	rm -rf bin/image-store && mkdir -p bin/image-store/data
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o bin/image-store/store ./examples/store
 	docker build --quiet --tag scope-registry-store:dev --file examples/store/Dockerfile bin/image-store
+
+# The program and every library that ldd names, at the paths where the loader looks for them.
+image-redis: ## build the container image scope-registry-redis:dev of this machine's redis-server, for where none can be pulled
+	@command -v redis-server >/dev/null || { echo "redis-server is not installed; on Debian: apt-get install redis-server" >&2; exit 1; }
+	rm -rf bin/image-redis && mkdir -p bin/image-redis/data bin/image-redis/root
+	cp "$$(readlink -f "$$(command -v redis-server)")" bin/image-redis/root/redis-server
+	for lib in $$(ldd bin/image-redis/root/redis-server | grep -o '/[^ ]*'); do \
+		mkdir -p "bin/image-redis/root$$(dirname $$lib)" && cp -L "$$lib" "bin/image-redis/root$$lib" || exit 1; \
+	done
+	docker build --quiet --tag scope-registry-redis:dev --file tools/redis-image/Dockerfile bin/image-redis
+
+# Servers, stores and gates together.
+COMPOSE_REDIS = $(COMPOSE) -f docker-compose.yml -f docker-compose.redis.yml
+GATE_1 := $(or $(SCOPE_REGISTRY_GATE_1),6004)
+GATE_2 := $(or $(SCOPE_REGISTRY_GATE_2),6014)
+
+up-redis: image certs ## start three servers and two Redis with a gate each in containers (REDIS_IMAGE=…; else Valkey's)
+	@for n in 1 2; do \
+		[ -e $(CERTS)/node-n$$n.pem ] || $(BINARY) certs issue node n$$n --host gate-$$n --dir $(CERTS) --quiet >/dev/null || exit 1; \
+	done
+	$(COMPOSE_REDIS) up --no-start --remove-orphans
+	@give() { tar --create --owner=65532 --group=65532 --numeric-owner --directory $(CERTS) ca.pem "$$2.pem" "$$2.key" | \
+			docker cp - "$$($(COMPOSE_REDIS) ps --all --quiet $$1):/tls"; }; \
+	for n in 1 2 3; do give registry-$$n server-s$$n || exit 1; done; \
+	for n in 1 2; do give gate-$$n node-n$$n || exit 1; done
+	$(COMPOSE_REDIS) up --detach
+	@for n in 1 2; do \
+		tries=0; \
+		until $(BINARY) node get n$$n --timeout 2s $(ADMIN) --endpoints https://127.0.0.1:$(HTTP_1) 2>/dev/null | grep -q live; do \
+			tries=$$((tries + 1)); \
+			if [ $$tries -ge 60 ]; then echo "the gate of n$$n has no session; see $(COMPOSE_REDIS) logs gate-$$n" >&2; exit 1; fi; \
+			sleep 1; \
+		done; \
+	done
+	@echo "ready: redis-cli -p $(GATE_1) is n1, redis-cli -p $(GATE_2) is n2. Give n1 a scope, write, move it:"
+	@echo "  $(BINARY) --endpoints https://127.0.0.1:$(HTTP_1) $(ADMIN) scope declare shop: --writer n1"
+	@echo "  redis-cli -p $(GATE_1) SET shop:1 first"
+	@echo "  $(BINARY) --endpoints https://127.0.0.1:$(HTTP_1) $(ADMIN) move start shop: --from n1 --to n2 --precopy --wait"
+	@echo "  redis-cli -p $(GATE_2) GET shop:1"
+
+down-redis: ## stop these containers and delete their data; the directory certs stays
+	$(COMPOSE_REDIS) down --volumes --remove-orphans
 
 # What a chaos run takes of the three that are asked for most.
 CHAOS = $(GO) run ./internal/chaos $(if $(SCENARIO),-scenario $(SCENARIO)) $(if $(SEED),-seed $(SEED)) $(if $(DURATION),-duration $(DURATION)) $(CHAOSFLAGS)

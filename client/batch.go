@@ -16,7 +16,7 @@ import (
 // body, and the CRC-32C of all that in 4 bytes. Numbers in the body are varints,
 // texts and bytes have their length before them:
 //
-//	move prefix stream number flags [keys bytes digest] records{flags key [value expires] [sum bytes]}
+//	move prefix stream number flags [keys bytes digest] [offer] records{flags key [value expires] [sum bytes]}
 //
 // Integers outside of the body are big-endian. The CRC is for what a network card
 // or a proxy spoils; that the slice is whole and the right one, its manifest shows.
@@ -26,6 +26,7 @@ const (
 	sumLen     = 4
 
 	flagLast     = 1 << 0 // of a batch
+	flagOffer    = 1 << 1 // of a batch: it has an offer
 	flagDeleted  = 1 << 0 // of a record
 	flagReplaces = 1 << 1 // of a record: its former one's sum and size are told
 )
@@ -40,6 +41,9 @@ const (
 	// MaxBatchBytes bounds an encoded batch: one record of the largest kind fits, and
 	// what belongs to the batch.
 	MaxBatchBytes = MaxValue + scope.MaxKeyLen + 64<<10
+
+	// MaxOffer bounds an offer: it is a few numbers and a small value.
+	MaxOffer = 64 << 10
 
 	// maxID bounds the ids of a batch, in bytes: registry ids and streams are shorter.
 	maxID = 256
@@ -100,6 +104,10 @@ func (b *Batch) check() error {
 		return badBatch("a batch with a digest of %d bytes; one has %d at most", len(b.Sum.Digest), maxDigest)
 	case !b.Last && b.Sum != Manifest{}:
 		return badBatch("a batch with a manifest that is not the last one of its stream")
+	case len(b.Offer) > MaxOffer:
+		return tooLarge("an offer of %d bytes; one has %d at most", len(b.Offer), MaxOffer)
+	case len(b.Offer) > 0 && (b.Number > 0 || b.Last || len(b.Records) > 0):
+		return badBatch("an offer that is not alone in the first batch of its stream")
 	case len(b.Records) > MaxBatchRecords:
 		return tooLarge("a batch of %d records; one has %d at most", len(b.Records), MaxBatchRecords)
 	}
@@ -132,12 +140,15 @@ func (b *Batch) encoded() ([]byte, error) {
 	out = putText(out, string(b.Prefix))
 	out = putText(out, b.Stream)
 	out = binary.AppendUvarint(out, b.Number)
-	if b.Last {
+	switch {
+	case b.Last:
 		out = append(out, flagLast)
 		out = binary.AppendUvarint(out, b.Sum.Keys)
 		out = binary.AppendUvarint(out, b.Sum.Bytes)
 		out = putText(out, b.Sum.Digest)
-	} else {
+	case len(b.Offer) > 0:
+		out = putText(append(out, flagOffer), b.Offer)
+	default:
 		out = append(out, 0)
 	}
 	out = binary.AppendUvarint(out, uint64(len(b.Records)))
@@ -177,7 +188,7 @@ func putText[T ~string | ~[]byte](out []byte, text T) []byte {
 
 // weight is about what the body takes, and not less.
 func (b *Batch) weight() int {
-	n := len(b.Move) + len(b.Prefix) + len(b.Stream) + len(b.Sum.Digest) + 8*binary.MaxVarintLen64
+	n := len(b.Move) + len(b.Prefix) + len(b.Stream) + len(b.Sum.Digest) + len(b.Offer) + 9*binary.MaxVarintLen64
 	for _, r := range b.Records {
 		n += recordCost + len(r.Key) + len(r.Value)
 		if r.was != nil {
@@ -330,8 +341,12 @@ func (p *parser) batch() *Batch {
 	b := &Batch{}
 	b.Move, b.Prefix, b.Stream = string(p.bytes()), scope.Prefix(p.bytes()), string(p.bytes())
 	b.Number = p.number()
-	if b.Last = p.flags(flagLast)&flagLast != 0; b.Last {
+	flags := p.flags(flagLast | flagOffer)
+	if b.Last = flags&flagLast != 0; b.Last {
 		b.Sum.Keys, b.Sum.Bytes, b.Sum.Digest = p.number(), p.number(), string(p.bytes())
+	}
+	if flags&flagOffer != 0 {
+		b.Offer = p.bytes()
 	}
 	n := p.number()
 	if n > MaxBatchRecords {

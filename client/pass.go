@@ -158,6 +158,9 @@ type reading func(ctx context.Context, send func(Record) error) error
 
 // pass goes through the slice of an open scope, and sends what the target lacks.
 func (x *shipment) pass(ctx context.Context, first bool) (did passed, err error) {
+	if err = x.offer(ctx); err != nil {
+		return did, err
+	}
 	x.have.pass++
 	var left func(count) count
 	if first {
@@ -187,6 +190,9 @@ func (x *shipment) closing(ctx context.Context) (did passed, err error) {
 		x.log.Warn("the closed slice is read as a whole", "move", x.Move, "scope", x.Prefix.Text(), "error", err)
 		did = passed{}
 	}
+	if err = x.offer(ctx); err != nil {
+		return did, err
+	}
 	if err = x.flush(ctx); err == nil && x.have != nil {
 		x.have.pass++
 	}
@@ -207,6 +213,26 @@ func (x *shipment) closing(ctx context.Context) (did passed, err error) {
 		err = x.last(ctx, &did)
 	}
 	return did, either(x.stream.wait(), err)
+}
+
+// offer has the target say whether it can take the slice, before anything else of a
+// stream.
+func (x *shipment) offer(ctx context.Context) error {
+	o, ok := x.store.(Offerer)
+	if !ok || x.stream.number > 0 || len(x.stream.batch) > 0 {
+		return nil
+	}
+	text, err := o.Offer(ctx, x.Slice)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	x.stream.queue = append(x.stream.queue, &Batch{Slice: x.Slice, Stream: x.stream.id, Offer: text})
+	x.stream.number++
+	x.stream.start(ctx)
+	return x.stream.wait()
 }
 
 // flush begins to send what a pass has left: a key might be twice in one batch else.

@@ -273,6 +273,11 @@ func (r *receiver) begin(a *area, b *Batch) error {
 }
 
 func (r *receiver) stage(a *area, b *Batch) error {
+	if o, ok := r.store.(Offerer); ok && len(b.Offer) > 0 {
+		if err := o.Take(r.ctx, b.Slice, b.Offer); err != nil {
+			return refusal(api.Internal, b.Move, "the slice cannot come to node %q: %v", r.node, err)
+		}
+	}
 	if len(b.Records) > 0 {
 		switch err := r.store.Stage(r.ctx, b.Slice, b.Records); {
 		case err != nil && r.ctx.Err() != nil:

@@ -125,6 +125,19 @@ type Tracking interface {
 	Close()
 }
 
+// Offerer is what a [Store] may have besides, to find out before the first record
+// leaves whether a slice can go to its target at all: with a copy beforehand while
+// the scope is still written.
+type Offerer interface {
+	// Offer describes a slice at its source, in at most [MaxOffer] bytes. An error
+	// aborts the move.
+	Offer(ctx context.Context, s Slice) ([]byte, error)
+
+	// Take looks at the target at what the source has offered. It is followed by Stage,
+	// or by Settle. An error aborts the move.
+	Take(ctx context.Context, s Slice, offer []byte) error
+}
+
 // Settler is what a [Store] has besides that cannot read back a record as it came,
 // as it keeps values in a form of its own. The manifest is then computed from the
 // records that Stage has taken without an error, and Settle is called in place of
@@ -147,6 +160,7 @@ type Batch struct {
 	Records []Record
 	Last    bool     // the slice is complete
 	Sum     Manifest // of the whole slice; with Last
+	Offer   []byte   // of an [Offerer]; alone, in the first batch
 }
 
 // Peer is a node as the registry knows it.

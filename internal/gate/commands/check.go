@@ -25,8 +25,8 @@ func (d *Description) has(flag string) bool { return slices.Contains(d.Flags, fl
 // Differences are where an upstream and the table disagree, all names in upper case and in order. What Check made of
 // it is the stricter of both.
 type Differences struct {
-	// Refused are commands of the upstream that the table does not know and that are not marked read-only, and those of a
-	// server before 7.0 whose keys stand elsewhere than the table says.
+	// Refused are commands of the upstream that the table does not know and that are not marked read-only, and those
+	// whose keys stand elsewhere than the table says, of a server before 7.0, which cannot be asked.
 	Refused []string
 	// Passed are those that are marked read-only: forwarded.
 	Passed []string
@@ -153,10 +153,10 @@ func (c *Command) compare(d *Description, diff *Differences) {
 	c.Policy = Write
 	switch {
 	case c.sameKeys(d):
-	case d.Specs == nil:
-		// Before 7.0 there is no COMMAND GETKEYSANDFLAGS.
+	case d.Specs == nil || c.shape == copyKeys:
+		// Before 7.0 there is no COMMAND GETKEYSANDFLAGS; and it does not tell of COPY into which database.
 		c.Policy = Refuse
-		c.Why = fmt.Sprintf("ERR the store says that the keys of '%s' stand elsewhere than the gate knows, and cannot be asked; releases from 7.0 on can", strings.ToLower(c.Name))
+		c.Why = fmt.Sprintf("ERR the store says that the keys of '%s' stand elsewhere than the gate knows, and asking it is no help", strings.ToLower(c.Name))
 		diff.Refused = append(diff.Refused, c.Name)
 		return
 	default:

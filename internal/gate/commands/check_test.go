@@ -124,6 +124,17 @@ func TestCheckOfAServerBefore7(t *testing.T) {
 	}
 }
 
+// Of COPY the gate must see the database, whatever the store says of the keys.
+func TestCheckNeverAsksAboutCopy(t *testing.T) {
+	checked, diff := check(t, described("copy", "write", indexSpec(1, "RO")))
+	if want := (Differences{Refused: []string{"COPY"}}); !reflect.DeepEqual(diff, want) {
+		t.Errorf("differences %+v, want %+v", diff, want)
+	}
+	if c := find(t, checked, "COPY a b"); c.Policy != Refuse || c.Why == "" {
+		t.Errorf("COPY is %+v", c)
+	}
+}
+
 func TestDescribeReadsMaps(t *testing.T) {
 	row := described("zunionstore", "write")
 	row[8] = []any{

@@ -97,7 +97,7 @@ func (x *index) add(c *Command) {
 	}
 	x.names = append(x.names, n)
 	x.list = append(x.list, c)
-	x.slots[at] = uint16(len(x.list)) //nolint:gosec // as many as there are commands
+	x.slots[at] = uint16(len(x.list))
 }
 
 func (x *index) find(word []byte) *Command {
@@ -147,6 +147,6 @@ func lower(w uint64) uint64 {
 }
 
 func (n name) hash() uint64 {
-	const odd = 0x9e3779b97f4a7c15                                                             // 2^64 / the golden ratio
-	return (n.a ^ bits.RotateLeft64(n.b, 29) ^ bits.RotateLeft64(n.c, 47) ^ uint64(n.n)) * odd //nolint:gosec // a length
+	const odd = 0x9e3779b97f4a7c15 // 2^64 / the golden ratio
+	return (n.a ^ bits.RotateLeft64(n.b, 29) ^ bits.RotateLeft64(n.c, 47) ^ uint64(n.n)) * odd
 }

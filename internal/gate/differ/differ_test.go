@@ -112,10 +112,11 @@ func TestProgramsRepeat(t *testing.T) {
 		}
 		return b.String()
 	}
-	if text(1) != text(1) {
+	one := text(1)
+	if again := text(1); again != one {
 		t.Error("a seed is not one program")
 	}
-	if text(1) == text(2) {
+	if one == text(2) {
 		t.Error("two seeds are one program")
 	}
 }

@@ -70,7 +70,12 @@ func startGate(ctx context.Context, store, dir string, checked *commands.Checked
 	serving, halt := context.WithCancel(ctx)
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(serving, l) }()
-	undo = append(undo, func() { halt(); <-served })
+	undo = append(undo, func() {
+		halt()
+		if err := <-served; err != nil {
+			log.Error("the gate ended otherwise than it was told to", "error", err)
+		}
+	})
 	return l.Addr().String(), stop, nil
 }
 
@@ -96,8 +101,15 @@ func startRegistry(ctx context.Context, dir string) (endpoint string, stop func(
 	served := make(chan error, 1)
 	go func() { served <- front.Serve(l) }()
 	stop = func() {
-		_ = front.Close() // of connections that end with it
-		<-served
+		// The session's last word may still be under way.
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+		defer cancel()
+		if front.Shutdown(last) != nil {
+			_ = front.Close() // of connections that end with it
+		}
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			slog.Error("the registry's front end", "error", err)
+		}
 		_ = r.Close() // of a directory that is thrown away
 	}
 	return "http://" + l.Addr().String(), stop, nil

@@ -44,13 +44,12 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "where the stores keep their logs (default: a new folder, removed at the end)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	found, err := differ(ctx, o, os.Stdout)
+	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
 	}
-	if found > 0 {
+	if err != nil || found > 0 {
 		os.Exit(1)
 	}
 }

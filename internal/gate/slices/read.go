@@ -18,7 +18,7 @@ const (
 	// maxAhead bounds what the store may have to hold for the reader, if no value is larger than the largest so far.
 	maxAhead = 16 << 20
 	// largeValue is where an operator may want to know: as long as it takes to dump and to restore it, a store does nothing else.
-	largeValue = 64 << 20
+	largeValue = 16 << 20
 )
 
 // reading is one pass over keys and their values.

@@ -110,7 +110,9 @@ func Open(ctx context.Context, up Upstream, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) newStage(e entry) *stage { return &stage{entry: e, link: link{up: s.up}, some: newSample()} }
+func (s *Store) newStage(e entry) *stage {
+	return &stage{entry: e, link: link{up: s.up}, some: newSample()}
+}
 
 // Close closes the connections. It is called when the session is closed, and has what still waits give up.
 func (s *Store) Close() {

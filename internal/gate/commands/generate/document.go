@@ -61,8 +61,9 @@ within MULTI.
 
 ## Forwarded
 
-A script (EVAL, EVALSHA, FCALL) may write keys that it does not declare. Neither the gate nor a store that is no cluster sees that: it is a
-write past its owner, and it is lost when the key's scope moves. A script must declare all keys that it writes.
+A script (EVAL, EVALSHA, FCALL) may write keys that it does not declare, and call FLUSHALL. Neither the gate nor a store that is no cluster sees
+that: it is a write past its owner, and it is lost when the key's scope moves. A script must declare all keys that it writes; rights for
+the gate's user on the store (ACL) can take commands away from scripts too.
 `
 
 // document writes the page of all commands.

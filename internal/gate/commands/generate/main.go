@@ -16,6 +16,9 @@ import (
 	"github.com/scope-registry/scope-registry/internal/gate/commands/valkey"
 )
 
+// data is where the descriptions are kept, in the repository.
+const data = "internal/gate/commands/valkey/commands.jsonl"
+
 func main() {
 	log.SetFlags(0)
 	from := flag.String("from", "", "take the descriptions anew from this folder src/commands of Valkey, and stop")
@@ -28,7 +31,7 @@ func main() {
 
 func run(from, root string) error {
 	if from != "" {
-		return extract(from, filepath.Join(root, "internal/gate/commands/valkey/commands.jsonl"))
+		return extract(from, filepath.Join(root, filepath.FromSlash(data)))
 	}
 	files, err := generated()
 	if err != nil {

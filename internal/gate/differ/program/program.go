@@ -52,7 +52,7 @@ func New(seed uint64, conns int, pass, queue func(name string) bool) (*Generator
 	if err != nil {
 		return nil, err
 	}
-	g := &Generator{r: rand.New(rand.NewPCG(seed, 0)), conns: conns, pass: pass, queue: queue, byName: map[string]*valkey.Command{}} //nolint:gosec // it must repeat
+	g := &Generator{r: rand.New(rand.NewPCG(seed, 0)), conns: conns, pass: pass, queue: queue, byName: map[string]*valkey.Command{}}
 	for i := range list {
 		c := &list[i]
 		g.byName[c.Name] = c

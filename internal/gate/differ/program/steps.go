@@ -74,12 +74,12 @@ func (g *Generator) transaction() []Command {
 		list = nil
 	}
 	list = append(list, slices.DeleteFunc(g.several(12), func(c Command) bool { return !g.queue(c.Name) })...)
-	switch {
-	case g.chance(0.03):
+	switch p := g.r.Float64(); {
+	case p < 0.03:
 		list = append(list, command("MULTI"))
-	case g.chance(0.03):
+	case p < 0.06:
 		list = append(list, command("WATCH", g.key("string")))
-	case g.chance(0.05):
+	case p < 0.11:
 		list = append(list, command("GET")) // aborts
 	}
 	if g.chance(0.1) {
@@ -173,7 +173,7 @@ func (g *Generator) inline() []Command {
 	list := g.several(8)
 	return slices.DeleteFunc(list, func(c Command) bool {
 		return slices.ContainsFunc(c.Args, func(arg string) bool {
-			return arg == "" || strings.ContainsAny(arg, " \r\n\x00\"'\\\xff") || len(arg) > 1000
+			return arg == "" || strings.ContainsAny(arg, " \r\n\x00\"'\\") || len(arg) > 1000
 		})
 	})
 }
