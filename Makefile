@@ -34,7 +34,7 @@ HTTP_3 := $(or $(SCOPE_REGISTRY_HTTP_3),7501)
 RESP_1 := $(or $(SCOPE_REGISTRY_RESP_1),7480)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-race test-peers sim sim-bugs crash kills stale gate-differ demo flood image image-store certs up down logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench clean
+.PHONY: help build test test-race test-peers sim sim-bugs crash gate-crash gate-differ kills stale demo demo-redis flood image image-store certs up down logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,7 +53,7 @@ test-race: ## run the same tests under the race detector (needs a C compiler)
 	$(MAKE) test TESTFLAGS='-race $(TESTFLAGS)'
 
 test-peers: ## run the tests that need other programs (promtool, openssl, …)
-	$(GO) test -timeout 10m -tags peers -count=1 -run Peer $(TESTFLAGS) ./internal/crash/... ./internal/certs ./internal/gate/...
+	$(GO) test -timeout 10m -tags peers -count=1 -run Peer $(TESTFLAGS) ./internal/crash/... ./internal/certs ./internal/gate/... ./cmd/scope-registry
 
 sim: ## simulate the protocol over SEEDS seeds: faults, invariants, counts of what happened
 	$(GO) run ./internal/sim/run -seeds $(SEEDS)
@@ -63,6 +63,9 @@ sim-bugs: ## plant one bug after the other and see that the simulation finds eac
 
 crash: ## kill source, target, leader and command line at every step of a move, and stop a writer (about 6 minutes)
 	$(GO) run ./internal/crash/matrix $(CRASHFLAGS)
+
+gate-crash: build ## kill either gate, either Redis and the leader at every step of a move, under load (about a minute; needs redis-server; GATEFLAGS=-runs N)
+	$(GO) run ./internal/crash/gates/matrix -bin $(BINARY) $(GATEFLAGS)
 
 kills: ## kill servers KILLS times, also in starts and snapshots, under load (KILLSFLAGS=-broken plants bugs); a kill takes half a second
 	$(GO) run ./internal/crash/kills -kills $(KILLS) -seed $(SEED) $(KILLSFLAGS)
@@ -75,6 +78,9 @@ gate-differ: ## play a million random commands directly and through a gate, and 
 
 demo: build ## three servers: declare, move, kill the leader, lose nothing
 	$(GO) run ./internal/demo -bin $(BINARY)
+
+demo-redis: build ## two Redis servers with gates: write, move, kill gates, Redis and the leader, lose nothing (needs redis-server)
+	$(GO) run ./internal/demo/redis -bin $(BINARY)
 
 flood: build ## moves and renewals, quiet and under 10,000 idle connections and garbage (about a minute; FLOODFLAGS=-conns N)
 	$(GO) run ./internal/flood -bin $(BINARY) $(FLOODFLAGS)
@@ -159,7 +165,7 @@ fuzz: ## run each fuzz target for FUZZTIME
 	GO='$(GO)' tools/fuzz.sh $(FUZZTIME)
 
 # The server under test is the one that is released.
-bench: build ## measure (PART=micro, guard, move, mirrors, commits, failover, million or resp; ETCD=programs; BENCHTIME, BENCHFLAGS), see docs/performance.md
+bench: build ## measure (PART=micro, guard, move, mirrors, commits, failover, million, resp, gate or ship; ETCD=programs; BENCHTIME, BENCHFLAGS), see docs/performance.md
 	GO='$(GO)' ETCD='$(ETCD)' BENCHFLAGS='$(BENCHFLAGS)' tools/bench.sh $(BENCHTIME) $(PART)
 
 clean: ## remove what the targets above built

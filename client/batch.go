@@ -16,7 +16,7 @@ import (
 // body, and the CRC-32C of all that in 4 bytes. Numbers in the body are varints,
 // texts and bytes have their length before them:
 //
-//	move prefix stream number flags [keys bytes digest] records{flags key [value expires]}
+//	move prefix stream number flags [keys bytes digest] records{flags key [value expires] [sum bytes]}
 //
 // Integers outside of the body are big-endian. The CRC is for what a network card
 // or a proxy spoils; that the slice is whole and the right one, its manifest shows.
@@ -25,8 +25,9 @@ const (
 	headLen    = len(batchMagic) + 4
 	sumLen     = 4
 
-	flagLast    = 1 << 0 // of a batch
-	flagDeleted = 1 << 0 // of a record
+	flagLast     = 1 << 0 // of a batch
+	flagDeleted  = 1 << 0 // of a record
+	flagReplaces = 1 << 1 // of a record: its former one's sum and size are told
 )
 
 const (
@@ -141,21 +142,33 @@ func (b *Batch) encoded() ([]byte, error) {
 	}
 	out = binary.AppendUvarint(out, uint64(len(b.Records)))
 	for _, r := range b.Records {
-		if r.Deleted {
-			out = append(out, flagDeleted)
-			out = putText(out, r.Key)
-			continue
-		}
-		out = append(out, 0)
-		out = putText(out, r.Key)
-		out = putText(out, r.Value)
-		out = binary.AppendVarint(out, r.Expires)
+		out = r.encode(out)
 	}
 	if len(out)+sumLen > MaxBatchBytes {
 		return nil, tooLarge("a batch of %d bytes; one has %d at most", len(out)+sumLen, MaxBatchBytes)
 	}
 	binary.BigEndian.PutUint32(out[len(batchMagic):], uint32(len(out)-headLen))
 	return binary.BigEndian.AppendUint32(out, crc32.Checksum(out, castagnoli)), nil
+}
+
+func (r *Record) encode(out []byte) []byte {
+	var flags byte
+	if r.Deleted {
+		flags |= flagDeleted
+	}
+	if r.was != nil {
+		flags |= flagReplaces
+	}
+	out = putText(append(out, flags), r.Key)
+	if !r.Deleted {
+		out = putText(out, r.Value)
+		out = binary.AppendVarint(out, r.Expires)
+	}
+	if r.was != nil {
+		out = append(out, r.was.sum[:]...)
+		out = binary.AppendUvarint(out, r.was.bytes)
+	}
+	return out
 }
 
 func putText[T ~string | ~[]byte](out []byte, text T) []byte {
@@ -167,6 +180,9 @@ func (b *Batch) weight() int {
 	n := len(b.Move) + len(b.Prefix) + len(b.Stream) + len(b.Sum.Digest) + 8*binary.MaxVarintLen64
 	for _, r := range b.Records {
 		n += recordCost + len(r.Key) + len(r.Value)
+		if r.was != nil {
+			n += formerCost
+		}
 	}
 	return n
 }
@@ -174,6 +190,9 @@ func (b *Batch) weight() int {
 // recordCost is what a record takes on the wire besides its key and value: flags,
 // two lengths and the expiry, at most.
 const recordCost = 1 + 3 + 4 + binary.MaxVarintLen64
+
+// formerCost is what is added by what it replaces.
+const formerCost = len(recordSum{}) + binary.MaxVarintLen64
 
 // DecodeBatch reads one batch, and nothing after it. The records lie in memory of
 // the batch's own. An error is an [*Error]: CORRUPT if it did not arrive as it was
@@ -286,6 +305,15 @@ func (p *parser) bytes() []byte {
 	return out
 }
 
+func (p *parser) sum() (s recordSum) {
+	if len(p.left) < len(s) {
+		p.fail("a sum is cut off")
+		return s
+	}
+	p.left = p.left[copy(s[:], p.left):]
+	return s
+}
+
 // flags are a byte in which bits that this version does not know are a failure:
 // they would change what the rest means.
 func (p *parser) flags(known byte) byte {
@@ -310,9 +338,13 @@ func (p *parser) batch() *Batch {
 		p.fail("it has too many records")
 	}
 	for range n {
-		r := Record{Deleted: p.flags(flagDeleted)&flagDeleted != 0}
+		flags := p.flags(flagDeleted | flagReplaces)
+		r := Record{Deleted: flags&flagDeleted != 0}
 		if r.Key = p.bytes(); !r.Deleted {
 			r.Value, r.Expires = p.bytes(), p.signed()
+		}
+		if flags&flagReplaces != 0 {
+			r.was = &former{p.sum(), p.number()}
 		}
 		if p.failed != "" {
 			break

@@ -35,6 +35,10 @@ type SessionConfig struct {
 	// Store has the node take part in moves of mode agent. Without one they are
 	// aborted; [NoData] is for nodes whose data is elsewhere.
 	Store Store
+	// OpenStore makes the store, in place of Store, once the data dir is this process's, and before anything is told to the
+	// registry. It is for a store that itself must have one process: what it does to those before it must not be done by a
+	// second process that is about to be refused the directory. identity is the directory's. Its error is StartSession's.
+	OpenStore func(identity string) (Store, error)
 	// Send carries slices to other nodes; nil is [HTTPSend] of nil.
 	Send Send
 	// Grace passes between a flip and the deletion of the old copy; 0 is an hour.
@@ -124,15 +128,20 @@ func StartSession(c *Client, cfg SessionConfig) (*Session, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Store == nil {
-		cfg.Store = noStore{cfg.Node}
-	}
 	if cfg.Send == nil {
 		cfg.Send = HTTPSend(nil)
 	}
 	dir, err := openDataDir(cfg.DataDir, cfg.Node)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.OpenStore != nil {
+		if cfg.Store, err = cfg.OpenStore(dir.identity()); err != nil {
+			return nil, errors.Join(err, dir.close())
+		}
+	}
+	if cfg.Store == nil {
+		cfg.Store = noStore{cfg.Node}
 	}
 	s := &Session{c: c, cfg: cfg, dir: dir, log: cfg.Log.With("node", cfg.Node), told: make(chan told), force: make(chan struct{}),
 		ended: make(chan struct{}), moves: map[string]life{}, saying: map[agent.Word]bool{}, notes: map[string]string{}}

@@ -10,10 +10,12 @@
 #   failover how long nobody can write after the leader was killed, beside etcd
 #   million  what a million scopes cost: memory, snapshots, starts, a restore
 #   resp     how many keys are routed over the Redis protocol, beside a Redis
+#   gate     a Redis through its gate and directly
+#   ship     a scope of 100,000 keys moves between two gates while it is written
 #
 # ETCD names programs of etcd to compare with, comma-separated; without it the
 # one that internal/bench/go.mod names is built. BENCHFLAGS go to the program of
-# the parts move, mirrors, commits, failover, million and resp (see go run -C internal/bench . -h).
+# the parts move, mirrors, commits, failover, million, resp, gate and ship (see go run -C internal/bench . -h).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,7 +23,7 @@ go="${GO:-go}"
 time="${1:-1s}"
 shift || true
 parts=("$@")
-[ "${#parts[@]}" -gt 0 ] || parts=(micro guard move mirrors commits failover million resp)
+[ "${#parts[@]}" -gt 0 ] || parts=(micro guard move mirrors commits failover million resp gate ship)
 
 micro() {
 	local packages
@@ -69,9 +71,9 @@ for part in "${parts[@]}"; do
 		programs+=("$part")
 		[ -n "${ETCD:-}" ] || build_etcd
 		;;
-	resp) programs+=("$part") && find_redis ;;
+	resp | gate | ship) programs+=("$part") && find_redis ;;
 	*)
-		echo "part '$part' is unknown: choose of micro, guard, move, mirrors, commits, failover, million and resp" >&2
+		echo "part '$part' is unknown: choose of micro, guard, move, mirrors, commits, failover, million, resp, gate and ship" >&2
 		exit 2
 		;;
 	esac

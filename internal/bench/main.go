@@ -28,10 +28,12 @@ const (
 	partFailover = "failover"
 	partMillion  = "million"
 	partResp     = "resp"
+	partGate     = "gate"
+	partShip     = "ship"
 )
 
 // allParts are these, in that order.
-var allParts = []string{partMove, partMirrors, partCommits, partFailover, partMillion, partResp}
+var allParts = []string{partMove, partMirrors, partCommits, partFailover, partMillion, partResp, partGate, partShip}
 
 // comparing are those that measure etcd too.
 var comparing = []string{partMirrors, partCommits, partFailover}
@@ -77,8 +79,8 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.StringVar(&o.bin, "bin", "bin/scope-registry", "our server")
 	f.StringVar(&etcd, "etcd", "", "programs of etcd to measure beside it, comma-separated")
 	f.StringVar(&parts, "part", strings.Join(allParts, ","), "what to measure, comma-separated")
-	f.StringVar(&o.redisServer, "redis-server", "redis-server", "Redis of part resp")
-	f.StringVar(&o.redisBenchmark, "redis-benchmark", "redis-benchmark", "what asks both in part resp")
+	f.StringVar(&o.redisServer, "redis-server", "redis-server", "Redis of parts resp, gate and ship")
+	f.StringVar(&o.redisBenchmark, "redis-benchmark", "redis-benchmark", "what asks in parts resp and gate")
 	f.StringVar(&o.profile, "profile", "", "after part resp, put a processor profile of our server at its longest pipeline into this file")
 	f.IntVar(&o.moves, "moves", 100, "moves through each kind of server")
 	f.IntVar(&o.mirrors, "mirrors", 1000, "watchers of each system")
@@ -171,6 +173,10 @@ func measurePart(ctx context.Context, r *report, part string, o options, dir str
 		err = besideOthers(ctx, r, ours, o, dir)
 	case partResp:
 		err = routes(ctx, r, ours, o, dir)
+	case partGate:
+		err = gateRates(ctx, r, ours, o, dir)
+	case partShip:
+		err = ships(ctx, r, ours, o, dir)
 	case partCommits:
 		err = commits(ctx, r, ours, o, dir)
 	case partMillion:

@@ -66,8 +66,8 @@ func (c *conn) queue(cmd *commands.Command, args [][]byte, raw []byte) {
 	case cmd.Op == commands.Exec || cmd.Op == commands.Discard:
 		c.tx.spoil()
 		c.sayError(arityText + string(bytes.ToLower(args[0])) + "' command")
-	case cmd.Op == commands.Quit || cmd.Op == commands.Reset:
-		c.tx.end() // the store forgets it with the connection
+	case (cmd.Op == commands.Reset || cmd.Op == commands.Quit) && len(args) == 1: // stores do not queue them
+		c.tx.end()
 		c.session(cmd, args, raw)
 	case cmd.Policy == commands.Transaction: // nested: the store says no, or UNWATCH
 		c.send(raw, slot{})

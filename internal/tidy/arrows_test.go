@@ -77,6 +77,9 @@ var arrows = map[string]arrow{
 	"internal/gate/differ": {may: []string{"client", "internal/api", "internal/gate", "internal/gate/commands", "internal/gate/commands/valkey", "internal/gate/upstream",
 		"internal/registry", "scope", "transport/httpapi"}, external: []string{}},
 	"internal/gate/commands/generate": {may: []string{"internal/gate/commands/valkey"}, external: []string{}},
+	// The keys of a scope on their way from one store to another.
+	"internal/gate/slices": {may: []string{"client", "internal/api", "internal/gate/upstream", "scope"},
+		tests: []string{"internal/registry", "transport/httpapi"}, external: []string{}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/access", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},
 	"internal/sim/planted": {may: []string{"internal/overlay", "internal/process"}},
@@ -119,6 +122,10 @@ var arrows = map[string]arrow{
 		external: []string{}},
 	"internal/crash/stale": {may: []string{"internal/api", "internal/crash", "internal/direct", "internal/link", "internal/overlay", "internal/process"},
 		external: []string{}},
+	// Redis servers with gates before them, killed during moves; the demo tells a story on it.
+	"internal/crash/gates":        {may: []string{"client", "internal/api", "internal/crash", "internal/crash/rig", "internal/process", "scope"}},
+	"internal/crash/gates/matrix": {may: []string{"internal/crash/gates", "internal/crash/rig"}, external: []string{}},
+	"internal/demo/redis":         {may: []string{"internal/crash/gates", "internal/crash/rig"}, external: []string{}},
 	// What the tests of several adapters share: a registry that answers from memory.
 	"internal/apitest":   {may: []string{"internal/api", "scope", "migration", "fsm"}},
 	"internal/tidy":      {external: []string{}},

@@ -43,8 +43,8 @@ type Config struct {
 	Identity string
 }
 
-// check says what is missing.
-func (c *Config) check() error {
+// Check says what is missing, or does not belong together.
+func (c *Config) Check() error {
 	if _, _, err := net.SplitHostPort(c.Addr); err != nil {
 		return fmt.Errorf("the store's address %q is not host:port, like 127.0.0.1:6379", c.Addr)
 	}

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -63,7 +64,8 @@ func (s *Store) takeLock(ctx context.Context, l *link) error {
 				return err
 			}
 		}
-		if got := replies[1]; !got.Null {
+		free := replies[1].Null
+		if got := replies[1]; !free {
 			if h, ok := parseHolder(got.Text); !ok || h.node != s.cfg.Node || h.identity != s.cfg.Identity {
 				return s.held(got.Text)
 			}
@@ -78,9 +80,26 @@ func (s *Store) takeLock(ctx context.Context, l *link) error {
 			}
 		}
 		if !replies[2].Null { // else somebody changed it meanwhile
+			s.fresh = s.fresh || free
 			return nil
 		}
 	}
+}
+
+// Undo is Close for a start that failed: a lock that was free before is given back, as no data dir may exist whose identity it
+// names.
+func (s *Store) Undo(ctx context.Context) error {
+	if !s.fresh {
+		return s.Close()
+	}
+	err := s.with(ctx, func(l *link) error {
+		if err := s.checkLock(ctx, l); err != nil {
+			return err
+		}
+		_, err := l.ask(ctx, "DEL", LockKey) // nobody takes a lock that is there
+		return err
+	})
+	return errors.Join(err, s.Close())
 }
 
 // checkLock sees that the lock is still this gate's. A lock that is gone is taken again: the store lost its data, and

@@ -157,3 +157,20 @@ func appendCommand(dst []byte, args ...string) []byte {
 	}
 	return dst
 }
+
+// Any is the reply as Go's own values: string, int64, []any, and nil for what is not there.
+func (r Reply) Any() any {
+	switch {
+	case r.Null:
+		return nil
+	case r.Kind == ':':
+		return r.Int
+	case r.Kind != '*':
+		return r.Text
+	}
+	out := make([]any, 0, len(r.Items))
+	for _, item := range r.Items {
+		out = append(out, item.Any())
+	}
+	return out
+}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,7 @@ type Store struct {
 
 	turn    chan *link // holds one: the link for the gate's own commands, nil if there is none
 	started Server
+	fresh   bool // nobody had the lock
 	state   atomic.Pointer[State]
 	stop    context.CancelFunc
 	looking sync.WaitGroup
@@ -56,7 +58,7 @@ type State struct {
 // sees it gone, so that nothing an earlier gate had sent executes from then on. A store that does not answer yet is waited for
 // until ctx ends. [Store.Close] ends it.
 func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Store, error) {
-	if err := cfg.check(); err != nil {
+	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
 	secure, err := cfg.secure()
@@ -124,11 +126,11 @@ func (s *Store) patiently(ctx context.Context, passes func(error) bool, try func
 // to hear of a wrong password by waiting.
 func passes(err error) bool {
 	var no *RefusedError
-	var network net.Error
+	var network *net.OpError // net.Error would be any error of the system, a file that is not there among them
 	switch {
 	case errors.As(err, &no):
 		return no.passing()
-	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return true
 	}
 	return false
