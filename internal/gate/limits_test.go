@@ -159,6 +159,26 @@ func TestDrain(t *testing.T) {
 	<-stopped
 }
 
+// A store that does not answer does not keep a gate from ending.
+func TestDrainIsBounded(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Limits = Limits{Drain: 20 * time.Millisecond} })
+	held := r.hold("SET")
+	u, private := r.user(), r.user()
+	u.send("SET " + r.x("a") + " 1")
+	<-held.reached
+	private.send("MULTI")
+	private.gets("+OK")
+	r.stop()
+	if n, err := io.Copy(io.Discard, u.nc); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection goes on, after %d bytes", n)
+	}
+	private.ends()
+	if n := r.gate.Stats().Limbo; n != 0 {
+		t.Errorf("%d writes are in limbo, though the store has shown that the connection is gone", n)
+	}
+	close(held.goOn)
+}
+
 // Long replies come whole, and in their order, whether they are passed on in pieces or put aside until the write is checked.
 func TestLongReplies(t *testing.T) {
 	r := newRig(t, nil)

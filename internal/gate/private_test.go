@@ -40,6 +40,21 @@ func TestTransactionIsSpoilt(t *testing.T) {
 	}
 }
 
+// The gate keeps the keys of a transaction, and not without end.
+func TestTransactionIsBounded(t *testing.T) {
+	r := newRig(t, nil)
+	u := r.user()
+	u.send("MULTI")
+	u.gets("+OK")
+	key := r.x(strings.Repeat("k", 1<<20))
+	for range maxQueued / len(key) {
+		u.send("SET " + key + " 1")
+		u.gets("+QUEUED")
+	}
+	u.send("SET "+key+" 1", "EXEC")
+	u.gets("-"+errTooLong.Error(), "-EXECABORT Transaction discarded because of previous errors.")
+}
+
 // A scope that closes between MULTI and EXEC has EXEC refused, and the store forgets what it queued. An EXEC that was sent
 // counts until its reply.
 func TestTransactionMeetsAMove(t *testing.T) {
