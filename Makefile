@@ -53,7 +53,7 @@ test-race: ## run the same tests under the race detector (needs a C compiler)
 	$(MAKE) test TESTFLAGS='-race $(TESTFLAGS)'
 
 test-peers: ## run the tests that need other programs (promtool, openssl, …)
-	$(GO) test -timeout 10m -tags peers -count=1 -run Peer $(TESTFLAGS) ./internal/crash/... ./internal/certs ./internal/gate/slices
+	$(GO) test -timeout 10m -tags peers -count=1 -run Peer $(TESTFLAGS) ./internal/crash/... ./internal/certs ./internal/gate/... ./cmd/scope-registry
 
 sim: ## simulate the protocol over SEEDS seeds: faults, invariants, counts of what happened
 	$(GO) run ./internal/sim/run -seeds $(SEEDS)
