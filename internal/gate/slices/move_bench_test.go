@@ -6,7 +6,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,19 +42,47 @@ func (w *world) backAndForth(b *testing.B, m api.StartMove, each func(api.Move))
 	}
 }
 
-// BenchmarkPeerShip ships a closed slice: both stores, both ends and the registry share the machine.
+// cpu is what the stores and this process have used, in seconds.
+func (w *world) cpu() (sum float64) {
+	for _, r := range []*redisServer{w.a.redis, w.b.redis} {
+		for line := range strings.Lines(fmt.Sprint(r.do("INFO", "cpu"))) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+			if name == "used_cpu_sys" || name == "used_cpu_user" {
+				x, err := strconv.ParseFloat(value, 64)
+				if err != nil {
+					w.t.Fatal(err)
+				}
+				sum += x
+			}
+		}
+	}
+	var own syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
+		w.t.Fatal(err)
+	}
+	return sum + time.Duration(own.Utime.Nano()+own.Stime.Nano()).Seconds()
+}
+
+// BenchmarkPeerShip ships a closed slice: both stores, both ends and the registry share the machine. It tells also what of the
+// processors a key takes from its first reading to the deletion of the old copy, which others on the machine change little.
 func BenchmarkPeerShip(b *testing.B) {
 	w := newWorld(b, Config{})
 	var keys, took float64
+	began := -1.0
 	w.backAndForth(b, api.StartMove{WindowMS: 60_000}, func(m api.Move) {
 		at := map[string]int64{}
 		for _, s := range m.Stamps {
 			at[s.Phase] = s.TimeMS
 		}
+		if began < 0 { // the filling is over; of the first move only the deletion counts
+			began = w.cpu()
+			return
+		}
 		keys += float64(m.Shipped.Keys)
 		took += float64(at["shipped"]-at["quiescing"]) / 1000
 	})
 	b.ReportMetric(keys/took, "keys/s")
+	b.ReportMetric((w.cpu()-began)/keys*1e6, "µs-cpu/key")
 }
 
 // BenchmarkPeerQuiesced moves a slice that takes 1,000 writes a second, and tells for how long it takes none.

@@ -189,12 +189,27 @@ func (s *Store) Size(ctx context.Context, p scope.Prefix) (records, bytes uint64
 		return records, 0, err
 	}
 	var sum uint64
-	for _, k := range some {
-		r, err := l.ask(ctx, "MEMORY", "USAGE", k)
-		if err != nil {
-			return records, 0, err
+	err = l.do(ctx, func(c *conn) error {
+		for _, k := range some {
+			c.add("MEMORY", "USAGE", k)
 		}
-		sum += uint64(max(0, r.n)) + uint64(len(k))
+		if err := c.flush(); err != nil {
+			return err
+		}
+		for _, k := range some {
+			r, err := c.read(nil)
+			if err == nil && r.err() != nil {
+				err = broken(r.err())
+			}
+			if err != nil {
+				return err
+			}
+			sum += uint64(max(0, r.n)) + uint64(len(k))
+		}
+		return nil
+	})
+	if err != nil {
+		return records, 0, err
 	}
 	return records, sum / uint64(len(some)) * records, nil
 }
