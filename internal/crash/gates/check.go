@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/scope-registry/scope-registry/internal/crash/rig"
+	"github.com/scope-registry/scope-registry/internal/process"
 )
 
 // Found is what a comparison has found.
@@ -144,20 +146,35 @@ func (one write) read(ctx context.Context, c *redis.Client) (map[string]int, err
 	return out, err
 }
 
-// none sees that a server has nothing of a scope, past its gate.
+// none sees that a server has nothing of a scope, past its gate, within some time: what an aborted move has staged is deleted
+// when its gate and its store are both back.
 func (n *Node) none(ctx context.Context, out *Found, p string) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for {
+		left, err := n.keys(ctx, p)
+		if err != nil {
+			return fmt.Errorf("looking for what is left of %q at %s: %w", p, n.ID, err)
+		}
+		if len(left) == 0 {
+			return nil
+		}
+		if process.Sleep(ctx, lookEvery) != nil {
+			out.wrong("%s has %d keys of %q after %v, like %s, whose owner is another", n.ID, len(left), p, settleTime, slices.Min(left))
+			return nil
+		}
+	}
+}
+
+// lookEvery is the pause between two looks.
+const lookEvery = 20 * time.Millisecond
+
+func (n *Node) keys(ctx context.Context, p string) (found []string, err error) {
 	c := n.redis()
 	defer c.Close() //nolint:errcheck // nothing was written
-	var left []string
 	all := c.Scan(ctx, 0, p+"*", 1000).Iterator()
 	for all.Next(ctx) {
-		left = append(left, all.Val())
+		found = append(found, all.Val())
 	}
-	if err := all.Err(); err != nil {
-		return fmt.Errorf("looking for what is left of %q at %s: %w", p, n.ID, err)
-	}
-	if len(left) > 0 {
-		out.wrong("%s has %d keys of %q, like %s, whose owner is another", n.ID, len(left), p, slices.Min(left))
-	}
-	return nil
+	return found, all.Err()
 }
