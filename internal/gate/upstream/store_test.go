@@ -286,6 +286,8 @@ func TestPasswords(t *testing.T) {
 	refusedWith("cannot be read")
 	put("\n")
 	refusedWith("holds 0 bytes")
+	put(strings.Repeat("x", maxPassword+1))
+	refusedWith("holds 4097 bytes")
 	put("wrong\n")
 	refusedWith("AUTH: WRONGPASS")
 	put("secret\n")
