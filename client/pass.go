@@ -158,7 +158,7 @@ type reading func(ctx context.Context, send func(Record) error) error
 
 // pass goes through the slice of an open scope, and sends what the target lacks.
 func (x *shipment) pass(ctx context.Context, first bool) (did passed, err error) {
-	if err = x.offer(ctx); err != nil {
+	if err := x.offer(ctx); err != nil {
 		return did, err
 	}
 	x.have.pass++
@@ -190,7 +190,7 @@ func (x *shipment) closing(ctx context.Context) (did passed, err error) {
 		x.log.Warn("the closed slice is read as a whole", "move", x.Move, "scope", x.Prefix.Text(), "error", err)
 		did = passed{}
 	}
-	if err = x.offer(ctx); err != nil {
+	if err := x.offer(ctx); err != nil {
 		return did, err
 	}
 	if err = x.flush(ctx); err == nil && x.have != nil {

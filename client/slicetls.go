@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -73,7 +72,7 @@ func (s *Session) mayCome(over *tls.ConnectionState, b *Batch) error {
 	}
 	m, running := s.adm.Rules().View().Move(b.Move)
 	if running && (who.Role != access.Node || who.ID != string(m.From)) {
-		return refusal(api.Forbidden, b.Move, "records come from %s, and node %q is the source; only that may send them", fmt.Sprint(who), m.From)
+		return refusal(api.Forbidden, b.Move, "records come from %s, and node %q is the source; only that may send them", who.String(), m.From)
 	}
 	return nil
 }

@@ -166,7 +166,8 @@ func (c *conn) nested(buf []byte, depth int) (reply, error) {
 	r, line := reply{kind: line[0]}, line[1:len(line)-2]
 	switch r.kind {
 	case '+', '-', '#', ',', '(':
-		r.text = append(buf[:0], line...)
+		buf = append(buf[:0], line...)
+		r.text = buf
 	case '_':
 		r.null = true
 	case ':', '$', '!', '=', '*', '>', '~', '%':
