@@ -26,7 +26,9 @@ var rules = map[string]rule{
 	"KEYS": sorted, "SCAN": sorted, "SMEMBERS": sorted, "SSCAN": sorted, "HSCAN": sorted, "ZSCAN": sorted, "SUNION": sorted, "SINTER": sorted, "SDIFF": sorted,
 	"SORT": sorted, "SORT_RO": sorted, "PUBSUB|CHANNELS": sorted, "PUBSUB|SHARDCHANNELS": sorted, "ACL|CAT": sorted,
 	"FUNCTION|LIST": sorted,
-	"TTL":           near, "PTTL": near, "EXPIRETIME": near, "PEXPIRETIME": near, "OBJECT|IDLETIME": near, "XPENDING": near, "XINFO|*": near,
+	// Valkey keeps a hash whose fields have times of their own as a hash table.
+	"HGETALL": sorted, "HKEYS": sorted, "HVALS": sorted,
+	"TTL": near, "PTTL": near, "EXPIRETIME": near, "PEXPIRETIME": near, "OBJECT|IDLETIME": near, "XPENDING": near, "XINFO|*": near,
 	"LASTSAVE": near,
 	"DUMP":     length, "SRANDMEMBER": length, "HRANDFIELD": length, "ZRANDMEMBER": length, "TIME": length, "ACL|GENPASS": length,
 	"RANDOMKEY": kind, "HELLO": kind, "INFO": kind, "ROLE": kind, "LATENCY|*": kind, "SLOWLOG|*": kind, "COMMANDLOG|*": kind,
