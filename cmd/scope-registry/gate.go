@@ -136,7 +136,8 @@ func (o gateFlags) gate(c *cli) (gateConfig, error) {
 	if err := cfg.secure(c); err != nil {
 		return cfg, err
 	}
-	return cfg, cfg.checkListeners()
+	err := cfg.checkListeners()
+	return cfg, err
 }
 
 // secure opens the node's certificate, if there is one.

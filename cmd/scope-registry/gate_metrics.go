@@ -49,7 +49,7 @@ func (g gateStats) Collect(to chan<- prometheus.Metric) {
 	s := g.of()
 	for c, of := range s.Commands {
 		for v, n := range of {
-			to <- prometheus.MustNewConstMetric(gateCommands, prometheus.CounterValue, float64(n), gate.Class(c).String(), gate.Verdict(v).String()) //nolint:gosec // indexes of small arrays
+			to <- prometheus.MustNewConstMetric(gateCommands, prometheus.CounterValue, float64(n), gate.Class(c).String(), gate.Verdict(v).String())
 		}
 	}
 	for direction, l := range map[string]gate.Latency{"inward": s.Inward, "outward": s.Outward} {

@@ -30,13 +30,17 @@ func shipKey(i int) string { return fmt.Sprintf("%s%06d", shipPrefix, i) }
 // ships moves a scope of many keys back and forth between two gates, while it is written.
 func ships(ctx context.Context, r *report, ours *registry, o options, dir string) (err error) {
 	var both [2]*gated
-	for i := range both {
-		g, err2 := startGated(ctx, ours, o, dir, fmt.Sprintf("ship-%d", i+1))
-		if err2 != nil {
-			return err2
+	defer func() {
+		for _, g := range both {
+			if g != nil {
+				err = errors.Join(err, g.stop())
+			}
 		}
-		both[i] = g
-		defer func() { err = errors.Join(err, g.stop()) }()
+	}()
+	for i := range both {
+		if both[i], err = startGated(ctx, ours, o, dir, fmt.Sprintf("ship-%d", i+1)); err != nil {
+			return err
+		}
 	}
 	if err := both[0].owns(ctx, ours, shipPrefix); err != nil {
 		return err
@@ -125,12 +129,18 @@ type written struct {
 // writeBoth writes at a steady rate to whichever gate takes it.
 func writeBoth(ctx context.Context, both [2]*gated, value string) (w written) {
 	var conns [2]*storeConn
+	defer func() {
+		for _, c := range conns {
+			if c != nil {
+				_ = c.Close()
+			}
+		}
+	}()
 	for i, g := range both {
 		c, err := dialStore(ctx, g.addr)
 		if err != nil {
 			return written{err: err}
 		}
-		defer c.Close()
 		conns[i] = c
 	}
 	began, at := time.Now(), 0

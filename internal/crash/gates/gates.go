@@ -169,7 +169,7 @@ func (r *Rig) written(ctx context.Context) error {
 		before := r.Work.Acknowledged(p)
 		if err := r.Servers.Wait(ctx, "a write of "+p, func(context.Context) error {
 			if r.Work.Acknowledged(p) <= before {
-				return fmt.Errorf("none was acknowledged; the last said: %v", r.Work.Last(p))
+				return fmt.Errorf("none was acknowledged; the last said: %w", r.Work.Last(p))
 			}
 			return nil
 		}); err != nil {

@@ -184,7 +184,7 @@ func TestStoreComesBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
+		_ = c.Close()
 		if got := s.retaken.Load(); got != uint64(i) || f.lock() != s.own {
 			t.Errorf("keep %v: taken again %d times, lock %q", keep, got, f.lock())
 		}
