@@ -38,7 +38,7 @@ HTTP_3 := $(or $(SCOPE_REGISTRY_HTTP_3),7501)
 RESP_1 := $(or $(SCOPE_REGISTRY_RESP_1),7480)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-race test-peers sim sim-bugs crash kills stale demo flood image image-store certs up down logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench bench-compare clean
+.PHONY: help build test test-race test-peers sim sim-bugs crash gate-crash gate-differ kills stale demo demo-redis flood image image-store image-redis certs up up-redis down down-redis logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench bench-compare clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +57,7 @@ test-race: ## run the same tests under the race detector (needs a C compiler)
 	$(MAKE) test TESTFLAGS='-race $(TESTFLAGS)'
 
 test-peers: ## run the tests that need other programs (promtool, openssl, …)
-	$(GO) test -timeout 10m -tags peers -count=1 -run Peer $(TESTFLAGS) ./internal/crash/... ./internal/certs
+	$(GO) test -timeout 10m -tags peers -count=1 -run Peer $(TESTFLAGS) ./internal/crash/... ./internal/certs ./internal/gate/... ./cmd/scope-registry
 
 sim: ## simulate the protocol over SEEDS seeds: faults, invariants, counts of what happened
 	$(GO) run ./internal/sim/run -seeds $(SEEDS)
@@ -68,14 +68,23 @@ sim-bugs: ## plant one bug after the other and see that the simulation finds eac
 crash: ## kill source, target, leader and command line at every step of a move, and stop a writer (about 6 minutes)
 	$(GO) run ./internal/crash/matrix $(CRASHFLAGS)
 
+gate-crash: build ## kill either gate, either Redis and the leader at every step of a move, under load (about a minute; needs redis-server; GATEFLAGS=-runs N)
+	$(GO) run ./internal/crash/gates/matrix -bin $(BINARY) $(GATEFLAGS)
+
 kills: ## kill servers KILLS times, also in starts and snapshots, under load (KILLSFLAGS=-broken plants bugs); a kill takes half a second
 	$(GO) run ./internal/crash/kills -kills $(KILLS) -seed $(SEED) $(KILLSFLAGS)
 
 stale: ## stop the leader ROUNDS times and read from it when it goes on (STALEFLAGS=-broken plants bugs); a round takes two seconds
 	$(GO) run ./internal/crash/stale -rounds $(ROUNDS) -seed $(SEED) $(STALEFLAGS)
 
+gate-differ: ## play a million random commands directly and through a gate, and compare all replies (about 4 minutes; needs redis-server; DIFFERFLAGS=-commands N, -store valkey-server, …)
+	$(GO) run ./internal/gate/differ $(DIFFERFLAGS)
+
 demo: build ## three servers: declare, move, kill the leader, lose nothing
 	$(GO) run ./internal/demo -bin $(BINARY)
+
+demo-redis: build ## two Redis servers with gates: write, move, kill gates, Redis and the leader, lose nothing (needs redis-server)
+	$(GO) run ./internal/demo/redis -bin $(BINARY)
 
 flood: build ## moves and renewals, quiet and under 10,000 idle connections and garbage (about a minute; FLOODFLAGS=-conns N)
 	$(GO) run ./internal/flood -bin $(BINARY) $(FLOODFLAGS)
@@ -128,6 +137,48 @@ image-store: ## build the container image scope-registry-store:dev of the exampl
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o bin/image-store/store ./examples/store
 	docker build --quiet --tag scope-registry-store:dev --file examples/store/Dockerfile bin/image-store
 
+# The program and every library that ldd names, at the paths where the loader looks for them.
+image-redis: ## build the container image scope-registry-redis:dev of this machine's redis-server, for where none can be pulled
+	@command -v redis-server >/dev/null || { echo "redis-server is not installed; on Debian: apt-get install redis-server" >&2; exit 1; }
+	rm -rf bin/image-redis && mkdir -p bin/image-redis/data bin/image-redis/root
+	cp "$$(readlink -f "$$(command -v redis-server)")" bin/image-redis/root/redis-server
+	for lib in $$(ldd bin/image-redis/root/redis-server | grep -o '/[^ ]*'); do \
+		mkdir -p "bin/image-redis/root$$(dirname $$lib)" && cp -L "$$lib" "bin/image-redis/root$$lib" || exit 1; \
+	done
+	docker build --quiet --tag scope-registry-redis:dev --file tools/redis-image/Dockerfile bin/image-redis
+
+# Servers, stores and gates together.
+COMPOSE_REDIS = $(COMPOSE) -f docker-compose.yml -f docker-compose.redis.yml
+GATE_1 := $(or $(SCOPE_REGISTRY_GATE_1),6004)
+GATE_2 := $(or $(SCOPE_REGISTRY_GATE_2),6014)
+
+up-redis: image certs ## start three servers and two Redis with a gate each in containers (REDIS_IMAGE=…; else Valkey's)
+	@for n in 1 2; do \
+		[ -e $(CERTS)/node-n$$n.pem ] || $(BINARY) certs issue node n$$n --host gate-$$n --dir $(CERTS) --quiet >/dev/null || exit 1; \
+	done
+	$(COMPOSE_REDIS) up --no-start --remove-orphans
+	@give() { tar --create --owner=65532 --group=65532 --numeric-owner --directory $(CERTS) ca.pem "$$2.pem" "$$2.key" | \
+			docker cp - "$$($(COMPOSE_REDIS) ps --all --quiet $$1):/tls"; }; \
+	for n in 1 2 3; do give registry-$$n server-s$$n || exit 1; done; \
+	for n in 1 2; do give gate-$$n node-n$$n || exit 1; done
+	$(COMPOSE_REDIS) up --detach
+	@for n in 1 2; do \
+		tries=0; \
+		until $(BINARY) node get n$$n --timeout 2s $(ADMIN) --endpoints https://127.0.0.1:$(HTTP_1) 2>/dev/null | grep -q live; do \
+			tries=$$((tries + 1)); \
+			if [ $$tries -ge 60 ]; then echo "the gate of n$$n has no session; see $(COMPOSE_REDIS) logs gate-$$n" >&2; exit 1; fi; \
+			sleep 1; \
+		done; \
+	done
+	@echo "ready: redis-cli -p $(GATE_1) is n1, redis-cli -p $(GATE_2) is n2. Give n1 a scope, write, move it:"
+	@echo "  $(BINARY) --endpoints https://127.0.0.1:$(HTTP_1) $(ADMIN) scope declare shop: --writer n1"
+	@echo "  redis-cli -p $(GATE_1) SET shop:1 first"
+	@echo "  $(BINARY) --endpoints https://127.0.0.1:$(HTTP_1) $(ADMIN) move start shop: --from n1 --to n2 --precopy --wait"
+	@echo "  redis-cli -p $(GATE_2) GET shop:1"
+
+down-redis: ## stop these containers and delete their data; the directory certs stays
+	$(COMPOSE_REDIS) down --volumes --remove-orphans
+
 # What a chaos run takes of the three that are asked for most.
 CHAOS = $(GO) run ./internal/chaos $(if $(SCENARIO),-scenario $(SCENARIO)) $(if $(SEED),-seed $(SEED)) $(if $(DURATION),-duration $(DURATION)) $(CHAOSFLAGS)
 
@@ -150,10 +201,10 @@ fmt: ## format the Go code and the protobuf schema
 	$(TOOL) golangci-lint fmt ./...
 	$(TOOL) buf format --write
 
-generate: ## regenerate internal/pb from its schema, and docs/openapi.json from the handlers
+generate: ## regenerate internal/pb from its schema, docs/openapi.json from the handlers, and the gate's table of commands
 	GO='$(GO)' tools/generated.sh write
 
-check-generated: ## fail, with what differs, if internal/pb or docs/openapi.json is not current
+check-generated: ## fail, with what differs, if one of them is not current
 	GO='$(GO)' tools/generated.sh check
 
 fuzz: ## run each fuzz target for FUZZTIME

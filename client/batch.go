@@ -16,7 +16,7 @@ import (
 // body, and the CRC-32C of all that in 4 bytes. Numbers in the body are varints,
 // texts and bytes have their length before them:
 //
-//	move prefix stream number flags [keys bytes digest] records{flags key [value expires]}
+//	move prefix stream number flags [keys bytes digest] [offer] records{flags key [value expires] [sum bytes]}
 //
 // Integers outside of the body are big-endian. The CRC is for what a network card
 // or a proxy spoils; that the slice is whole and the right one, its manifest shows.
@@ -25,8 +25,10 @@ const (
 	headLen    = len(batchMagic) + 4
 	sumLen     = 4
 
-	flagLast    = 1 << 0 // of a batch
-	flagDeleted = 1 << 0 // of a record
+	flagLast     = 1 << 0 // of a batch
+	flagOffer    = 1 << 1 // of a batch: it has an offer
+	flagDeleted  = 1 << 0 // of a record
+	flagReplaces = 1 << 1 // of a record: its former one's sum and size are told
 )
 
 const (
@@ -39,6 +41,9 @@ const (
 	// MaxBatchBytes bounds an encoded batch: one record of the largest kind fits, and
 	// what belongs to the batch.
 	MaxBatchBytes = MaxValue + scope.MaxKeyLen + 64<<10
+
+	// MaxOffer bounds an offer: it is a few numbers and a small value.
+	MaxOffer = 64 << 10
 
 	// maxID bounds the ids of a batch, in bytes: registry ids and streams are shorter.
 	maxID = 256
@@ -99,6 +104,10 @@ func (b *Batch) check() error {
 		return badBatch("a batch with a digest of %d bytes; one has %d at most", len(b.Sum.Digest), maxDigest)
 	case !b.Last && b.Sum != Manifest{}:
 		return badBatch("a batch with a manifest that is not the last one of its stream")
+	case len(b.Offer) > MaxOffer:
+		return tooLarge("an offer of %d bytes; one has %d at most", len(b.Offer), MaxOffer)
+	case len(b.Offer) > 0 && (b.Number > 0 || b.Last || len(b.Records) > 0):
+		return badBatch("an offer that is not alone in the first batch of its stream")
 	case len(b.Records) > MaxBatchRecords:
 		return tooLarge("a batch of %d records; one has %d at most", len(b.Records), MaxBatchRecords)
 	}
@@ -131,25 +140,20 @@ func (b *Batch) encoded() ([]byte, error) {
 	out = putText(out, string(b.Prefix))
 	out = putText(out, b.Stream)
 	out = binary.AppendUvarint(out, b.Number)
-	if b.Last {
+	switch {
+	case b.Last:
 		out = append(out, flagLast)
 		out = binary.AppendUvarint(out, b.Sum.Keys)
 		out = binary.AppendUvarint(out, b.Sum.Bytes)
 		out = putText(out, b.Sum.Digest)
-	} else {
+	case len(b.Offer) > 0:
+		out = putText(append(out, flagOffer), b.Offer)
+	default:
 		out = append(out, 0)
 	}
 	out = binary.AppendUvarint(out, uint64(len(b.Records)))
 	for _, r := range b.Records {
-		if r.Deleted {
-			out = append(out, flagDeleted)
-			out = putText(out, r.Key)
-			continue
-		}
-		out = append(out, 0)
-		out = putText(out, r.Key)
-		out = putText(out, r.Value)
-		out = binary.AppendVarint(out, r.Expires)
+		out = r.encode(out)
 	}
 	if len(out)+sumLen > MaxBatchBytes {
 		return nil, tooLarge("a batch of %d bytes; one has %d at most", len(out)+sumLen, MaxBatchBytes)
@@ -158,15 +162,38 @@ func (b *Batch) encoded() ([]byte, error) {
 	return binary.BigEndian.AppendUint32(out, crc32.Checksum(out, castagnoli)), nil
 }
 
+func (r *Record) encode(out []byte) []byte {
+	var flags byte
+	if r.Deleted {
+		flags |= flagDeleted
+	}
+	if r.was != nil {
+		flags |= flagReplaces
+	}
+	out = putText(append(out, flags), r.Key)
+	if !r.Deleted {
+		out = putText(out, r.Value)
+		out = binary.AppendVarint(out, r.Expires)
+	}
+	if r.was != nil {
+		out = append(out, r.was.sum[:]...)
+		out = binary.AppendUvarint(out, r.was.bytes)
+	}
+	return out
+}
+
 func putText[T ~string | ~[]byte](out []byte, text T) []byte {
 	return append(binary.AppendUvarint(out, uint64(len(text))), text...)
 }
 
 // weight is about what the body takes, and not less.
 func (b *Batch) weight() int {
-	n := len(b.Move) + len(b.Prefix) + len(b.Stream) + len(b.Sum.Digest) + 8*binary.MaxVarintLen64
+	n := len(b.Move) + len(b.Prefix) + len(b.Stream) + len(b.Sum.Digest) + len(b.Offer) + 9*binary.MaxVarintLen64
 	for _, r := range b.Records {
 		n += recordCost + len(r.Key) + len(r.Value)
+		if r.was != nil {
+			n += formerCost
+		}
 	}
 	return n
 }
@@ -174,6 +201,9 @@ func (b *Batch) weight() int {
 // recordCost is what a record takes on the wire besides its key and value: flags,
 // two lengths and the expiry, at most.
 const recordCost = 1 + 3 + 4 + binary.MaxVarintLen64
+
+// formerCost is what is added by what it replaces.
+const formerCost = len(recordSum{}) + binary.MaxVarintLen64
 
 // DecodeBatch reads one batch, and nothing after it. The records lie in memory of
 // the batch's own. An error is an [*Error]: CORRUPT if it did not arrive as it was
@@ -286,6 +316,15 @@ func (p *parser) bytes() []byte {
 	return out
 }
 
+func (p *parser) sum() (s recordSum) {
+	if len(p.left) < len(s) {
+		p.fail("a sum is cut off")
+		return s
+	}
+	p.left = p.left[copy(s[:], p.left):]
+	return s
+}
+
 // flags are a byte in which bits that this version does not know are a failure:
 // they would change what the rest means.
 func (p *parser) flags(known byte) byte {
@@ -302,17 +341,25 @@ func (p *parser) batch() *Batch {
 	b := &Batch{}
 	b.Move, b.Prefix, b.Stream = string(p.bytes()), scope.Prefix(p.bytes()), string(p.bytes())
 	b.Number = p.number()
-	if b.Last = p.flags(flagLast)&flagLast != 0; b.Last {
+	flags := p.flags(flagLast | flagOffer)
+	if b.Last = flags&flagLast != 0; b.Last {
 		b.Sum.Keys, b.Sum.Bytes, b.Sum.Digest = p.number(), p.number(), string(p.bytes())
+	}
+	if flags&flagOffer != 0 {
+		b.Offer = p.bytes()
 	}
 	n := p.number()
 	if n > MaxBatchRecords {
 		p.fail("it has too many records")
 	}
 	for range n {
-		r := Record{Deleted: p.flags(flagDeleted)&flagDeleted != 0}
+		flags := p.flags(flagDeleted | flagReplaces)
+		r := Record{Deleted: flags&flagDeleted != 0}
 		if r.Key = p.bytes(); !r.Deleted {
 			r.Value, r.Expires = p.bytes(), p.signed()
+		}
+		if flags&flagReplaces != 0 {
+			r.was = &former{p.sum(), p.number()}
 		}
 		if p.failed != "" {
 			break

@@ -187,3 +187,35 @@ func TestReasonFitsTheRegistry(t *testing.T) {
 		}
 	}
 }
+
+// A store that is opened late is opened by the process that has the data dir alone, and one that is refused leaves the
+// directory as it was.
+func TestStoreIsOpenedUnderTheDirectoryLock(t *testing.T) {
+	c := New([]string{"127.0.0.1:1"})
+	defer c.Close()
+	cfg := SessionConfig{Node: "a", DataDir: t.TempDir()}
+	broken := errors.New("the store is held")
+	var asked []string
+	cfg.OpenStore = func(identity string) (Store, error) { asked = append(asked, identity); return nil, broken }
+	if _, err := StartSession(c, cfg); !errors.Is(err, broken) {
+		t.Fatalf("%v", err)
+	}
+	cfg.OpenStore = func(identity string) (Store, error) { asked = append(asked, identity); return newMemStore(), nil }
+	for range 2 {
+		s, err := StartSession(c, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := StartSession(c, cfg); err == nil || !strings.Contains(err.Error(), "in use by process") {
+			t.Errorf("%v", err)
+		}
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := s.Close(over); err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+	if len(asked) != 3 || asked[1] != asked[2] || asked[1] == "" || asked[0] == "" {
+		t.Errorf("it was opened for %q", asked)
+	}
+}

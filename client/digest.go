@@ -47,21 +47,29 @@ type tally struct {
 	sum         [4]uint64 // the least significant first
 }
 
-func (t *tally) add(r Record, s recordSum) {
+func (t *tally) add(r Record, s recordSum) { t.put(former{s, sizeOf(r)}) }
+
+// former is what a tally has of a record, and all that is needed to take it back.
+type former struct {
+	sum   recordSum
+	bytes uint64 // of key and value
+}
+
+func (t *tally) put(f former) {
 	t.keys++
-	t.bytes += sizeOf(r)
+	t.bytes += f.bytes
 	var carry uint64
-	for i, d := range digits(s) {
+	for i, d := range digits(f.sum) {
 		t.sum[i], carry = bits.Add64(t.sum[i], d, carry)
 	}
 }
 
-// remove takes back an add of the same record.
-func (t *tally) remove(r Record, s recordSum) {
+// remove takes back what was put.
+func (t *tally) remove(f former) {
 	t.keys--
-	t.bytes -= sizeOf(r)
+	t.bytes -= f.bytes
 	var borrow uint64
-	for i, d := range digits(s) {
+	for i, d := range digits(f.sum) {
 		t.sum[i], borrow = bits.Sub64(t.sum[i], d, borrow)
 	}
 }

@@ -48,7 +48,7 @@ func TestTallyHasNoOrder(t *testing.T) {
 		}
 		n := rapid.IntRange(0, len(records)).Draw(t, "n")
 		for _, r := range shuffled[:n] {
-			sum.remove(r, h.of(r))
+			sum.remove(former{h.of(r), sizeOf(r)})
 		}
 		if got := tallied(shuffled[n:]); got != sum {
 			t.Fatalf("after taking %d back: %v, want %v", n, sum.manifest(), got.manifest())

@@ -19,6 +19,7 @@ type Guard struct {
 	// lanes holds *uint32, the stripe of the counters to use. A pool hands a
 	// goroutine what was last used on its core, so that cores do not share one.
 	lanes sync.Pool
+	paces atomic.Uint32 // made so far: each counts in a stripe of its own, as far as there are
 }
 
 func newGuard(adm *agent.Admission, clock agent.Clock) *Guard {
@@ -83,6 +84,63 @@ func (g *Guard) WriteKeys(ctx context.Context, keys [][]byte, fn func(context.Co
 	}
 	return g.adm.CheckKeys(&t, keys, g.clock)
 }
+
+// Admitted is a write that the guard has let in, whose execution the caller follows
+// itself: it counts until Done. A value, made by [Guard.Admit], that may be copied
+// and finished on another goroutine; exactly one copy is.
+type Admitted struct {
+	guard  *Guard
+	ticket agent.Ticket
+}
+
+// Admit is [Guard.Write] for a caller that sends the write away and hears of its end
+// later: it lets the write in and counts it, or returns the refusal. Nothing is
+// allocated for what it admits.
+//
+// The caller owes what Write does by itself: Check before the write is acknowledged,
+// and then Done. As long as the write may still execute anywhere, a buffer of a
+// broken connection included, it is not done.
+func (g *Guard) Admit(key []byte) (Admitted, error) {
+	lane, _ := g.lanes.Get().(*uint32)
+	t, err := g.adm.Enter(key, g.clock, *lane)
+	g.lanes.Put(lane)
+	return Admitted{g, t}, err
+}
+
+// AdmitKeys is Admit for one write of several keys, which must all be in one scope,
+// or in none: [ErrCrossScope] otherwise. The slice is not kept.
+func (g *Guard) AdmitKeys(keys [][]byte) (Admitted, error) {
+	lane, _ := g.lanes.Get().(*uint32)
+	t, err := g.adm.EnterKeys(keys, g.clock, *lane)
+	g.lanes.Put(lane)
+	return Admitted{g, t}, err
+}
+
+// Scoped reports whether a scope holds the keys.
+func (a *Admitted) Scoped() bool { return a.ticket.Scoped() }
+
+// Token is the fencing token of the write's scope.
+func (a *Admitted) Token() Token { return token(&a.ticket) }
+
+// Check says whether the write, which has executed, may be acknowledged: nil, or
+// [ErrOutcomeUnknown]. keys are those that it was admitted with. Of a write that is
+// Scoped they are not looked at, so that nobody has to keep them.
+func (a *Admitted) Check(keys ...[]byte) error {
+	if a.ticket.Scoped() {
+		return a.guard.adm.CheckScope(&a.ticket, a.guard.clock)
+	}
+	return a.guard.adm.CheckKeys(&a.ticket, keys, a.guard.clock)
+}
+
+// Done takes the write out of the count: the store has answered, or it is certain
+// that the write cannot execute any more.
+func (a *Admitted) Done() { a.guard.adm.Leave(&a.ticket) }
+
+// Serves says why a read of key would not see one tenure's data here, or nil: a
+// slice of the scope is on its way into this node's store. Before the flip that is
+// [ErrMisdirected], naming the source, and after it [ErrQuiesced]. Other reads it
+// leaves to the store: also those of what another node owns, see [Guard.Owns].
+func (g *Guard) Serves(key []byte) error { return g.adm.Rules().Serves(key) }
 
 func (g *Guard) leave(t *agent.Ticket, lane *uint32) {
 	g.adm.Leave(t)

@@ -110,3 +110,34 @@ func BenchmarkClock(b *testing.B) {
 		return nil
 	})
 }
+
+// BenchmarkPace is what BenchmarkGuardWrite is, decided about in batches of 32 whose ends are followed by the caller.
+func BenchmarkPace(b *testing.B) {
+	for _, lease := range []bool{false, true} {
+		b.Run(fmt.Sprintf("lease=%v", lease), func(b *testing.B) {
+			guard := benchGuard(b, lease)
+			var paces [benchWriters]*Pace
+			var keys [benchWriters][]byte
+			var late [benchWriters]struct {
+				n int
+				_ [56]byte // a cache line of its own
+			}
+			for g := range keys {
+				paces[g] = guard.Pace()
+				keys[g] = fmt.Appendf(nil, "p%05d:customer:%d", benchScopes/2, g)
+			}
+			together(b, benchWriters, func(g int) error {
+				p := paces[g]
+				if late[g].n++; late[g].n%32 == 0 {
+					p.Next()
+				}
+				w, err := p.Admit(keys[g])
+				if err != nil {
+					return err
+				}
+				defer w.Done()
+				return p.Check(&w)
+			})
+		})
+	}
+}

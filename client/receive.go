@@ -109,6 +109,7 @@ type area struct {
 	// stream is the one that is under way, or the last one; "" is none.
 	stream string
 	next   uint64   // number of the batch that has to come
+	taken  tally    // of what was staged; for a Settler
 	done   bool     // it was the last one; nothing is staged any more
 	sum    Manifest // that it came with
 	verify *verification
@@ -263,7 +264,7 @@ func under(p scope.Prefix, records ...Record) error {
 // begin makes room for a new stream. The state machine hears of it before any
 // record is staged, so that it has them discarded if the move ends.
 func (r *receiver) begin(a *area, b *Batch) error {
-	a.stream, a.next = b.Stream, 0
+	a.stream, a.next, a.taken = b.Stream, 0, tally{}
 	r.tell(agent.Staging{Move: b.Move})
 	if err := r.store.Discard(r.ctx, b.Move); err != nil {
 		return refusal(api.Unavailable, b.Move, "node %q could not discard what an earlier stream brought: %v", r.node, err)
@@ -272,6 +273,11 @@ func (r *receiver) begin(a *area, b *Batch) error {
 }
 
 func (r *receiver) stage(a *area, b *Batch) error {
+	if o, ok := r.store.(Offerer); ok && len(b.Offer) > 0 {
+		if err := o.Take(r.ctx, b.Slice, b.Offer); err != nil {
+			return refusal(api.Internal, b.Move, "the slice cannot come to node %q: %v", r.node, err)
+		}
+	}
 	if len(b.Records) > 0 {
 		switch err := r.store.Stage(r.ctx, b.Slice, b.Records); {
 		case err != nil && r.ctx.Err() != nil:
@@ -279,6 +285,9 @@ func (r *receiver) stage(a *area, b *Batch) error {
 		case err != nil:
 			return refusal(api.Internal, b.Move, "the store of node %q could not stage records: %v", r.node, err)
 		}
+	}
+	if err := r.count(a, b); err != nil {
+		return err
 	}
 	a.next++
 	if !b.Last {
@@ -289,13 +298,52 @@ func (r *receiver) stage(a *area, b *Batch) error {
 	ctx, stop := context.WithCancel(r.ctx)
 	a.verify, v.stop = v, stop
 	r.works.Add(1) // while this batch counts: close still waits for that
+	taken := a.taken.manifest()
 	go func() {
 		defer r.works.Done()
 		defer close(v.done)
 		defer stop()
+		if settler, ok := r.store.(Settler); ok {
+			r.settle(ctx, settler, b.Slice, taken)
+			return
+		}
 		r.verify(ctx, b.Slice)
 	}()
 	return nil
+}
+
+// count sums up what a [Settler] has staged.
+func (r *receiver) count(a *area, b *Batch) error {
+	if _, ok := r.store.(Settler); !ok {
+		return nil
+	}
+	h := newHasher()
+	for _, x := range b.Records {
+		if x.was != nil {
+			a.taken.remove(*x.was)
+		}
+		if !x.Deleted {
+			a.taken.add(x, h.of(x))
+		} else if x.was == nil {
+			return badBatch("the key %q is gone, and what it was is not told; give both nodes of a move the same kind of store", keyText(x.Key))
+		}
+	}
+	return nil
+}
+
+// settle is verify for a store that cannot read back what it was given.
+func (r *receiver) settle(ctx context.Context, store Settler, s Slice, taken Manifest) {
+	began := time.Now()
+	err := store.Settle(ctx, s, taken)
+	switch {
+	case ctx.Err() != nil: // discarded, or closed
+	case err != nil:
+		r.log.Warn("slice cannot be settled", "move", s.Move, "scope", s.Prefix.Text(), "error", err)
+		r.tell(agent.ShipFailed{Move: s.Move, Reason: reasonOf(fmt.Errorf("the store of node %q could not settle the staged records: %w", r.node, err))})
+	default:
+		r.log.Info("the slice is staged and settled", "move", s.Move, "scope", s.Prefix.Text(), "keys", taken.Keys, "took", time.Since(began).Round(time.Millisecond))
+		r.tell(agent.Received{Move: s.Move, Manifest: migration.Manifest(taken)})
+	}
 }
 
 // verify sums up what the store has staged. Whether that is what the source sent,
@@ -342,5 +390,5 @@ func (a *area) forget() {
 		a.verify.stop()
 		<-a.verify.done
 	}
-	a.stream, a.next, a.done, a.sum, a.verify = "", 0, false, Manifest{}, nil
+	a.stream, a.next, a.taken, a.done, a.sum, a.verify = "", 0, tally{}, false, Manifest{}, nil
 }

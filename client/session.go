@@ -35,6 +35,10 @@ type SessionConfig struct {
 	// Store has the node take part in moves of mode agent. Without one they are
 	// aborted; [NoData] is for nodes whose data is elsewhere.
 	Store Store
+	// OpenStore makes the store, in place of Store, once the data dir is this process's, and before anything is told to the
+	// registry. It is for a store that itself must have one process: what it does to those before it must not be done by a
+	// second process that is about to be refused the directory. identity is the directory's. Its error is StartSession's.
+	OpenStore func(identity string) (Store, error)
 	// Send carries slices to other nodes; nil is [HTTPSend] of nil.
 	Send Send
 	// Grace passes between a flip and the deletion of the old copy; 0 is an hour.
@@ -124,15 +128,20 @@ func StartSession(c *Client, cfg SessionConfig) (*Session, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Store == nil {
-		cfg.Store = noStore{cfg.Node}
-	}
 	if cfg.Send == nil {
 		cfg.Send = HTTPSend(nil)
 	}
 	dir, err := openDataDir(cfg.DataDir, cfg.Node)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.OpenStore != nil {
+		if cfg.Store, err = cfg.OpenStore(dir.identity()); err != nil {
+			return nil, errors.Join(err, dir.close())
+		}
+	}
+	if cfg.Store == nil {
+		cfg.Store = noStore{cfg.Node}
 	}
 	s := &Session{c: c, cfg: cfg, dir: dir, log: cfg.Log.With("node", cfg.Node), told: make(chan told), force: make(chan struct{}),
 		ended: make(chan struct{}), moves: map[string]life{}, saying: map[agent.Word]bool{}, notes: map[string]string{}}
@@ -155,7 +164,7 @@ func StartSession(c *Client, cfg SessionConfig) (*Session, error) {
 	s.now.Store(&moment{state, make(chan struct{})})
 	s.ship = newShipper(cfg.Node, cfg.Store, cfg.Send, s.addr, s.tell, s.log)
 	s.receive = newReceiver(cfg.Node, cfg.Store, s.adm.Rules, dir.mark, s.tell, s.log)
-	s.handler = sliceHandler(s.Receive)
+	s.handler = sliceHandler(s.Receive, s.mayCome)
 	go s.run()
 	return s, nil
 }
@@ -276,6 +285,12 @@ func (s *Session) Guard() *Guard { return s.guard }
 
 // View is what the session knows of the registry now.
 func (s *Session) View() View { return View{s.now.Load().state.View()} }
+
+// Changed returns a channel that is closed once something may have changed that the
+// guard decides by: the table, moves, the session, the lease. Take it, look, then
+// wait: what changes after the look closes it. A registry that is well closes it
+// every second.
+func (s *Session) Changed() <-chan struct{} { return s.now.Load().next }
 
 // addr is where a node is reached.
 func (s *Session) addr(node scope.NodeID) string { return s.now.Load().state.View().Addr(node) }

@@ -133,6 +133,55 @@ func TestScopeMovesBetweenSessions(t *testing.T) {
 	}
 }
 
+// A write whose execution somebody else follows counts until he has seen its end,
+// and is not acknowledged when the scope went meanwhile; of several keys in two scopes
+// none is admitted, whoever owns them.
+func TestAdmittedWritesAreFollowedByTheCaller(t *testing.T) {
+	s := startServer(t)
+	a, b := s.node("a"), s.node("b")
+	s.declare(a.c, "x:", api.Declare{Writer: "a"}, a, b)
+	epoch := s.declare(a.c, "y:", api.Declare{Writer: "b"}, a, b)
+	for _, keys := range [][][]byte{{[]byte("x:1"), []byte("y:1")}, {[]byte("y:1"), []byte("x:1")}, {[]byte("y:1"), []byte("of nobody")}} {
+		_, err := a.Guard().AdmitKeys(keys)
+		if e := refusedAs(t, err, ErrCrossScope); !strings.Contains(e.Detail, `"y:"`) {
+			t.Errorf("%s does not name the scope", e.Detail)
+		}
+	}
+	_, err := a.Guard().Admit([]byte("y:1"))
+	wants(t, err, ErrMisdirected)
+	w, err := a.Guard().AdmitKeys([][]byte{[]byte("x:1"), []byte("x:2")})
+	if err != nil || !w.Scoped() || w.Check() != nil || w.Token().Epoch == 0 || w.Token().Epoch == epoch {
+		t.Fatalf("%v, token %+v", err, w.Token())
+	}
+	free, err := a.Guard().Admit([]byte("of nobody"))
+	if err != nil || free.Scoped() || free.Check([]byte("of nobody")) != nil {
+		t.Fatal(err)
+	}
+	changed := a.Changed()
+	begun, err := a.c.StartMove(t.Context(), api.StartMove{Prefix: "x:", From: "a", To: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-changed
+	s.eventually("the scope is closed", func() error {
+		if err := a.put("x:1", "v"); !errors.Is(err, ErrQuiesced) {
+			return fmt.Errorf("a write gets %w", err)
+		}
+		return nil
+	})
+	if m, err := a.c.Move(t.Context(), begun.ID, 0); err != nil || m.Phase != "quiescing" {
+		t.Errorf("the move did not wait: %v %v", m.Phase, err)
+	}
+	if err := b.Guard().Serves([]byte("x:1")); !errors.Is(err, ErrMisdirected) {
+		t.Errorf("a read at the target gets %v", err)
+	}
+	w.Done()
+	free.Done()
+	s.eventually("b serves", func() error { return b.put("x:1", "b's") })
+	s.seen(b.View().Index(), a)
+	wants(t, w.Check(), ErrOutcomeUnknown)
+}
+
 // A write that is under way holds the move back, also if its client is gone, and
 // one that panics does not hold it for ever.
 func TestMoveWaitsForWrites(t *testing.T) {

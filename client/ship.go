@@ -60,9 +60,13 @@ type shipment struct {
 	running   int  // of copy and ship
 	forgotten bool
 
-	stream      *delivery // nil if a new one is to be begun
-	have        *copied   // what it has brought; nil if that is not kept
-	keys, bytes uint64    // sent so far, in all streams
+	stream      *delivery     // nil if a new one is to be begun
+	have        *copied       // what it has brought; nil if that is not kept
+	feed        Tracking      // nil if the store does not tell what changes
+	fed         bool          // all that was there is in have since the feed began
+	tracks      bool          // the store is a Tracker
+	compared    time.Duration // how long it took to compare keys; 0 if it was not done
+	keys, bytes uint64        // sent so far, in all streams
 	reported    time.Time
 	total       atomic.Pointer[count] // of the slice, about; nil if not known
 }
@@ -178,6 +182,7 @@ func (s *shipper) of(f agent.Slice, to scope.NodeID) *shipment {
 	x := s.moves[f.Move]
 	if x == nil {
 		x = &shipment{shipper: s, Slice: Slice(f), to: to}
+		_, x.tracks = s.store.(Tracker)
 		s.moves[f.Move] = x
 	}
 	return x
@@ -247,6 +252,7 @@ func (x *shipment) drop() {
 		x.have.free()
 	}
 	x.stream, x.have = nil, nil
+	x.untrack()
 }
 
 // copyAll goes through the slice again and again, and ends with the cause of ctx,
@@ -261,12 +267,20 @@ func (x *shipment) copyAll(ctx context.Context) error {
 			first = true
 			streams++
 		}
+		x.track(ctx)
 		began := time.Now()
-		did, err := x.pass(ctx, first)
+		did, err := x.openPass(ctx, first)
 		var broken brokenStream
 		switch {
 		case ctx.Err() != nil:
 			return x.interrupted(ctx)
+		case errors.Is(err, ErrTrackingLost):
+			x.log.Info("slice is read as a whole again", "move", x.Move, "to", x.to, "error", err)
+			x.untrack()
+			if !sleep(ctx, minRest) { // whatever ends it may do so again
+				return x.interrupted(ctx)
+			}
+			continue
 		case errors.As(err, &broken) && streams < maxStreams:
 			x.log.Info("slice is copied anew", "move", x.Move, "to", x.to, "error", err)
 			x.drop()

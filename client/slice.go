@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
@@ -20,8 +21,13 @@ type Record struct {
 	// Expires is when the record expires, in milliseconds since 1970; 0 is never.
 	Expires int64
 	// Deleted: the key, which an earlier batch of the same slice brought, is not in
-	// the slice any more. Only [Store.Stage] meets it.
+	// the slice any more. Only [Store.Stage] meets it, and what [Tracking.Changed]
+	// is given.
 	Deleted bool
+
+	// was is what the stream had of the key before; nil if nothing, or if it is not
+	// told, as by a source whose store is no [Tracker].
+	was *former
 }
 
 // Manifest sums up the records of a slice, in no order.
@@ -82,6 +88,68 @@ type Sizer interface {
 	Size(ctx context.Context, p scope.Prefix) (records, bytes uint64, err error)
 }
 
+// Tracker is what a [Store] may have besides, to tell which keys change while they
+// are written. With it only the first pass of a copy reads the whole slice, and what
+// is left when the scope is closed takes as long as what changed in the pass before.
+type Tracker interface {
+	// Track begins to note what changes under s.Prefix, and has begun when it returns.
+	// ctx is of the call only. An error has the slice copied without.
+	Track(ctx context.Context, s Slice) (Tracking, error)
+}
+
+// ErrTrackingLost says that changes may have been missed. What goes by a [Tracking]
+// is then read as a whole once more, with another one.
+var ErrTrackingLost = errors.New("what has changed is not known any more")
+
+// Tracking is what changes under a prefix. It is used by one goroutine at a time.
+type Tracking interface {
+	// Ship is as that of the [Store].
+	Ship(ctx context.Context, send func(Record) error) error
+
+	// Changed hands over each key that may have changed since Ship or Changed read it
+	// last, as it is now, once: Deleted if it is not there. It knows of every change
+	// whose writer had its answer before Changed was called; when the scope is closed
+	// and no write is under way that is all. Keys that were not handed over, as send
+	// failed, come again. Errors that are neither send's nor ctx's abort the move, but
+	// for [ErrTrackingLost].
+	Changed(ctx context.Context, send func(Record) error) error
+
+	// Keys hands over every key that is there now, in any order, perhaps twice. It
+	// reads no values.
+	Keys(ctx context.Context, each func(key []byte) error) error
+
+	// Look has Changed hand over these keys too.
+	Look(keys []string)
+
+	// Close ends it; it does not wait long. It may be called twice.
+	Close()
+}
+
+// Offerer is what a [Store] may have besides, to find out before the first record
+// leaves whether a slice can go to its target at all: with a copy beforehand while
+// the scope is still written.
+type Offerer interface {
+	// Offer describes a slice at its source, in at most [MaxOffer] bytes. An error
+	// aborts the move.
+	Offer(ctx context.Context, s Slice) ([]byte, error)
+
+	// Take looks at the target at what the source has offered. It is followed by Stage,
+	// or by Settle. An error aborts the move.
+	Take(ctx context.Context, s Slice, offer []byte) error
+}
+
+// Settler is what a [Store] has besides that cannot read back a record as it came,
+// as it keeps values in a form of its own. The manifest is then computed from the
+// records that Stage has taken without an error, and Settle is called in place of
+// Verify, which is never called. The source's store must be a [Tracker]: only those
+// tell what a record replaces.
+type Settler interface {
+	// Settle makes what is staged for the move durable, and compares it with what
+	// Stage took as far as it can. taken sums that up; without records Stage was not
+	// called. An error has the move aborted.
+	Settle(ctx context.Context, s Slice, taken Manifest) error
+}
+
 // Batch is some records of a slice on their way from the source of a move to its
 // target. The first of a stream, number 0, replaces what earlier streams of the
 // move brought.
@@ -92,6 +160,7 @@ type Batch struct {
 	Records []Record
 	Last    bool     // the slice is complete
 	Sum     Manifest // of the whole slice; with Last
+	Offer   []byte   // of an [Offerer]; alone, in the first batch
 }
 
 // Peer is a node as the registry knows it.

@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,17 +53,22 @@ func HTTPSend(h *http.Client) Send {
 	}
 	direct := *h
 	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return sender("http", func(string) *http.Client { return &direct })
+}
+
+// sender sends by the HTTP client that there is for each node.
+func sender(scheme string, clientOf func(node string) *http.Client) Send {
 	return func(ctx context.Context, to Peer, b *Batch) error {
 		data, err := b.encoded()
 		if err != nil {
 			return err
 		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+to.Addr+SlicePath, bytes.NewReader(data))
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, scheme+"://"+to.Addr+SlicePath, bytes.NewReader(data))
 		if err != nil {
 			return badBatch("node %q cannot be sent anything at the address %q: %v; declare it with host:port", to.Node, to.Addr, err)
 		}
 		req.Header.Set("Content-Type", sliceType)
-		resp, err := direct.Do(req)
+		resp, err := clientOf(to.Node).Do(req)
 		if err != nil {
 			return sendFailed(to, err)
 		}
@@ -104,10 +110,15 @@ func sliceAnswered(to Peer, resp *http.Response) error {
 
 // sliceHandler takes batches over HTTP. A batch that is taken is answered 204, else
 // there is a problem JSON with the status of its code.
-func sliceHandler(take func(context.Context, *Batch) error) http.Handler {
+func sliceHandler(take func(context.Context, *Batch) error, mayCome func(*tls.ConnectionState, *Batch) error) http.Handler {
 	var room bodies
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := takeRequest(w, r, &room, take); err != nil {
+		if err := takeRequest(w, r, &room, func(ctx context.Context, b *Batch) error {
+			if err := mayCome(r.TLS, b); err != nil {
+				return err
+			}
+			return take(ctx, b)
+		}); err != nil {
 			sayProblem(w, err)
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +26,7 @@ import (
 func serveSlices(t testing.TB, take func(context.Context, *Batch) error) string {
 	t.Helper()
 	mux := http.NewServeMux()
-	mux.Handle(SlicePath, sliceHandler(take))
+	mux.Handle(SlicePath, sliceHandler(take, anybody))
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
 	return srv.Listener.Addr().String()
@@ -108,7 +109,7 @@ func TestHTTPSendFails(t *testing.T) {
 // TestSliceHandlerRefuses what is no batch, before it is read.
 func TestSliceHandlerRefuses(t *testing.T) {
 	taken := 0
-	h := sliceHandler(func(context.Context, *Batch) error { taken++; return nil })
+	h := sliceHandler(func(context.Context, *Batch) error { taken++; return nil }, anybody)
 	good := encode(t, batchOf("s1", 0, "app:a"))
 	for name, c := range map[string]struct {
 		method, kind string
@@ -263,7 +264,7 @@ func TestSliceHandlerSlowSender(t *testing.T) {
 			sleep(ctx, 10*bodyTime)
 			left = ctx.Err()
 			return nil
-		})}
+		}, anybody)}
 		var serving sync.WaitGroup
 		serving.Go(func() { _ = srv.Serve(l) })
 		good := encode(t, batchOf("s1", 0, "app:a"))
@@ -302,3 +303,5 @@ func TestSliceHandlerSlowSender(t *testing.T) {
 		srv.Close()
 	})
 }
+
+func anybody(*tls.ConnectionState, *Batch) error { return nil }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Regenerates what is checked in but made from something else, or checks that it
 # is current: the protobuf code from its schema, docs/openapi.json from the
-# handlers.
+# handlers, the gate's table of commands and its documentation from Valkey's
+# descriptions.
 #
 #   tools/generated.sh write   overwrite the generated files
 #   tools/generated.sh check   generate aside and compare; exit 1 with what
@@ -13,6 +14,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 openapi=("${GO:-go}" test -count=1 -run '^TestOpenAPIFile$' ./transport/httpapi)
+commands=("${GO:-go}" test -count=1 -run '^TestGenerated$' ./internal/gate/commands/generate)
 buf=("${GO:-go}" tool -modfile=tools/go.mod buf)
 
 # generated_under lists the generated files below a folder, relative to it.
@@ -26,6 +28,9 @@ write)
 	generated_under .
 	"${openapi[@]}" -update
 	echo docs/openapi.json
+	"${GO:-go}" run ./internal/gate/commands/generate
+	echo internal/gate/commands/table_gen.go
+	echo docs/gate-commands.md
 	;;
 check)
 	fresh="$(mktemp -d)"
@@ -44,7 +49,8 @@ check)
 		exit 1
 	fi
 	"${openapi[@]}"
-	echo "what is generated is current: $(generated_under . | tr '\n' ' ')docs/openapi.json"
+	"${commands[@]}"
+	echo "what is generated is current: $(generated_under . | tr '\n' ' ')docs/openapi.json internal/gate/commands/table_gen.go docs/gate-commands.md"
 	;;
 *)
 	echo "usage: $0 write|check" >&2

@@ -88,7 +88,7 @@ known, 9 damaged data.`,
 	f.StringVarP(&c.format, "output", "o", "table", "how to print: table, json or jsonl")
 	f.DurationVar(&c.timeout, "timeout", 10*time.Second, "longest time for one request, all its tries together")
 	f.BoolVar(&c.quiet, "quiet", false, "print no warnings, remarks and progress")
-	root.AddCommand(c.serveCmd(), c.devCmd(), c.healthCmd(), c.scopeCmd(), c.routeCmd(), c.explainCmd(), c.nodeCmd(),
+	root.AddCommand(c.serveCmd(), c.devCmd(), c.healthCmd(), c.scopeCmd(), c.routeCmd(), c.explainCmd(), c.nodeCmd(), c.gateCmd(),
 		c.moveCmd(), c.clusterCmd(), c.tokenCmd(), c.backupCmd(), c.certsCmd(), c.watchCmd(), c.versionCmd())
 	root.SetHelpCommand(helpCmd(root))
 	// cobra adds its completion command when it runs; here it is treated as all others.

@@ -97,6 +97,11 @@ func fillFlags(fs *pflag.FlagSet, config string) error {
 	if err != nil {
 		return err
 	}
+	return fillFrom(fs, file, config)
+}
+
+// fillFrom is fillFlags with a file that has been read; nil is none.
+func fillFrom(fs *pflag.FlagSet, file map[string]string, config string) error {
 	var first error
 	fs.VisitAll(func(f *pflag.Flag) {
 		if first != nil || f.Changed || f.Name == "config" || f.Name == "help" {

@@ -40,20 +40,27 @@ type Clock func() time.Duration
 
 // Ticket is one admitted write, or several of one scope.
 type Ticket struct {
-	rules   *Rules
-	token   Token
-	session string
-	gate    *gate
-	stripe  uint32
-	leased  bool
+	rules  *Rules
+	place  *place // nil if no scope holds the keys
+	gate   *gate
+	stripe uint32
 }
 
 // Token is the fencing token that the write was admitted under; a store may keep
 // it beside the value.
-func (t *Ticket) Token() Token { return t.token }
+func (t *Ticket) Token() Token {
+	if t.place == nil {
+		return Token{Incarnation: t.rules.view.incarnation}
+	}
+	return t.place.token
+}
 
 // Leased reports whether the write needs a lease.
-func (t *Ticket) Leased() bool { return t.leased }
+func (t *Ticket) Leased() bool { return t.place != nil && t.place.needsLease }
+
+// Scoped reports whether a scope holds the keys. Only then may [Admission.CheckScope]
+// be asked.
+func (t *Ticket) Scoped() bool { return t.place != nil }
 
 // Enter admits a write of key and counts it, or says why not: MISDIRECTED with
 // the owner, QUIESCED with where the scope goes, or LEASE_LOST. Stripe may be any
@@ -77,11 +84,7 @@ func (a *Admission) Enter(key []byte, clock Clock, stripe uint32) (Ticket, error
 			g.leave(stripe)
 			return Ticket{}, err
 		}
-		t := Ticket{rules: r, token: Token{Incarnation: r.view.incarnation}, session: r.session, gate: g, stripe: stripe}
-		if p != nil {
-			t.token, t.leased = p.token, p.needsLease
-		}
-		return t, nil
+		return Ticket{rules: r, place: p, gate: g, stripe: stripe}, nil
 	}
 }
 
@@ -107,13 +110,17 @@ func (a *Admission) latched(r *Rules, key []byte) error {
 }
 
 // EnterKeys admits one write of several keys, which must all be in one scope, or
-// in none: CROSS_SCOPE otherwise.
+// in none: CROSS_SCOPE otherwise, whoever owns them, as no other node would take
+// the write either.
 func (a *Admission) EnterKeys(keys [][]byte, clock Clock, stripe uint32) (Ticket, error) {
 	if len(keys) == 0 {
 		return Ticket{}, &api.Error{Code: api.Invalid, Detail: "a write of no keys; name at least one"}
 	}
 	t, err := a.Enter(keys[0], clock, stripe)
 	if err != nil {
+		if cross := a.rules.Load().crossing(keys); cross != nil {
+			return Ticket{}, cross
+		}
 		return Ticket{}, err
 	}
 	for _, key := range keys[1:] {
@@ -127,8 +134,7 @@ func (a *Admission) EnterKeys(keys [][]byte, clock Clock, stripe uint32) (Ticket
 			continue
 		}
 		t.gate.leave(stripe)
-		return Ticket{}, &api.Error{Code: api.CrossScope, Detail: fmt.Sprintf(
-			"keys %q and %q are not in one scope; split the write", scope.BytesText(string(keys[0])), scope.BytesText(string(key)))}
+		return Ticket{}, t.rules.cross(keys[0], key)
 	}
 	return t, nil
 }
@@ -139,11 +145,27 @@ func (a *Admission) EnterKeys(keys [][]byte, clock Clock, stripe uint32) (Ticket
 // may be lost. It is called after the store has answered.
 func (a *Admission) Check(t *Ticket, key []byte, clock Clock) error {
 	r := a.rules.Load()
-	if r == t.rules && (!t.leased || clock() < r.until) || r != t.rules && r.still(t, key, clock) {
+	if r == t.rules && (!t.Leased() || clock() < r.until) || r != t.rules && r.still(t, key, clock) {
 		return nil
 	}
-	return &api.Error{Code: api.OutcomeUnknown, Epoch: t.token.Epoch, Detail: fmt.Sprintf(
-		"the write executed, but meanwhile node %q lost its lease, its session or the scope of key %q; read it from the owner before writing again", r.node, scope.BytesText(string(key)))}
+	return r.unsure(t, "key", scope.BytesText(string(key)))
+}
+
+// CheckScope is Check without the keys, for who does not keep them until the store
+// answers. The ticket must be Scoped: of keys that no scope held, another node may
+// own some by now.
+func (a *Admission) CheckScope(t *Ticket, clock Clock) error {
+	r := a.rules.Load()
+	if r == t.rules && (!t.Leased() || clock() < r.until) {
+		return nil
+	}
+	// A scope that was declared anew, wider or narrower, has another epoch: the prefix
+	// does for every key of it.
+	p := t.place.scope.Prefix
+	if r != t.rules && r.still(t, []byte(p), clock) {
+		return nil
+	}
+	return r.unsure(t, "scope", p.Text())
 }
 
 // CheckKeys is Check for a write of several keys: of those that no scope held,

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/migration"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -154,7 +155,8 @@ func New(cfg Config, now time.Duration, held []Mark) State {
 	for _, m := range held {
 		s.marks = s.marks.with(m)
 	}
-	s.rules = &Rules{node: cfg.Node, marks: s.marks, unknown: newGate(cfg.Stripes), refuseUnknown: cfg.RefuseUnknown}
+	s.rules = &Rules{node: cfg.Node, marks: s.marks, unknown: newGate(cfg.Stripes), refuseUnknown: cfg.RefuseUnknown,
+		arriving: arriving(cfg.Node, View{}, s.marks)}
 	return s
 }
 
@@ -233,10 +235,29 @@ func (t *step) publish() {
 	for _, p := range t.touched {
 		t.place(&r, p)
 	}
+	if t.replaced || t.marked || r.view.moves != t.view.moves {
+		r.arriving = arriving(t.cfg.Node, t.view, t.marks)
+	}
 	r.view, r.marks, r.sealing = t.view, t.marks, t.sealingMoves()
 	r.session, r.closing, r.until = now.session, now.closing, now.until
 	t.rules = &r
 	t.do(Publish{&r})
+}
+
+// arriving are the prefixes of slices that come to this node, from the begin of
+// their move until they are in force, or discarded.
+func arriving(node scope.NodeID, v View, held marks) (out scope.Index[struct{}]) {
+	for m := range v.Moves() {
+		if m.To == node && m.Mode == migration.Agent {
+			out = out.With(m.Prefix, struct{}{})
+		}
+	}
+	for _, m := range held {
+		if !m.Promoted {
+			out = out.With(m.Prefix, struct{}{})
+		}
+	}
+	return out
 }
 
 // placeAll begins anew with another view. Writes that entered before count on: a

@@ -31,6 +31,9 @@ type Rules struct {
 	// retired is the index of the view in which a scope went last. A key that no
 	// scope holds may have been another node's, if it was admitted before.
 	retired uint64
+	// arriving are the prefixes of which a slice is on its way into the store: reads
+	// would see a part of it, or what was there before.
+	arriving scope.Index[struct{}]
 }
 
 // retryMS is what a client waits that met a closed scope: a move of a small one
@@ -104,6 +107,51 @@ func (r *Rules) noSession() *api.Error {
 		"node %q has no session in which it may admit writes; it takes none until it has opened one and its view has reached that", r.node)}
 }
 
+// Serves says why a read of key would see half of a slice, or nil. Until the flip
+// the source serves reads, and is named; later this node does, once the slice is in
+// force.
+func (r *Rules) Serves(key []byte) error {
+	if r.arriving.Len() == 0 {
+		return nil
+	}
+	if _, arrives := r.arriving.Match(key); !arrives {
+		return nil
+	}
+	s, declared := r.view.scopes.Lookup(key)
+	switch {
+	case !declared:
+		return nil
+	case s.Owner == r.node:
+		return r.quiesced(&place{scope: s})
+	}
+	addr := r.view.Addr(s.Owner)
+	return &api.Error{Code: api.Misdirected, Owner: string(s.Owner), Addr: addr, Epoch: s.Epoch, Detail: "writer is " + addr}
+}
+
+// crossing is CROSS_SCOPE if the keys are not all in one scope, or in none.
+func (r *Rules) crossing(keys [][]byte) error {
+	first, _ := r.view.scopes.Lookup(keys[0])
+	for _, key := range keys[1:] {
+		if s, _ := r.view.scopes.Lookup(key); s != first {
+			return r.cross(keys[0], key)
+		}
+	}
+	return nil
+}
+
+func (r *Rules) cross(a, b []byte) *api.Error {
+	return &api.Error{Code: api.CrossScope, Detail: fmt.Sprintf("key %q is in %s and key %q in %s; split the write",
+		scope.BytesText(string(a)), r.whose(a), scope.BytesText(string(b)), r.whose(b))}
+}
+
+func (r *Rules) whose(key []byte) string {
+	s, declared := r.view.scopes.Lookup(key)
+	if !declared {
+		return "no scope"
+	}
+	return fmt.Sprintf("scope %q", s.Prefix.Text())
+}
+
 // token is the fencing token of the key's scope as the rules have it.
 func (r *Rules) token(key []byte) Token {
 	t := Token{Incarnation: r.view.incarnation}
@@ -115,14 +163,21 @@ func (r *Rules) token(key []byte) Token {
 
 // still says whether what was admitted under t may be acknowledged now.
 func (r *Rules) still(t *Ticket, key []byte, clock Clock) bool {
-	if r.session == "" || r.session != t.session || r.token(key) != t.token {
+	if r.session == "" || r.session != t.rules.session || r.token(key) != t.Token() {
 		return false
 	}
-	if t.token.Epoch == 0 && t.rules.view.index < r.retired {
+	if t.place == nil && t.rules.view.index < r.retired {
 		return false // "no scope" is no tenure: it comes back after one
 	}
 	p, owned := r.places.Match(key)
 	return !owned || !p.needsLease || clock() < r.until
+}
+
+// unsure is the error of a write that executed and may not be acknowledged; kind is
+// key or scope, and text which.
+func (r *Rules) unsure(t *Ticket, kind, text string) error {
+	return &api.Error{Code: api.OutcomeUnknown, Epoch: t.Token().Epoch, Detail: fmt.Sprintf(
+		"the write executed, but meanwhile node %q lost its lease, its session or the tenure of %s %q; read it from the owner before writing again", r.node, kind, text)}
 }
 
 // deletable says whether a copy may be deleted now: its cleanup is pending, and

@@ -167,7 +167,11 @@ func (s *script) ask(a words) {
 		s.enter(name, rawKeys(a.pos(1)))
 	case "check":
 		t := s.ticket(name)
-		s.answer(s.adm.CheckKeys(&t, rawKeys(a.pos(1)), at(s.now)))
+		err := s.adm.CheckKeys(&t, rawKeys(a.pos(1)), at(s.now))
+		if t.Scoped() && (s.adm.CheckScope(&t, at(s.now)) == nil) != (err == nil) {
+			s.t.Errorf("without its keys the write %s has another fate than with them: %v", name, err)
+		}
+		s.answer(err)
 	case "leave":
 		t := s.ticket(name)
 		s.adm.Leave(&t)
@@ -180,6 +184,8 @@ func (s *script) ask(a words) {
 		fmt.Fprintf(&s.out, "  %v\n", s.adm.BeginDelete(a.prefix(0), a.epoch()))
 	case "end-delete":
 		s.adm.EndDelete()
+	case "serves?":
+		s.answer(s.adm.Rules().Serves([]byte(name)))
 	case "stages?":
 		s.answer(s.adm.Rules().Stages(name))
 	default:

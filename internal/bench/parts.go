@@ -40,6 +40,8 @@ func parts() []part {
 		{name: "rest", etcd: true, run: rests},
 		{name: "million", run: withServers(million)},
 		{name: partResp, redis: true, run: besides(routes)},
+		{name: "gate", redis: true, run: besides(gateRates)},
+		{name: "ship", redis: true, run: besides(ships)},
 	}
 }
 

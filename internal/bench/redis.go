@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 
 	"github.com/scope-registry/scope-registry/internal/process"
@@ -18,9 +19,12 @@ type redis struct {
 	addr string
 }
 
-// startRedis starts one below dir and gives it the keys.
-func startRedis(ctx context.Context, o options, dir string) (*redis, error) {
+// startRedisIn starts one that is empty in dir, which it makes.
+func startRedisIn(ctx context.Context, o options, dir string) (*redis, error) {
 	addrs, err := process.FreeAddrs(1)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -29,9 +33,22 @@ func startRedis(ctx context.Context, o options, dir string) (*redis, error) {
 	err = r.group.start(dir, "redis", o.redisServer, "--bind", host, "--port", port, "--dir", dir, "--save", "", "--appendonly", "no", "--daemonize", "no")
 	if err == nil {
 		err = r.wait(ctx, "Redis", func(ctx context.Context) error {
-			return ask(ctx, r.addr, []string{"SET", randomKey, "OWNED"}, "+OK\r\n")
+			return exchange(ctx, r.addr, 1, func(int) []string { return []string{"PING"} }, "+PONG\r\n")
 		})
 	}
+	if err != nil {
+		return nil, errors.Join(err, r.stop())
+	}
+	return r, nil
+}
+
+// startRedis starts one below dir and gives it the keys.
+func startRedis(ctx context.Context, o options, dir string) (*redis, error) {
+	r, err := startRedisIn(ctx, o, dir)
+	if err != nil {
+		return nil, err
+	}
+	err = ask(ctx, r.addr, []string{"SET", randomKey, "OWNED"}, "+OK\r\n")
 	if err == nil { // as of a list there is no GET, a key whose number was not replaced ends redis-benchmark
 		err = exchange(ctx, r.addr, 1, func(int) []string { return []string{"LPUSH", randomKey, "OWNED"} }, ":1\r\n")
 	}

@@ -286,6 +286,32 @@ func (s *Source) Dial(id string) *tls.Config {
 		}}
 }
 
+// DialNode is the configuration of one connection to a node of the cluster, which is believed by its certificate, as with Dial.
+// That need not be one of a server: what it is good for is said by its role and id.
+func (s *Source) DialNode(id string) *tls.Config {
+	h := s.current()
+	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*h.cert},
+		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection does it, without the host's name
+		VerifyConnection: func(st tls.ConnectionState) error {
+			leaf := st.PeerCertificates[0] // a client always has the server's
+			pool := x509.NewCertPool()
+			for _, c := range st.PeerCertificates[1:] {
+				pool.AddCert(c)
+			}
+			if _, err := leaf.Verify(x509.VerifyOptions{Roots: h.pool, Intermediates: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+				return fmt.Errorf("the node's certificate: %w", err)
+			}
+			cluster, who, err := Identity(leaf)
+			switch {
+			case err != nil:
+				return fmt.Errorf("the node's certificate: %w", err)
+			case cluster != h.cluster || who.Role != access.Node || who.ID != id:
+				return fmt.Errorf("the certificate is of %s of cluster %q, and node %q of cluster %q was expected; is its address right?", who, cluster, id, h.cluster)
+			}
+			return nil
+		}}
+}
+
 func serverOf(leaf *x509.Certificate, cluster, id string) error {
 	theirs, who, err := Identity(leaf)
 	switch {

@@ -66,7 +66,20 @@ var arrows = map[string]arrow{
 	// It shows certificates and tokens, and reads both anew, as the servers do.
 	"client": {may: []string{"internal/api", "internal/access", "internal/certs", "internal/boottime", "scope", "migration", "internal/agent"},
 		tests: []string{"fsm", "internal/registry", "transport/httpapi"}},
-	"internal/gate": {may: []string{"client", "transport/resp"}},
+	"internal/gate": {may: []string{"client", "transport/resp"},
+		tests: []string{"internal/api", "internal/registry", "scope", "transport/httpapi"}},
+	// The store behind a gate, asked in a few commands of the gate's own.
+	"internal/gate/upstream": {tests: []string{"transport/resp"}, external: []string{}},
+	"internal/gate/wire":     {external: []string{}, tests: []string{"transport/resp"}},
+	// Which commands write, and which keys: a table, and Valkey's descriptions that it is made from.
+	"internal/gate/commands": {external: []string{}},
+	// The same programs directly and through a gate.
+	"internal/gate/differ": {may: []string{"client", "internal/api", "internal/gate", "internal/gate/commands", "internal/gate/commands/valkey", "internal/gate/upstream",
+		"internal/registry", "scope", "transport/httpapi"}, external: []string{}},
+	"internal/gate/commands/generate": {may: []string{"internal/gate/commands/valkey"}, external: []string{}},
+	// The keys of a scope on their way from one store to another.
+	"internal/gate/slices": {may: []string{"client", "internal/api", "internal/gate/upstream", "scope"},
+		tests: []string{"internal/registry", "transport/httpapi"}, external: []string{}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/access", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},
 	"internal/sim/planted": {may: []string{"internal/overlay", "internal/process"}},
@@ -109,6 +122,10 @@ var arrows = map[string]arrow{
 		external: []string{}},
 	"internal/crash/stale": {may: []string{"internal/api", "internal/crash", "internal/direct", "internal/link", "internal/overlay", "internal/process"},
 		external: []string{}},
+	// Redis servers with gates before them, killed during moves; the demo tells a story on it.
+	"internal/crash/gates":        {may: []string{"client", "internal/api", "internal/crash", "internal/crash/rig", "internal/process", "scope"}},
+	"internal/crash/gates/matrix": {may: []string{"internal/crash/gates", "internal/crash/rig"}, external: []string{}},
+	"internal/demo/redis":         {may: []string{"internal/crash/gates", "internal/crash/rig"}, external: []string{}},
 	// What the tests of several adapters share: a registry that answers from memory.
 	"internal/apitest":   {may: []string{"internal/api", "scope", "migration", "fsm"}},
 	"internal/tidy":      {external: []string{}},

@@ -10,7 +10,7 @@ import (
 
 // pureFolders hold the packages that decide: the same inputs give the same
 // result on every server, at every replay of the log, and in the simulation.
-var pureFolders = []string{"scope", "migration", "internal/agent", "snapshot", "fsm", "internal/sim"}
+var pureFolders = []string{"scope", "migration", "internal/agent", "snapshot", "fsm", "internal/sim", "internal/gate/commands"}
 
 // shell tells whether a file inside a pure folder is one of the thin shells
 // that the table of folders names: the Raft adapter and the published state

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"math"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scope-registry/scope-registry/internal/gate"
+)
+
+// gateStats are the metrics of what a gate has counted.
+type gateStats struct{ of func() gate.Stats }
+
+// gateMetric is one of them, of a single value.
+type gateMetric struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(gate.Stats) float64
+}
+
+func gateDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("scope_registry_gate_"+name, help, labels, nil)
+}
+
+var (
+	gateCommands = gateDesc("commands_total", "Commands of clients, by what they do to keys and what became of them.", "class", "verdict")
+	gateLatency  = gateDesc("added_seconds", "Time that the gate adds to a batch of commands, apart from waiting for the store.", "direction")
+	gateMetrics  = []gateMetric{
+		{gateDesc("clients", "Clients that are connected."), prometheus.GaugeValue, func(s gate.Stats) float64 { return float64(s.Clients) }},
+		{gateDesc("store_connections", "Connections to the store, apart from the gate's own."), prometheus.GaugeValue, func(s gate.Stats) float64 { return float64(s.Pipes) }},
+		{gateDesc("in_flight", "Commands that the store has not answered yet."), prometheus.GaugeValue, func(s gate.Stats) float64 { return float64(s.InFlight) }},
+		{gateDesc("parked", "Commands that may wait in the store, such as BLPOP."), prometheus.GaugeValue, func(s gate.Stats) float64 { return float64(s.Parked) }},
+		{gateDesc("limbo", "Writes of broken connections that may still execute; a move of their scope waits for them."), prometheus.GaugeValue, func(s gate.Stats) float64 { return float64(s.Limbo) }},
+		{gateDesc("unsure_total", "Writes that executed and were not acknowledged, as the node did not own the key all along."), prometheus.CounterValue, func(s gate.Stats) float64 { return float64(s.Unsure) }},
+	}
+)
+
+// Describe implements prometheus.Collector.
+func (g gateStats) Describe(to chan<- *prometheus.Desc) {
+	to <- gateCommands
+	to <- gateLatency
+	for _, m := range gateMetrics {
+		to <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g gateStats) Collect(to chan<- prometheus.Metric) {
+	s := g.of()
+	for c, of := range s.Commands {
+		for v, n := range of {
+			to <- prometheus.MustNewConstMetric(gateCommands, prometheus.CounterValue, float64(n), gate.Class(c).String(), gate.Verdict(v).String())
+		}
+	}
+	for direction, l := range map[string]gate.Latency{"inward": s.Inward, "outward": s.Outward} {
+		to <- gateHistogram(l, direction)
+	}
+	for _, m := range gateMetrics {
+		to <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(s))
+	}
+}
+
+// gateHistogram is a latency in the buckets of Prometheus, which count all below a bound.
+func gateHistogram(l gate.Latency, direction string) prometheus.Metric {
+	buckets, sum := map[float64]uint64{}, uint64(0)
+	for i, n := range l.Below {
+		sum += n
+		bound := gate.LatencyBound(i).Seconds()
+		if bound == 0 {
+			bound = math.Inf(1)
+		}
+		buckets[bound] = sum
+	}
+	return prometheus.MustNewConstHistogram(gateLatency, sum, l.Sum.Seconds(), buckets, direction)
+}

@@ -1,0 +1,120 @@
+// Command redis shows real Redis servers as one cluster in which each key has one writer: three servers of the registry, two
+// of Redis with a gate each, and clients that write through whoever owns the key, while scopes move back and forth and a
+// gate, a Redis and the leader are killed. It ends with counts, and with exit code 1 if anything that was acknowledged is not
+// at its owner.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/scope-registry/scope-registry/internal/crash/gates"
+	"github.com/scope-registry/scope-registry/internal/crash/rig"
+)
+
+// limit bounds the whole story: it takes half a minute, and more on a machine that is busy.
+const limit = 4 * time.Minute
+
+func main() {
+	bin := flag.String("bin", "bin/scope-registry", "program to run")
+	server := flag.String("redis", "", "Redis server to run (default: redis-server or valkey-server of the PATH)")
+	flag.Parse()
+	if err := run(*bin, *server); err != nil {
+		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// tale is the state of the story.
+type tale struct {
+	start time.Time
+	rig   *gates.Rig
+}
+
+// say prints one line with the seconds since the start.
+func (t *tale) say(format string, args ...any) {
+	fmt.Printf("%6.2fs  %s\n", time.Since(t.start).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// run tells the story and removes everything it made, however it ends.
+func run(bin, server string) (err error) {
+	gates.Quiet()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if server == "" {
+		if server, err = gates.FindRedis(); err != nil {
+			return err
+		}
+	}
+	dir, err := os.MkdirTemp("", "scope-registry-demo-*")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	t := &tale{start: time.Now()}
+	t.say("start three servers, two of %s that keep what they acknowledge, and a gate before each", server)
+	t.rig, err = gates.Open(ctx, gates.Config{Bin: bin, Redis: server, Dir: dir, Writers: 4, Pause: 5 * time.Millisecond})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.rig.Close()) }()
+	t.say("clients write strings, lists, hashes, sets, sorted sets and streams of %v through their owners", gates.Scopes())
+	for _, victim := range []gates.Victim{gates.Nobody, gates.SourceGate, gates.Nobody, gates.TargetRedis, gates.Leader, gates.SourceRedis, gates.TargetGate, gates.Nobody} {
+		for _, p := range gates.Scopes() {
+			if err := t.move(ctx, p, victim); err != nil {
+				return err
+			}
+		}
+	}
+	return t.count(ctx)
+}
+
+func (t *tale) move(ctx context.Context, p string, victim gates.Victim) error {
+	if victim != gates.Nobody {
+		t.say("move %s, and kill -9 the %s", p, victim)
+	}
+	r, err := t.rig.Move(ctx, p, rig.Begun, victim)
+	if err != nil {
+		return err
+	}
+	t.say("%s", r)
+	return nil
+}
+
+// count compares what was acknowledged with what is there.
+func (t *tale) count(ctx context.Context) error {
+	found, err := t.rig.Compare(ctx)
+	if err != nil {
+		return err
+	}
+	told := t.rig.Work.Counts()
+	done, aborted, quiesced := t.rig.Moves()
+	slices.Sort(quiesced)
+	fmt.Printf("\n  writes acknowledged   %d\n  found at the owner    %d\n  lost                  %d\n  refused               %d\n  outcome unknown       %d\n  moves done            %d\n  moves aborted         %d\n",
+		found.Acknowledged, found.Present, found.Acknowledged-found.Present, told.Refused, told.Unknown, done, aborted)
+	if done > 0 {
+		fmt.Printf("  quiesce               p50 %d ms, longest %d ms\n", quiesced[done/2].Milliseconds(), quiesced[done-1].Milliseconds())
+	}
+	if told.Refusal != nil {
+		fmt.Printf("  the newest refusal    %v\n", told.Refusal)
+	}
+	for _, w := range found.Wrong {
+		fmt.Printf("  WRONG: %s\n", w)
+	}
+	if len(found.Wrong) > 0 {
+		return fmt.Errorf("%d things are wrong, as the list shows", len(found.Wrong))
+	}
+	if done == 0 || found.Acknowledged == 0 {
+		return errors.New("no scope moved, or nothing was written: this shows nothing")
+	}
+	return nil
+}
