@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/scope-registry/scope-registry/internal/gate/commands"
 )
 
 func TestTransaction(t *testing.T) {
@@ -177,4 +179,45 @@ func TestSession(t *testing.T) {
 	}
 	u.gets("+OK")
 	u.ends()
+}
+
+// What CLIENT LIST could not show is refused as by the store: one of Redis 7.2 and later and of Valkey, or an older one, which has no
+// CLIENT SETINFO and looks at names beyond a zero byte.
+func TestNamesOfClients(t *testing.T) {
+	const badName, badLib = "-ERR Client names cannot contain spaces, newlines or special characters.", " cannot contain spaces, newlines or special characters."
+	const asked = ":" // the store of the tests answers it so
+	newer := newRig(t, nil).user()
+	old := newRig(t, func(cfg *Config) {
+		cfg.Commands, _ = commands.Check([]commands.Description{{Name: "client", Arity: -2, Subcommands: []commands.Description{{Name: "client|setname", Arity: 3}}}})
+	}).user()
+	for _, step := range []struct {
+		words      []string
+		newer, old string
+	}{
+		{[]string{"SETINFO", "LIB-NAME", "a b"}, "-ERR LIB-NAME" + badLib, asked},
+		{[]string{"SETINFO", "lib-ver", "1\n"}, "-ERR lib-ver" + badLib, asked},
+		{[]string{"SETINFO", "lib-name", "x\xff"}, "-ERR lib-name" + badLib, asked},
+		{[]string{"SETINFO", "lib-name\x00x", "a b"}, "-ERR lib-name" + badLib, asked},
+		{[]string{"SETINFO", "lib-name", "a\x00 b"}, "+OK", asked},
+		{[]string{"SETINFO", "lib-ver", ""}, "+OK", asked},
+		{[]string{"SETINFO", "no\rpe\x00x", "a b"}, "-ERR Unrecognized option 'no pe'", asked},
+		{[]string{"SETINFO", "lib-ver"}, "-ERR wrong number of arguments for 'client|setinfo' command", asked},
+		{[]string{"SETNAME", "\x00a c"}, "+OK", badName},
+		{[]string{"SETNAME", "a c\x00"}, badName, badName},
+		{[]string{"SETNAME", "\xff"}, badName, badName},
+		{[]string{"SETNAME", ""}, "+OK", "+OK"},
+	} {
+		for u, want := range map[*user]string{newer: step.newer, old: step.old} {
+			words := [][]byte{[]byte("CLIENT")}
+			for _, w := range step.words {
+				words = append(words, []byte(w))
+			}
+			if _, err := u.nc.Write(appendCommand(nil, words...)); err != nil {
+				t.Fatal(err)
+			}
+			if got := u.line(); got != want && (want != asked || !strings.HasPrefix(got, asked)) {
+				t.Errorf("%q: %s, want %s", step.words, got, want)
+			}
+		}
+	}
 }
