@@ -154,6 +154,25 @@ func TestSubscribe(t *testing.T) {
 	u.gets(">3", "$7", "message", "$1", "a", "$5", "again")
 }
 
+// A user without the right to PING, which the gate sends behind each change of subscriptions, is answered as everybody else.
+func TestSubscriptionsWithoutPing(t *testing.T) {
+	r := newRig(t, nil)
+	u, pub := r.user(), r.user()
+	const noPing = "-NOPERM User noping has no permissions to run the 'ping' command"
+	set := "SET " + r.x("a") + " 1"
+	u.send("AUTH noping secret", "PING", "SUBSCRIBE secret", set, "SUBSCRIBE a b", "SUBSCRIBE secret", "SUBSCRIBE c", "PING")
+	u.gets("+OK", noPing, "-NOPERM no such channel for you", "+OK", "*3", "$9", "subscribe", "$1", "a", ":1", "*3", "$9", "subscribe", "$1", "b", ":2",
+		"-NOPERM no such channel for you", "*3", "$9", "subscribe", "$1", "c", ":3", noPing)
+	pub.send("PUBLISH b hello")
+	pub.gets(":1")
+	u.gets("*3", "$7", "message", "$1", "b", "$5", "hello")
+	u.send("UNSUBSCRIBE", set)
+	for i, ch := range []string{"a", "b", "c"} {
+		u.gets("*3", "$11", "unsubscribe", "$1", ch, ":"+itoa(2-i))
+	}
+	u.gets("+OK")
+}
+
 // The state of a connection is the client's own, though upstream connections are shared.
 func TestSession(t *testing.T) {
 	r := newRig(t, nil)
