@@ -23,7 +23,8 @@ import (
 //	NOT_FOUND          the target's view does not show the      sends the same again soon: views
 //	                   move (yet), or it has no session         differ by milliseconds
 //	UNAVAILABLE        it is closing, busy, could not discard   sends the same again soon
-//	                   what was staged, or was not reached
+//	                   what was staged, was not reached, or
+//	                   writes of its own are under way there
 //	OUTCOME_UNKNOWN    its answer was lost                      sends the same again soon
 //	CORRUPT            the batch was spoiled on its way         sends the same again soon
 //	STALE              it does not know the stream: it was      begins anew with another stream
@@ -91,12 +92,14 @@ type receiver struct {
 	node  string
 	store Store // nil if the node has none
 	rules func() *agent.Rules
-	marks func(move string) (agent.Mark, bool)
-	tell  func(agent.Event)
-	log   *slog.Logger
-	ctx   context.Context // of all work on the store: a sender that leaves must not end it halfway
-	stop  context.CancelFunc
-	works sync.WaitGroup
+	// drained says whether no write of this node counts under a prefix, and none of its deletes runs there.
+	drained func(scope.Prefix) bool
+	marks   func(move string) (agent.Mark, bool)
+	tell    func(agent.Event)
+	log     *slog.Logger
+	ctx     context.Context // of all work on the store: a sender that leaves must not end it halfway
+	stop    context.CancelFunc
+	works   sync.WaitGroup
 
 	mu     sync.Mutex       // guards what follows
 	areas  map[string]*area // by move: those that are used, or have a stream
@@ -124,12 +127,12 @@ type verification struct {
 	done chan struct{}
 }
 
-// newReceiver returns a receiver; close it when done. marks are the durable ones
-// that the node has. tell gives an event to the node's state machine and returns
+// newReceiver returns a receiver; close it when done. The rules and the counts are those of
+// adm. marks are the durable ones that the node has. tell gives an event to the node's state machine and returns
 // once it is taken, or the machine has ended for good; what takes the events must
 // not wait for a method of the receiver meanwhile.
-func newReceiver(node string, store Store, rules func() *agent.Rules, marks func(move string) (agent.Mark, bool), tell func(agent.Event), log *slog.Logger) *receiver {
-	r := &receiver{node: node, store: store, rules: rules, marks: marks, tell: tell, log: log, areas: map[string]*area{}}
+func newReceiver(node string, store Store, adm *agent.Admission, marks func(move string) (agent.Mark, bool), tell func(agent.Event), log *slog.Logger) *receiver {
+	r := &receiver{node: node, store: store, rules: adm.Rules, drained: adm.Drained, marks: marks, tell: tell, log: log, areas: map[string]*area{}}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	return r
 }
@@ -239,6 +242,11 @@ func (r *receiver) complete(b *Batch, sum Manifest) error {
 
 // admits asks the rules in force: for every batch, under the lock, so that none
 // comes between the end of a move and the end of its staging.
+//
+// A store may stage where it serves from, so that a write from before the move, whose
+// end is not known yet, would execute between the records, and be taken for one. The
+// count is looked at after the rules that have the move: they admit no write and no
+// delete under its prefix, so that what is over stays over while the move runs.
 func (r *receiver) admits(b *Batch) error {
 	rules := r.rules()
 	if err := rules.Stages(b.Move); err != nil {
@@ -250,6 +258,9 @@ func (r *receiver) admits(b *Batch) error {
 	}
 	if r.store == nil {
 		return refusal(api.Internal, b.Move, "node %q has no store; give its session one, or NoData if its data is elsewhere", r.node)
+	}
+	if !r.drained(m.Prefix) {
+		return refusal(api.Unavailable, b.Move, "writes or deletes of node %q from before the move are still under way under %q, and nothing is staged there until they are over; send the same again", r.node, m.Prefix)
 	}
 	return under(b.Prefix, b.Records...)
 }

@@ -164,7 +164,7 @@ func StartSession(c *Client, cfg SessionConfig) (*Session, error) {
 	s.guard = newGuard(s.adm, boottime.Now)
 	s.now.Store(&moment{state, make(chan struct{})})
 	s.ship = newShipper(cfg.Node, cfg.Store, cfg.Send, s.addr, s.tell, s.log)
-	s.receive = newReceiver(cfg.Node, cfg.Store, s.adm.Rules, dir.mark, s.tell, s.log)
+	s.receive = newReceiver(cfg.Node, cfg.Store, s.adm, dir.mark, s.tell, s.log)
 	s.handler = sliceHandler(s.Receive, s.mayCome)
 	go s.run()
 	return s, nil

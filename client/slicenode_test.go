@@ -69,7 +69,7 @@ func (n *sliceTarget) boot() {
 	if n.store != nil {
 		store = n.store
 	}
-	n.recv = newReceiver("n2", store, n.adm.Rules, n.mark, tell, silentLog())
+	n.recv = newReceiver("n2", store, n.adm, n.mark, tell, silentLog())
 	n.step(agent.Tick{})
 	n.index++
 	session := fmt.Sprintf("s%d", life)

@@ -35,6 +35,16 @@ func TestFindKnowsEveryCommandInEveryCase(t *testing.T) {
 	}
 }
 
+// What a move relies on at the store is no client's to change.
+func TestMovesAreLeftAlone(t *testing.T) {
+	checked := table(t)
+	for _, line := range []string{"CONFIG RESETSTAT", "CONFIG SET maxmemory-policy allkeys-lru", "CLIENT KILL ID 1", "CLIENT PAUSE 1", "FLUSHALL"} {
+		if c := find(t, checked, line); c.Policy != Refuse || c.Why == "" {
+			t.Errorf("%s: %v, %q", line, c.Policy, c.Why)
+		}
+	}
+}
+
 func TestFindRefusesWhatIsNoCommand(t *testing.T) {
 	checked := table(t)
 	for _, line := range []string{"", "S", "SE", "SETT", "SET\x00", "@ET", "SEt ", "G\x45\xd4", "xread group", "[ET", "{get",

@@ -110,7 +110,7 @@ func builtin() []Command {
 		{Name: "CONFIG", Policy: Pass, Arity: -2},
 		{Name: "CONFIG|GET", Policy: Pass, Arity: -3, Note: "names and patterns that could show a password are refused", shape: config},
 		{Name: "CONFIG|HELP", Policy: Pass, Arity: 2},
-		{Name: "CONFIG|RESETSTAT", Policy: Pass, Arity: 2},
+		{Name: "CONFIG|RESETSTAT", Policy: Refuse, Arity: 2, Why: "ERR CONFIG RESETSTAT would reset evicted_keys, by which a move sees that the store has deleted keys; ask the store itself, while no move comes here"},
 		{Name: "CONFIG|REWRITE", Policy: Refuse, Arity: 2, Why: "ERR CONFIG REWRITE is for the store's operator; a gate would do it with its own rights: ask the store itself"},
 		{Name: "CONFIG|SET", Policy: Refuse, Arity: -4, Why: "ERR CONFIG SET is for the store's operator; a gate would do it with its own rights: ask the store itself"},
 		{Name: "COPY", Policy: Write, Arity: -3, Note: "DB other than 0 is refused; the source is only read", shape: copyKeys, specs: []Spec{{Begin: Index, At: 1, Find: Range, Last: 0, Step: 1, Limit: 0, Reads: true}, {Begin: Index, At: 2, Find: Range, Last: 0, Step: 1, Limit: 0}}},

@@ -28,6 +28,7 @@ type entry struct {
 	Move   string `json:"move"`
 	Prefix []byte `json:"prefix"`
 	Phase  phase  `json:"phase"`
+	Empty  bool   `json:"empty,omitempty"` // the slice is settled, and has no keys: a store cannot lose any of it
 }
 
 func (e entry) prefix() scope.Prefix { return scope.Prefix(e.Prefix) }

@@ -35,11 +35,17 @@ type reading struct {
 	todo    []string // that were not asked for
 	cursor  string   // of the next page; "" if the keys are given
 	seen    map[string]struct{}
-	asked   []string // in this order; "" is a page
+	asked   []request // in this order
 	width   int
 	largest int
 	value   []byte
 	page    []string
+}
+
+// request is one thing that was asked for: a page of the scan, or a key with its value. The key may be empty.
+type request struct {
+	page bool
+	key  string
 }
 
 // run asks for the values of r.todo, and of what the scan brings, until all have come.
@@ -52,12 +58,11 @@ func (r *reading) run(ctx context.Context, c *conn) error {
 		if len(r.asked) == 0 {
 			return nil
 		}
-		key := r.asked[0]
 		var err error
-		if key == "" {
+		if next := r.asked[0]; next.page {
 			err = r.readPage(c)
 		} else {
-			err = r.readValue(ctx, c, key)
+			err = r.readValue(ctx, c, next.key)
 		}
 		if err != nil {
 			return err
@@ -79,11 +84,11 @@ func (r *reading) ask(c *conn) error {
 		c.head(2)
 		addBulk(c, "PEXPIRETIME")
 		addBulk(c, k)
+		r.asked = append(r.asked, request{key: k})
 	}
-	r.asked = append(r.asked, r.todo[:n]...)
 	if r.todo = r.todo[n:]; len(r.todo) == 0 && r.cursor != "" {
 		addScan(c, r.cursor, r.prefix)
-		r.asked = append(r.asked, "")
+		r.asked = append(r.asked, request{page: true})
 		r.cursor = ""
 	}
 	return c.flush()

@@ -67,7 +67,7 @@ func TestLedger(t *testing.T) {
 		}
 	}
 	read()
-	e := entry{strings.Repeat("m", 300), []byte("a\xff:"), staging}
+	e := entry{Move: strings.Repeat("m", 300), Prefix: []byte("a\xff:")}
 	for _, p := range []phase{staging, promoted} {
 		e.Phase = p
 		if err := d.put(e); err != nil {

@@ -103,7 +103,7 @@ func (s *Store) begin(ctx context.Context, slice client.Slice) (*stage, error) {
 		}
 		s.log.Warn("what the store held where a slice comes is deleted", "move", st.Move, "scope", slice.Prefix.Text(), "keys", there.keys, "left by this move", own)
 	}
-	st.begun, st.some = true, newSample()
+	st.begun, st.run, st.some = true, st.was.run, newSample()
 	return st, nil
 }
 
@@ -176,10 +176,17 @@ func (s *Store) Settle(ctx context.Context, slice client.Slice, taken client.Man
 	if _, err := st.link.ask(ctx, "HSET", markers, st.Move, marker{markSealed, slice.Prefix}.String()); err != nil {
 		return err
 	}
-	if !is.aof {
+	if is.aof {
+		if err := st.sync(ctx, s); err != nil {
+			return err
+		}
+	}
+	if taken.Keys > 0 {
 		return nil
 	}
-	return st.sync(ctx, s)
+	next := st.entry
+	next.Empty = true
+	return s.put(st, next)
 }
 
 // sync waits until what was written is in the store's append-only file. Before Redis 7.2 a store cannot be asked to: what it

@@ -75,8 +75,10 @@ type stage struct {
 	entry
 	link  link
 	begun bool // marked by this process, and nothing but records of the move is there
-	was   health
-	some  sample
+	// run is that of the store in which this was so first; "" is none. It stays when begun ends.
+	run  string
+	was  health
+	some sample
 }
 
 // Open reads what an earlier process has left. A slice of which the store has nothing, as it went back to a time before it
@@ -97,7 +99,7 @@ func Open(ctx context.Context, up Upstream, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	for _, e := range entries {
-		if _, marked := there[e.Move]; e.Phase == staging && !marked {
+		if _, marked := there[e.Move]; e.Phase == staging && !marked && !e.Empty {
 			s.log.Warn("the store has lost what was staged", "move", e.Move, "scope", e.prefix().Text())
 			if err := s.disk.drop(e.Move); err != nil {
 				return nil, err
@@ -138,8 +140,8 @@ func (s *Store) publish() {
 
 // Holds reports whether a slice is being staged, or wiped, to which key belongs. Nobody may read or write it, whatever the
 // registry says: what is there may be half of a slice, and may be deleted at any time. It takes no lock. A write is asked for
-// after it was admitted: a staging begins only while the node may not write there, so that a write that was admitted before
-// it is none that it could meet.
+// after it was admitted. One that was admitted before the node could see the move is no matter of Holds: the session stages
+// nothing while any such write counts under the prefix.
 func (s *Store) Holds(key []byte) bool {
 	for _, p := range *s.held.Load() {
 		if p.Matches(key) {
@@ -206,7 +208,7 @@ func (s *Store) claim(slice client.Slice) (*stage, error) {
 	default:
 		return st, nil
 	}
-	st = s.newStage(entry{slice.Move, slice.Prefix.Bytes(), staging})
+	st = s.newStage(entry{Move: slice.Move, Prefix: slice.Prefix.Bytes(), Phase: staging})
 	if err := s.disk.put(st.entry); err != nil {
 		return nil, err
 	}
@@ -223,15 +225,12 @@ func (s *Store) Promote(ctx context.Context, slice client.Slice) error {
 		return fmt.Errorf("nothing is staged for move %s; what the store holds under %q stays as it is", slice.Move, slice.Prefix)
 	}
 	if st.Phase == staging {
-		r, err := st.link.ask(ctx, "HGET", markers, st.Move)
-		if err != nil {
+		if err := st.intact(ctx); err != nil {
 			return err
 		}
-		if parseMarker(r.text) != (marker{markSealed, slice.Prefix}) {
-			return fmt.Errorf("the store has lost records that move %s had staged under %q: it was restarted, and what it keeps on disk is older; "+
-				"the source still has them until its grace time is over: give the scope back to it with `scope force`", slice.Move, slice.Prefix)
-		}
-		if err := s.setPhase(st, promoted); err != nil {
+		next := st.entry
+		next.Phase = promoted
+		if err := s.put(st, next); err != nil {
 			return err
 		}
 	}
@@ -245,12 +244,31 @@ func (s *Store) Promote(ctx context.Context, slice client.Slice) error {
 	return nil
 }
 
-// setPhase notes it on the disk. The prefix stays held until publish.
-func (s *Store) setPhase(st *stage, p phase) error {
+// intact sees that the store has what was staged and settled. Of an empty slice nothing can be lost, but what was deleted
+// before it came may be back.
+func (st *stage) intact(ctx context.Context) error {
+	r, err := st.link.ask(ctx, "HGET", markers, st.Move)
+	switch {
+	case err != nil:
+		return err
+	case parseMarker(r.text) == marker{markSealed, st.prefix()}:
+		return nil
+	case !st.Empty:
+		return fmt.Errorf("the store has lost records that move %s had staged under %q: it was restarted, and what it keeps on disk is older; "+
+			"the source still has them until its grace time is over: give the scope back to it with `scope force`", st.Move, st.prefix())
+	}
+	there, err := look(ctx, &st.link, st.prefix())
+	if err != nil || there.keys == 0 {
+		return err
+	}
+	return fmt.Errorf("move %s brought no keys under %q, and the store holds %d there, such as %q: it was restarted, and what it keeps on disk is older than the move; delete them in the store itself",
+		st.Move, st.prefix(), there.keys, scope.BytesText(there.one))
+}
+
+// put notes it on the disk. The prefix stays held until publish.
+func (s *Store) put(st *stage, next entry) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := st.entry
-	next.Phase = p
 	if err := s.disk.put(next); err != nil {
 		return err
 	}
@@ -259,7 +277,8 @@ func (s *Store) setPhase(st *stage, p phase) error {
 }
 
 // Discard implements [client.Store]. It wipes the prefix only if the disk says that it has been closed to clients ever since
-// the staging began, and the store that it is what was staged there.
+// the staging began, and the store that it is what was staged there; or, where the store has evicted the marker with keys of
+// others, if this process has staged it in the same run of the store.
 func (s *Store) Discard(ctx context.Context, move string) error {
 	st := s.stage(move)
 	if st == nil {
@@ -290,7 +309,15 @@ func (s *Store) wipe(ctx context.Context, st *stage) error {
 	if err != nil {
 		return err
 	}
-	if parseMarker(r.text).prefix != st.prefix() || r.null {
+	ours := !r.null && parseMarker(r.text).prefix == st.prefix()
+	if !ours && st.run != "" {
+		is, err := healthOf(ctx, &st.link)
+		if err != nil {
+			return err
+		}
+		ours = is.run == st.run
+	}
+	if !ours {
 		// Nothing came yet, or the store has gone back to a time before: then what it has there is not what was staged.
 		s.log.Info("nothing of the slice is in the store, and nothing is wiped", "move", st.Move, "scope", st.prefix().Text())
 		return nil

@@ -81,8 +81,12 @@ func (t *tracking) listen() {
 	}
 }
 
-// note takes one message. One that names no keys is of FLUSHALL and its like.
+// note takes one message. One that names no keys is of FLUSHALL and its like. A refusal is of a PING, as by a store that is
+// busy with a script: what it has told until then is not known.
 func (t *tracking) note(r reply) error {
+	if err := r.err(); err != nil {
+		return err
+	}
 	if r.kind == '+' {
 		select {
 		case t.pongs <- struct{}{}:

@@ -36,6 +36,7 @@ const (
 	replica  = "would put another server's keys in the place of the store's, past their owners; ask the store itself"
 	stream   = "begins a stream of replication, which does not go through a gate; connect to the store itself"
 	database = "would leave database 0, the only one that the gate serves: ownership is by key, and another database would have its own keys of the same names"
+	counted  = "would reset evicted_keys, by which a move sees that the store has deleted keys; ask the store itself, while no move comes here"
 	operator = "is for the store's operator; a gate would do it with its own rights: ask the store itself"
 	module   = "could bring commands of which nobody knows what they write; ask the store itself, and start the gate again"
 	paused   = "would stop the gate's own connections too, and with them a move; ask the store itself"
@@ -67,7 +68,7 @@ var decisions = map[string]decision{
 
 	"ACL|*": refuse(operator), "ACL|CAT": pass(""), "ACL|GENPASS": pass(""), "ACL|WHOAMI": pass(""),
 	"CONFIG|GET": {policy: "Pass", shape: "config", note: "names and patterns that could show a password are refused"},
-	"CONFIG|SET": refuse(operator), "CONFIG|REWRITE": refuse(operator), "CONFIG|RESETSTAT": pass(""),
+	"CONFIG|SET": refuse(operator), "CONFIG|REWRITE": refuse(operator), "CONFIG|RESETSTAT": refuse(counted),
 	"SAVE": pass(""), "BGSAVE": pass(""), "BGREWRITEAOF": pass(""), "LASTSAVE": pass(""),
 	"LATENCY|*": pass(""), "SLOWLOG|*": pass(""), "COMMANDLOG|*": pass(""), "MEMORY|*": pass(""),
 	"COMMAND|*": pass("as the store has it: what the gate refuses is there too"),
