@@ -49,7 +49,8 @@ type mirrored struct {
 }
 
 // NewMirror returns a mirror that has a view already: ctx bounds the wait for it,
-// and nothing afterwards. It fails with TIMEOUT, which names the last error, when
+// and nothing afterwards. What the client was told of before, by the answer to a change above all, the view shows: a server
+// that is behind it is left for another one after some seconds. It fails with TIMEOUT, which names the last error, when
 // ctx ends first, and at once when a server refuses the request itself. From then
 // on the mirror goes on by itself, over any endpoint, until it is closed, and
 // whatever happens its view is a whole one, and never of an earlier index or of an
@@ -64,19 +65,19 @@ func (c *Client) newMirror(ctx context.Context, clock func() time.Duration) (*Mi
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	m := &Mirror{c: c, clock: clock, end: end, done: make(chan struct{})}
-	first := make(chan struct{})
-	m.now.Store(&mirrored{next: first})
+	m.now.Store(&mirrored{next: make(chan struct{})})
 	refused := make(chan error, 1)
-	go m.run(life, refused)
+	f := &following{mirror: m, first: c.watchNext(), begins: c.Index(), begun: make(chan struct{})}
+	go m.run(life, f, refused)
 	select {
-	case <-first:
+	case <-f.begun:
 		return m, nil
 	case err := <-refused:
 		m.Close()
 		return nil, err
 	case <-ctx.Done():
 		m.Close()
-		return nil, m.late("has no view yet", context.Cause(ctx))
+		return nil, m.late(fmt.Sprintf("has no view yet of index %d, which the client has been told of, or a later one", f.begins), context.Cause(ctx))
 	}
 }
 
@@ -150,9 +151,8 @@ func (m *Mirror) late(what string, cause error) error {
 
 // run follows one stream after the other. Of an error that another try will
 // hardly change it tells refused, if there is no view yet.
-func (m *Mirror) run(ctx context.Context, refused chan<- error) {
+func (m *Mirror) run(ctx context.Context, f *following, refused chan<- error) {
 	defer close(m.done)
-	f := &following{mirror: m, first: m.c.watchNext()}
 	pause := firstPause
 	for {
 		confirmed, err := f.stream(ctx)
@@ -222,6 +222,10 @@ type following struct {
 	fold   fold
 	goal   goal
 	first  uint32 // endpoint to ask first
+
+	begins uint64        // what the client knew of before the mirror
+	begun  chan struct{} // closed when the view has reached that, or it is not waited for any more
+	isSo   bool          // begun is closed
 }
 
 // stream follows one stream to its end, and reports whether it confirmed the view.
@@ -250,7 +254,12 @@ func (f *following) stream(ctx context.Context) (confirmed bool, err error) {
 		}
 		confirmed = true
 		f.mirror.show(View{f.fold.view})
-		if f.behind() {
+		behind := f.behind()
+		if !f.isSo && max(f.fold.view.Index(), f.goal.floor) >= f.begins {
+			f.isSo = true
+			close(f.begun)
+		}
+		if behind {
 			return confirmed, &api.Error{Code: api.Unavailable, Index: f.fold.view.Index(),
 				Detail: fmt.Sprintf("%s has stood at index %d for %v, and the registry has been at a later one", s.endpoint(), f.fold.view.Index(), behindFor)}
 		}

@@ -257,6 +257,11 @@ func TestMirrorMeetsTwoHistoriesOfOneNumber(t *testing.T) {
 
 // virtual is a mirror in virtual time, of hosts that feed as a test says.
 func virtual(t *testing.T, hosts []string, feed func(ctx context.Context, host, from string, w io.Writer)) (*Mirror, error) {
+	return virtualAfter(t, 0, hosts, feed)
+}
+
+// virtualAfter is virtual, of a client that was told of an index before.
+func virtualAfter(t *testing.T, told uint64, hosts []string, feed func(ctx context.Context, host, from string, w io.Writer)) (*Mirror, error) {
 	c := New(hosts, WithHTTPClient(&http.Client{Transport: network(func(r *http.Request) (*http.Response, error) {
 		if err := r.Context().Err(); err != nil {
 			return nil, err
@@ -265,6 +270,7 @@ func virtual(t *testing.T, hosts []string, feed func(ctx context.Context, host, 
 		resp.Header = http.Header{}
 		return resp, nil
 	})}))
+	c.index.Store(told)
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

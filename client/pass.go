@@ -300,8 +300,8 @@ func (x *shipment) put(ctx context.Context, r Record, did *passed, left func(tot
 		return err
 	}
 	did.sent.add(r)
-	x.keys++
-	x.bytes += sizeOf(r)
+	x.keys.Add(1)
+	x.bytes.Add(sizeOf(r))
 	if total := x.total.Load(); at != x.stream.number && total != nil && left != nil && time.Since(x.reported) >= reportEvery {
 		x.report(left(*total))
 	}
@@ -319,7 +319,8 @@ func (x *shipment) dropGone(ctx context.Context, did *passed) (err error) {
 }
 
 func (x *shipment) report(left count) {
-	x.tell(agent.Progressed{Move: x.Move, Keys: x.keys, Bytes: x.bytes, KeysLeft: left.keys, BytesLeft: left.bytes})
+	x.left.Store(&left)
+	x.tell(agent.Progressed{Move: x.Move, Keys: x.keys.Load(), Bytes: x.bytes.Load(), KeysLeft: left.keys, BytesLeft: left.bytes})
 	x.reported = time.Now()
 }
 

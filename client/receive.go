@@ -8,6 +8,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/agent"
@@ -104,8 +105,10 @@ type receiver struct {
 
 // area is the staging of one move.
 type area struct {
-	users int           // that hold or await the lock; guarded by receiver.mu
-	lock  chan struct{} // a mutex that can be waited for with a context; guards what follows
+	users int // that hold or await the lock; guarded by receiver.mu
+	// keys and bytes were staged so far, in all streams, those of which a later one said that they are gone among them.
+	keys, bytes atomic.Uint64
+	lock        chan struct{} // a mutex that can be waited for with a context; guards what follows
 	// stream is the one that is under way, or the last one; "" is none.
 	stream string
 	next   uint64   // number of the batch that has to come
@@ -288,6 +291,10 @@ func (r *receiver) stage(a *area, b *Batch) error {
 	}
 	if err := r.count(a, b); err != nil {
 		return err
+	}
+	for _, x := range b.Records {
+		a.keys.Add(1)
+		a.bytes.Add(sizeOf(x))
 	}
 	a.next++
 	if !b.Last {

@@ -58,6 +58,7 @@ type Status struct {
 	Fault   string `json:"fault,omitempty"`   // what an operator has to mend
 	Waiting string `json:"waiting,omitempty"` // why it is not ready
 	Index   uint64 `json:"index"`             // of the view
+	AgeMS   int64  `json:"age_ms"`            // since a server confirmed the view: a second at most while all is well; before the first, since the start
 	LeaseMS int64  `json:"lease_left_ms"`     // 0 is none: scopes that need one are not written
 }
 
@@ -298,7 +299,8 @@ func (s *Session) addr(node scope.NodeID) string { return s.now.Load().state.Vie
 // Status says how the session is.
 func (s *Session) Status() Status {
 	state := s.now.Load().state
-	out := Status{Node: s.cfg.Node, Session: state.Session(), Ready: state.Ready(), Fault: state.Fault(), Index: state.View().Index()}
+	out := Status{Node: s.cfg.Node, Session: state.Session(), Ready: state.Ready(), Fault: state.Fault(), Index: state.View().Index(),
+		AgeMS: max(0, boottime.Now()-state.Heard()).Milliseconds()}
 	if left := state.LeaseUntil() - boottime.Now(); state.LeaseUntil() > 0 && left > 0 {
 		out.LeaseMS = left.Milliseconds()
 	}

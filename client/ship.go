@@ -60,15 +60,18 @@ type shipment struct {
 	running   int  // of copy and ship
 	forgotten bool
 
-	stream      *delivery     // nil if a new one is to be begun
-	have        *copied       // what it has brought; nil if that is not kept
-	feed        Tracking      // nil if the store does not tell what changes
-	fed         bool          // all that was there is in have since the feed began
-	tracks      bool          // the store is a Tracker
-	compared    time.Duration // how long it took to compare keys; 0 if it was not done
-	keys, bytes uint64        // sent so far, in all streams
-	reported    time.Time
-	total       atomic.Pointer[count] // of the slice, about; nil if not known
+	stream   *delivery     // nil if a new one is to be begun
+	have     *copied       // what it has brought; nil if that is not kept
+	feed     Tracking      // nil if the store does not tell what changes
+	fed      bool          // all that was there is in have since the feed began
+	tracks   bool          // the store is a Tracker
+	compared time.Duration // how long it took to compare keys; 0 if it was not done
+	reported time.Time
+	total    atomic.Pointer[count] // of the slice, about; nil if not known
+
+	// For those who look on.
+	keys, bytes atomic.Uint64         // sent so far, in all streams
+	left        atomic.Pointer[count] // as reported last; nil is nothing yet
 }
 
 // count is a number of records with their bytes.
@@ -154,6 +157,7 @@ func (s *shipper) ship(ctx context.Context, f agent.Ship) {
 		s.log.Warn("slice cannot be shipped", "move", x.Move, "scope", x.Prefix.Text(), "to", x.to, "error", err)
 		s.tell(agent.ShipFailed{Move: x.Move, Reason: reasonOf(err)})
 	default:
+		x.left.Store(&count{})
 		s.log.Info("the slice is shipped", "move", x.Move, "scope", x.Prefix.Text(), "to", x.to, "keys", m.Keys, "bytes", m.Bytes, "took", time.Since(began).Round(time.Millisecond))
 		s.tell(agent.Shipped{Move: x.Move, Manifest: migration.Manifest(m)})
 	}

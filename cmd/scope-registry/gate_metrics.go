@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/gate"
 )
 
@@ -72,4 +73,45 @@ func gateHistogram(l gate.Latency, direction string) prometheus.Metric {
 		buckets[bound] = sum
 	}
 	return prometheus.MustNewConstHistogram(gateLatency, sum, l.Sum.Seconds(), buckets, direction)
+}
+
+// gateMoves are the metrics of the moves that a gate takes part in.
+type gateMoves struct {
+	node string
+	of   func() []client.MoveStatus
+}
+
+var (
+	gatePhase     = gateDesc("move_phase", "1 for the phase of each running move from or to this node.", "scope", "role", "phase")
+	gateMoved     = gateDesc("move_keys", "Records of a running move that were sent (role source) or staged (role target) by this process; one that changes meanwhile counts again.", "scope", "role")
+	gateMovedSize = gateDesc("move_bytes", "Bytes of these records.", "scope", "role")
+	gateLeft      = gateDesc("move_left_keys", "Records that the source of a running move has still to look at, about, as it has told the registry last.", "scope", "role")
+	gateLeftSize  = gateDesc("move_left_bytes", "Bytes of these records.", "scope", "role")
+)
+
+// Describe implements prometheus.Collector.
+func (g gateMoves) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{gatePhase, gateMoved, gateMovedSize, gateLeft, gateLeftSize} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g gateMoves) Collect(to chan<- prometheus.Metric) {
+	for _, m := range g.of() {
+		role := "target"
+		if string(m.From) == g.node {
+			role = "source"
+		}
+		gauge := func(d *prometheus.Desc, value uint64, labels ...string) {
+			to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), append([]string{m.Prefix.Text(), role}, labels...)...)
+		}
+		gauge(gatePhase, 1, m.Phase)
+		gauge(gateMoved, m.Keys)
+		gauge(gateMovedSize, m.Bytes)
+		if m.LeftKnown {
+			gauge(gateLeft, m.KeysLeft)
+			gauge(gateLeftSize, m.BytesLeft)
+		}
+	}
 }

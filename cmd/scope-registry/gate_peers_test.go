@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/scope-registry/scope-registry/client"
@@ -158,6 +159,22 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// showsMetrics looks at what a gate of two scopes tells a monitoring system.
+func (g *testGate) showsMetrics() {
+	g.t.Helper()
+	_, text := g.get("/metrics")
+	for _, line := range []string{"scope_registry_gate_ready 1", "scope_registry_gate_table_scopes 2", `scope_registry_gate_table_age_seconds [0-2](\.|$)`, "scope_registry_gate_clients 1",
+		`scope_registry_gate_commands_total{class="write",verdict="misdirected"} [1-9]`, `scope_registry_gate_commands_total{class="write",verdict="sent"} [1-9]`,
+		`scope_registry_gate_added_seconds_bucket{direction="inward",le="\+Inf"} [1-9]`, "scope_registry_gate_limbo 0"} {
+		if !regexp.MustCompile("(?m)^" + line).MatchString(text) {
+			g.t.Errorf("there is no %s in\n%s", line, text)
+		}
+	}
+	if problems, err := promlint.New(bytes.NewReader(ours([]byte(text)))).Lint(); err != nil || len(problems) > 0 {
+		g.t.Errorf("%v, %+v", err, problems)
+	}
+}
+
 // A gate from its start to its end: what it answers, what it says of itself, a store that dies and comes back, and who may
 // not have the store.
 func TestPeerGate(t *testing.T) {
@@ -187,14 +204,7 @@ func TestPeerGate(t *testing.T) {
 	if code, text := g.get("/readyz"); code != 200 || json.Unmarshal([]byte(text), &is) != nil || !is.Ready {
 		t.Errorf("%d %s", code, text)
 	}
-	_, text := g.get("/metrics")
-	for _, line := range []string{"scope_registry_gate_ready 1", "scope_registry_gate_table_scopes 2", "scope_registry_gate_clients 1",
-		`scope_registry_gate_commands_total{class="write",verdict="misdirected"} [1-9]`, `scope_registry_gate_commands_total{class="write",verdict="sent"} [1-9]`,
-		`scope_registry_gate_added_seconds_bucket{direction="inward",le="\+Inf"} [1-9]`, "scope_registry_gate_limbo 0"} {
-		if !regexp.MustCompile("(?m)^" + line).MatchString(text) {
-			t.Errorf("there is no %s in\n%s", line, text)
-		}
-	}
+	g.showsMetrics()
 
 	startGate(t, at, "--node", "n1", "--data-dir", dir, "--upstream", upstream).ends(2)         // the data dir is in use
 	startGate(t, at, "--node", "n2", "--data-dir", t.TempDir(), "--upstream", upstream).ends(4) // the store is n1's

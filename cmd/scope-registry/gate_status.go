@@ -48,7 +48,7 @@ func (p *gateProcess) ready() gateReady {
 // status serves what a supervisor and a monitoring system ask for.
 func (p *gateProcess) status() (http.Handler, error) {
 	reg := prometheus.NewRegistry()
-	for _, m := range append(p.metrics(), gateStats{p.gate.Stats}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})) {
+	for _, m := range append(p.metrics(), gateStats{p.gate.Stats}, gateMoves{p.cfg.node, p.session.Moves}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})) {
 		if err := reg.Register(m); err != nil {
 			return nil, err
 		}
@@ -80,6 +80,7 @@ func (p *gateProcess) metrics() []prometheus.Collector {
 		gauge("session_ready", "1 if the session is open and the gate's table shows it.", func() float64 { return oneIf(p.session.Status().Ready) }),
 		gauge("lease_left_seconds", "What is left of the lease without a renewal; 0 is none.", func() float64 { return float64(p.session.Status().LeaseMS) / 1000 }),
 		gauge("table_index", "Log index that the gate's table shows.", func() float64 { return float64(p.session.View().Index()) }),
+		gauge("table_age_seconds", "Time since a server last confirmed the gate's table; before the first, since the start.", func() float64 { return float64(p.session.Status().AgeMS) / 1000 }),
 		gauge("table_scopes", "Scopes in the gate's table.", func() float64 { return float64(p.session.View().Len()) }),
 		gauge("store_answers", "1 if the store answered when it was looked at last, about a second ago.", func() float64 { return oneIf(p.store.State().Answers) }),
 		counter("store_lock_retaken_total", "Times that the store came back without the gate's lock, which is without its data.", func() float64 { return float64(p.store.State().Retaken) }),

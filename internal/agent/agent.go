@@ -41,6 +41,7 @@ type State struct {
 	watchAt time.Duration // when to watch again, while none is
 	fresh   bool          // watch from a snapshot
 	stale   bool          // the view is of another incarnation than the cluster is in
+	heard   time.Duration // when a server last confirmed the view; before the first, when the state began
 	goal    goal
 	session session
 	lost    string // the session before
@@ -151,7 +152,7 @@ func New(cfg Config, now time.Duration, held []Mark) State {
 		cfg.Grace = DefaultGrace
 	}
 	// Nothing was looked at yet at this time, so that the watch is due.
-	s := State{cfg: cfg, now: now - 1, watchAt: now, fresh: true}
+	s := State{cfg: cfg, now: now - 1, watchAt: now, heard: now, fresh: true}
 	for _, m := range held {
 		s.marks = s.marks.with(m)
 	}
@@ -171,6 +172,10 @@ func (s State) Session() string { return s.session.id }
 func (s State) Ready() bool {
 	return s.session.id != "" && s.session.seen && !s.closing.asked && s.fault == ""
 }
+
+// Heard is when a server last said that it knows nothing newer than the view, on the clock of [Step]; when the state began
+// if none has yet.
+func (s State) Heard() time.Duration { return s.heard }
 
 // LeaseUntil is when the lease ends on the node's clock; 0 if it has none.
 func (s State) LeaseUntil() time.Duration { return s.lease.valid(s.view.index) }

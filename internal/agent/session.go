@@ -134,6 +134,9 @@ func (t *step) watched(e Watched) {
 	default: // an error, or a reset: the stream ends
 		t.rewatch(true)
 	}
+	if t.on && t.partial == nil && item.Index == t.view.index {
+		t.heard = t.now // not of a server that is behind the view
+	}
 }
 
 // meet is told of another history of the cluster: its indexes say nothing about

@@ -111,13 +111,16 @@ func gateRates(ctx context.Context, r *report, ours *registry, o options, dir st
 		return err
 	}
 	cases := gateCases()
-	for range o.rounds {
+	for round := range o.rounds {
 		for _, c := range cases {
 			d := &depth{pipeline: c.pipeline, requests: c.requests}
-			if err := (peer{addr: g.addr, pid: g.gate[0].Pid(), command: c.command}).run(ctx, o.redisBenchmark, d, &c.gate); err != nil {
-				return err
-			}
-			if err := (peer{addr: g.redis.addr, pid: g.redis.group[0].Pid(), command: c.command}).run(ctx, o.redisBenchmark, d, &c.direct); err != nil {
+			if err := inTurn(round,
+				func() error {
+					return peer{addr: g.addr, pid: g.gate[0].Pid(), command: c.command}.run(ctx, o.redisBenchmark, d, &c.gate)
+				},
+				func() error {
+					return peer{addr: g.redis.addr, pid: g.redis.group[0].Pid(), command: c.command}.run(ctx, o.redisBenchmark, d, &c.direct)
+				}); err != nil {
 				return err
 			}
 		}
@@ -151,16 +154,16 @@ func writeGateRates(r *report, cases []*gateCase, rounds int) {
 // gateLatency measures what the gate adds where nobody has to wait for another: half of what it can do at pipeline 1.
 func gateLatency(ctx context.Context, r *report, g *gated, rate float64, rounds int) error {
 	var through, direct sample
-	for range rounds {
-		for _, x := range []struct {
-			addr string
-			into *sample
-		}{{g.addr, &through}, {g.redis.addr, &direct}} {
-			got, err := load(ctx, x.addr, rate)
-			if err != nil {
-				return err
-			}
-			*x.into = append(*x.into, got...)
+	measure := func(addr string, into *sample) func() error {
+		return func() error {
+			got, err := load(ctx, addr, rate)
+			*into = append(*into, got...)
+			return err
+		}
+	}
+	for round := range rounds {
+		if err := inTurn(round, measure(g.addr, &through), measure(g.redis.addr, &direct)); err != nil {
+			return err
 		}
 	}
 	r.heading(fmt.Sprintf("SET at half load, %.0f requests a second over %d connections", rate, loadConns))

@@ -76,12 +76,11 @@ func routes(ctx context.Context, r *report, ours *registry, o options, dir strin
 			return err
 		}
 	}
-	for range o.rounds {
+	for round := range o.rounds {
 		for _, d := range depths {
-			if err := peers[0].run(ctx, o.redisBenchmark, d, &d.ours); err != nil {
-				return err
-			}
-			if err := peers[1].run(ctx, o.redisBenchmark, d, &d.redis); err != nil {
+			if err := inTurn(round,
+				func() error { return peers[0].run(ctx, o.redisBenchmark, d, &d.ours) },
+				func() error { return peers[1].run(ctx, o.redisBenchmark, d, &d.redis) }); err != nil {
 				return err
 			}
 		}
@@ -169,6 +168,18 @@ func (p peer) check(ctx context.Context, program string) error {
 		return err // it could not be tried
 	}
 	return nil
+}
+
+// inTurn runs two measurements, one after the other: which goes first alternates by round, as the second one finds a machine
+// that the first has warmed up, or slowed down.
+func inTurn(round int, one, other func() error) error {
+	if round%2 == 1 {
+		one, other = other, one
+	}
+	if err := one(); err != nil {
+		return err
+	}
+	return other()
 }
 
 // run measures once.

@@ -78,3 +78,29 @@ func answerEach(l net.Listener, n int, each, last string) error {
 	}
 	return c.Close()
 }
+
+// Neither of two measurements always goes first, and after an error nothing is measured.
+func TestInTurn(t *testing.T) {
+	var order string
+	step := func(name string) func() error {
+		return func() error { order += name; return nil }
+	}
+	for round := range 4 {
+		if err := inTurn(round, step("a"), step("b")); err != nil {
+			t.Error(err)
+		}
+	}
+	if order != "abbaabba" {
+		t.Errorf("the order was %s", order)
+	}
+	broken := func() error { return io.ErrClosedPipe }
+	for round := range 2 {
+		order = ""
+		if err := inTurn(round, broken, broken); !errors.Is(err, io.ErrClosedPipe) || order != "" {
+			t.Errorf("%v, and then %q", err, order)
+		}
+	}
+	if err := inTurn(1, step("a"), broken); !errors.Is(err, io.ErrClosedPipe) || order != "" {
+		t.Errorf("%v, and then %q", err, order)
+	}
+}

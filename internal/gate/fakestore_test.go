@@ -45,6 +45,7 @@ type fakeConn struct {
 	unblocked bool
 	gone      bool
 	subs      []string
+	noPing    bool // of a user without the right to
 }
 
 func newFakeStore(t *testing.T) *fakeStore {
@@ -208,6 +209,10 @@ func (c *fakeConn) execute(name string, args []string) {
 	case "PUBLISH":
 		c.publish(args[1], args[2])
 	case "SUBSCRIBE":
+		if slices.Contains(args, "secret") {
+			c.w.Error("NOPERM no such channel for you")
+			return
+		}
 		for _, ch := range args[1:] {
 			c.subs = append(c.subs, ch)
 			c.confirm("subscribe", ch)
@@ -234,6 +239,8 @@ func (c *fakeConn) connection(name string, args []string) {
 	switch name {
 	case "PING":
 		switch {
+		case c.noPing:
+			c.w.Error("NOPERM User noping has no permissions to run the 'ping' command")
 		case len(c.subs) > 0 && c.w.Proto() == 2:
 			c.w.Array(2)
 			c.w.BulkString("pong")
@@ -257,6 +264,7 @@ func (c *fakeConn) connection(name string, args []string) {
 			c.w.Error("WRONGPASS no")
 			return
 		}
+		c.noPing = args[1] == "noping"
 		c.w.Simple("OK")
 	case "WATCH", "WAIT":
 		c.w.Simple("OK")

@@ -27,6 +27,9 @@ type Gate struct {
 	tlsOnly  bool
 	limits   Limits
 	log      *slog.Logger
+	// wholeNames: the store looks at all bytes of a client's name. Stores that have CLIENT SETINFO end at a zero byte, as they
+	// look at names and at what SETINFO is given by the same function.
+	wholeNames bool
 
 	// life ends when nothing is waited for any more.
 	life    context.Context
@@ -52,6 +55,8 @@ func New(cfg Config) *Gate {
 	g := &Gate{store: cfg.Store, guard: cfg.Guard, changed: cfg.Changed, commands: cfg.Commands, slices: cfg.Slices, holds: cfg.Holds, tls: cfg.TLS, tlsOnly: cfg.TLSOnly,
 		limits: cfg.Limits.orDefault(), log: cfg.Log, lookNow: make(chan struct{}, 1),
 		conns: map[*conn]struct{}{}, parked: map[*pipe]*parked{}}
+	setInfo, _ := g.commands.Find([][]byte{[]byte("CLIENT"), []byte("SETINFO")})
+	g.wholeNames = setInfo.Missing
 	if g.holds == nil {
 		g.holds = func([]byte) bool { return false }
 	}

@@ -51,7 +51,8 @@ type subscriptions struct {
 }
 
 // subscribe sends a change of subscriptions. The store answers with a message for each channel, and messages of
-// others come between; so the end is marked by the reply to a PING behind it.
+// others come between; so the end is marked by the reply to a PING behind it. The user may have no right to PING: then that
+// is an error, see endsChange.
 func (c *conn) subscribe(raw []byte) {
 	n := &note{marker: []byte(rand.Text())}
 	c.send(raw, slot{note: n})
@@ -64,13 +65,15 @@ func (p *pipe) private(text []byte) (mine bool, err error) {
 	s := p.q.next(&p.mu)
 	marked := s != nil && s.note != nil && s.note.marker != nil
 	switch {
-	case marked && isMarker(text, s.note.marker):
+	case marked && s.note.endsChange(text):
 		p.lock(s.c)
 		s.c.box.answered(s.seq)
 		p.pop()
 		return false, nil
 	case marked:
-		p.subs.note(text)
+		if p.subs.note(text) || text[0] == '-' {
+			s.note.heard = true
+		}
 	case p.framer.Kind() == wire.Push:
 	case (p.subs.channels > 0 || p.subs.shards > 0) && isMessage(text):
 	default:
@@ -79,6 +82,12 @@ func (p *pipe) private(text []byte) (mine bool, err error) {
 	p.lock(p.owner)
 	p.owner.box.put(text)
 	return false, nil
+}
+
+// endsChange tells whether text is the reply to the PING behind a change of subscriptions. The change itself has an error as
+// its only reply, or none: so another error, or one behind a confirmation, is that of PING.
+func (n *note) endsChange(text []byte) bool {
+	return n.heard && text[0] == '-' || isMarker(text, n.marker)
 }
 
 // isMarker tells whether text is the reply to PING with the marker: in RESP2, while subscribed, an array.
@@ -118,23 +127,27 @@ func firstText(text []byte) (string, []byte, bool) {
 	return string(rest[:n]), rest[n+2:], true
 }
 
-// note keeps how many subscriptions there are, which the store says with each change.
-func (s *subscriptions) note(text []byte) {
+// note keeps how many subscriptions there are, which the store says with each change, and tells whether text is such a
+// confirmation.
+func (s *subscriptions) note(text []byte) bool {
 	kind, _, ok := firstText(text)
 	at := bytes.LastIndexByte(text, ':')
 	if !ok || at < 0 {
-		return
+		return false
 	}
 	n, err := strconv.ParseInt(string(bytes.TrimSuffix(text[at+1:], []byte("\r\n"))), 10, 64)
 	if err != nil {
-		return
+		return false
 	}
 	switch kind {
 	case "subscribe", "psubscribe", "unsubscribe", "punsubscribe":
 		s.channels = n
 	case "ssubscribe", "sunsubscribe":
 		s.shards = n
+	default:
+		return false
 	}
+	return true
 }
 
 // sendParking sends a command that may wait in the store. It is let go when the node may not write its keys any more.

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/scope-registry/scope-registry/internal/gate/commands"
 )
 
 func TestTransaction(t *testing.T) {
@@ -152,6 +154,25 @@ func TestSubscribe(t *testing.T) {
 	u.gets(">3", "$7", "message", "$1", "a", "$5", "again")
 }
 
+// A user without the right to PING, which the gate sends behind each change of subscriptions, is answered as everybody else.
+func TestSubscriptionsWithoutPing(t *testing.T) {
+	r := newRig(t, nil)
+	u, pub := r.user(), r.user()
+	const noPing = "-NOPERM User noping has no permissions to run the 'ping' command"
+	set := "SET " + r.x("a") + " 1"
+	u.send("AUTH noping secret", "PING", "SUBSCRIBE secret", set, "SUBSCRIBE a b", "SUBSCRIBE secret", "SUBSCRIBE c", "PING")
+	u.gets("+OK", noPing, "-NOPERM no such channel for you", "+OK", "*3", "$9", "subscribe", "$1", "a", ":1", "*3", "$9", "subscribe", "$1", "b", ":2",
+		"-NOPERM no such channel for you", "*3", "$9", "subscribe", "$1", "c", ":3", noPing)
+	pub.send("PUBLISH b hello")
+	pub.gets(":1")
+	u.gets("*3", "$7", "message", "$1", "b", "$5", "hello")
+	u.send("UNSUBSCRIBE", set)
+	for i, ch := range []string{"a", "b", "c"} {
+		u.gets("*3", "$11", "unsubscribe", "$1", ch, ":"+itoa(2-i))
+	}
+	u.gets("+OK")
+}
+
 // The state of a connection is the client's own, though upstream connections are shared.
 func TestSession(t *testing.T) {
 	r := newRig(t, nil)
@@ -177,4 +198,45 @@ func TestSession(t *testing.T) {
 	}
 	u.gets("+OK")
 	u.ends()
+}
+
+// What CLIENT LIST could not show is refused as by the store: one of Redis 7.2 and later and of Valkey, or an older one, which has no
+// CLIENT SETINFO and looks at names beyond a zero byte.
+func TestNamesOfClients(t *testing.T) {
+	const badName, badLib = "-ERR Client names cannot contain spaces, newlines or special characters.", " cannot contain spaces, newlines or special characters."
+	const asked = ":" // the store of the tests answers it so
+	newer := newRig(t, nil).user()
+	old := newRig(t, func(cfg *Config) {
+		cfg.Commands, _ = commands.Check([]commands.Description{{Name: "client", Arity: -2, Subcommands: []commands.Description{{Name: "client|setname", Arity: 3}}}})
+	}).user()
+	for _, step := range []struct {
+		words      []string
+		newer, old string
+	}{
+		{[]string{"SETINFO", "LIB-NAME", "a b"}, "-ERR LIB-NAME" + badLib, asked},
+		{[]string{"SETINFO", "lib-ver", "1\n"}, "-ERR lib-ver" + badLib, asked},
+		{[]string{"SETINFO", "lib-name", "x\xff"}, "-ERR lib-name" + badLib, asked},
+		{[]string{"SETINFO", "lib-name\x00x", "a b"}, "-ERR lib-name" + badLib, asked},
+		{[]string{"SETINFO", "lib-name", "a\x00 b"}, "+OK", asked},
+		{[]string{"SETINFO", "lib-ver", ""}, "+OK", asked},
+		{[]string{"SETINFO", "no\rpe\x00x", "a b"}, "-ERR Unrecognized option 'no pe'", asked},
+		{[]string{"SETINFO", "lib-ver"}, "-ERR wrong number of arguments for 'client|setinfo' command", asked},
+		{[]string{"SETNAME", "\x00a c"}, "+OK", badName},
+		{[]string{"SETNAME", "a c\x00"}, badName, badName},
+		{[]string{"SETNAME", "\xff"}, badName, badName},
+		{[]string{"SETNAME", ""}, "+OK", "+OK"},
+	} {
+		for u, want := range map[*user]string{newer: step.newer, old: step.old} {
+			words := [][]byte{[]byte("CLIENT")}
+			for _, w := range step.words {
+				words = append(words, []byte(w))
+			}
+			if _, err := u.nc.Write(appendCommand(nil, words...)); err != nil {
+				t.Fatal(err)
+			}
+			if got := u.line(); got != want && (want != asked || !strings.HasPrefix(got, asked)) {
+				t.Errorf("%q: %s, want %s", step.words, got, want)
+			}
+		}
+	}
 }

@@ -151,6 +151,32 @@ func TestPeerSubscriptions(t *testing.T) {
 	u.gets("*3", "$7", "message", "$1", "a", "$300000", strings.Repeat("x", 300_000))
 }
 
+// The right to PING is not needed for subscriptions, in neither protocol.
+func TestPeerSubscriptionsWithoutPing(t *testing.T) {
+	r, s := peerRig(t)
+	direct, pub := newUser(t, s.addr), r.user()
+	direct.send("ACL SETUSER noping on >secret ~* resetchannels &a* +@all -ping")
+	direct.gets("+OK")
+	for _, hello := range []string{"HELLO 2 AUTH noping secret", "HELLO 3 AUTH noping secret"} {
+		u := r.user()
+		array := "*"
+		if strings.HasPrefix(hello, "HELLO 3") {
+			array = ">"
+		}
+		u.send(hello, "CLIENT GETNAME", "PING", "SUBSCRIBE b", "SUBSCRIBE", "SUBSCRIBE a1 a2", "SUBSCRIBE b")
+		for line := ""; !strings.HasPrefix(line, "-NOPERM"); line = u.line() {
+		}
+		const refused = "-NOPERM this user has no permissions to access one of the channels used as arguments"
+		u.gets(refused, "-ERR wrong number of arguments for 'subscribe' command", array+"3", "$9", "subscribe", "$2", "a1", ":1",
+			array+"3", "$9", "subscribe", "$2", "a2", ":2", refused)
+		pub.send("PUBLISH a2 hello")
+		pub.gets(":1")
+		u.gets(array+"3", "$7", "message", "$2", "a2", "$5", "hello")
+		u.send("UNSUBSCRIBE a1 a2", "SET "+r.x("a")+" 1")
+		u.gets(array+"3", "$11", "unsubscribe", "$2", "a1", ":1", array+"3", "$11", "unsubscribe", "$2", "a2", ":0", "+OK")
+	}
+}
+
 // The server dies and comes back, with a write under way: the write is unknown, and the gate goes on.
 func TestPeerServerDies(t *testing.T) {
 	r, s := peerRig(t)

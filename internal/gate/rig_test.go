@@ -233,13 +233,18 @@ type user struct {
 
 func (r *rig) user() *user {
 	r.t.Helper()
-	nc, err := net.Dial("tcp", r.addr)
+	return newUser(r.t, r.addr)
+}
+
+func newUser(t *testing.T, addr string) *user {
+	t.Helper()
+	nc, err := net.Dial("tcp", addr)
 	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
-	r.t.Cleanup(func() { _ = nc.Close() })
+	t.Cleanup(func() { _ = nc.Close() })
 	_ = nc.SetDeadline(time.Now().Add(patience))
-	return &user{r.t, nc}
+	return &user{t, nc}
 }
 
 // send sends commands: a line each, words by spaces.

@@ -14,6 +14,10 @@ import (
 // session is a command about the connection itself. Shared connections have no state of one client's: what reads or changes
 // more than the gate keeps is done on a private one.
 func (c *conn) session(cmd *commands.Command, args [][]byte, raw []byte) {
+	if cmd.Op == commands.SetInfo && cmd.Missing {
+		c.send(raw, slot{}) // for the store's own words
+		return
+	}
 	if cmd.Arity > 0 && len(args) != cmd.Arity || len(args) < -cmd.Arity {
 		c.sayError(arityText + strings.ToLower(cmd.Name) + "' command")
 		return
@@ -43,7 +47,7 @@ func (c *conn) session(cmd *commands.Command, args [][]byte, raw []byte) {
 	case commands.GetName:
 		c.getName()
 	case commands.SetInfo:
-		c.say(okReply)
+		c.setInfo(args[2], args[3])
 	default:
 		c.send(raw, slot{})
 	}
@@ -61,7 +65,7 @@ func (c *conn) selects(index []byte) {
 }
 
 func (c *conn) setName(name []byte) {
-	if !goodName(name) {
+	if !c.g.goodName(name) {
 		c.refuse(errName)
 		return
 	}
@@ -69,8 +73,36 @@ func (c *conn) setName(name []byte) {
 	c.say(okReply)
 }
 
-func goodName(name []byte) bool {
-	return !bytes.ContainsFunc(name, func(r rune) bool { return r < '!' || r > '~' })
+// goodName tells whether the store would take a name.
+func (g *Gate) goodName(name []byte) bool {
+	if !g.wholeNames {
+		name = untilZero(name)
+	}
+	return goodText(name)
+}
+
+// setInfo checks as the stores do that have it, and keeps nothing.
+func (c *conn) setInfo(option, value []byte) {
+	option = untilZero(option)
+	switch {
+	case !bytes.EqualFold(option, []byte("lib-name")) && !bytes.EqualFold(option, []byte("lib-ver")):
+		c.sayError("ERR Unrecognized option '" + string(option) + "'")
+	case !goodText(untilZero(value)):
+		c.sayError("ERR " + string(option) + " cannot contain spaces, newlines or special characters.")
+	default:
+		c.say(okReply)
+	}
+}
+
+// goodText tells whether CLIENT LIST could show it.
+func goodText(b []byte) bool {
+	return !bytes.ContainsFunc(b, func(r rune) bool { return r < '!' || r > '~' })
+}
+
+// untilZero is what the stores see of a text that they take for one of C.
+func untilZero(b []byte) []byte {
+	b, _, _ = bytes.Cut(b, []byte{0})
+	return b
 }
 
 func (c *conn) getName() {
@@ -86,7 +118,7 @@ func (c *conn) getName() {
 
 // hello is HELLO [version [AUTH user password] [SETNAME name]].
 func (c *conn) hello(args [][]byte) {
-	proto, auth, name, err := parseHello(c.proto, args)
+	proto, auth, name, err := c.g.parseHello(c.proto, args)
 	if err != nil {
 		c.refuse(err)
 		return
@@ -124,7 +156,7 @@ func (c *conn) named(name []byte) {
 }
 
 // parseHello returns the version, AUTH with its arguments if it is there, and the name if there is one.
-func parseHello(now int, args [][]byte) (proto int, auth [][]byte, name []byte, err error) {
+func (g *Gate) parseHello(now int, args [][]byte) (proto int, auth [][]byte, name []byte, err error) {
 	if len(args) == 1 {
 		return now, nil, nil, nil
 	}
@@ -140,7 +172,7 @@ func parseHello(now int, args [][]byte) (proto int, auth [][]byte, name []byte, 
 		case strings.EqualFold(string(rest[0]), "AUTH") && len(rest) >= 3:
 			auth, rest = rest[:3], rest[3:]
 		case strings.EqualFold(string(rest[0]), "SETNAME") && len(rest) >= 2:
-			if name, rest = rest[1], rest[2:]; !goodName(name) {
+			if name, rest = rest[1], rest[2:]; !g.goodName(name) {
 				return 0, nil, nil, errName
 			}
 		default:

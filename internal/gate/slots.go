@@ -26,6 +26,7 @@ type note struct {
 	swallow bool   // the gate's own: the client gets no reply
 	instead []byte // what the client gets in place of the reply
 	marker  []byte // of a change of subscriptions: all up to the reply with this text belongs to it
+	heard   bool   // for the reader: the change was confirmed in part, or refused
 	parks   bool   // it may wait in the store
 	keep    bool   // the reply's beginning is kept in head, for the client's goroutine once the reply was passed on
 	head    []byte

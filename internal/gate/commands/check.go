@@ -89,6 +89,7 @@ func Check(upstream []Description) (*Checked, Differences) {
 	t := assemble(known)
 	for _, c := range t.all {
 		if len(upstream) > 0 && !told[c.Name] {
+			c.Missing = true
 			diff.Missing = append(diff.Missing, c.Name)
 		}
 	}

@@ -54,7 +54,7 @@ const (
 	// SetName and GetName are answered by the gate: the name of an upstream connection is the gate's.
 	SetName
 	GetName
-	// SetInfo is CLIENT SETINFO, which client libraries send first of all: answered with OK and not kept.
+	// SetInfo is CLIENT SETINFO, which client libraries send first of all: checked, and not kept.
 	SetInfo
 	// Wait is WAIT and WAITAOF, which wait until the writes of *their connection* are elsewhere. A store takes for these
 	// all that was executed before the last command of the connection. So the gate sends a PING first on a
@@ -78,6 +78,8 @@ type Command struct {
 	Blocks bool
 	// Private says that the command needs an upstream connection that no other client shares, from here on.
 	Private bool
+	// Missing says that the upstream has described its commands, and this is none of them.
+	Missing bool
 
 	shape shape
 	specs []Spec

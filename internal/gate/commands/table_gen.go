@@ -52,7 +52,7 @@ func builtin() []Command {
 		{Name: "CLIENT|NO-TOUCH", Policy: Session, Arity: 3, Note: "of the private upstream connection that the client has from then on", Private: true},
 		{Name: "CLIENT|PAUSE", Policy: Refuse, Arity: -3, Why: "ERR CLIENT PAUSE would stop the gate's own connections too, and with them a move; ask the store itself"},
 		{Name: "CLIENT|REPLY", Policy: Refuse, Arity: 3, Why: "ERR CLIENT REPLY would leave the gate without the replies by which it knows what was executed"},
-		{Name: "CLIENT|SETINFO", Policy: Session, Arity: 4, Op: SetInfo, Note: "taken and not used"},
+		{Name: "CLIENT|SETINFO", Policy: Session, Arity: 4, Op: SetInfo, Note: "checked, and not kept"},
 		{Name: "CLIENT|SETNAME", Policy: Session, Arity: 3, Op: SetName, Note: "kept by the gate: the name of an upstream connection is the gate's"},
 		{Name: "CLIENT|TRACKING", Policy: Session, Arity: -3, Note: "of the private upstream connection that the client has from then on", Private: true},
 		{Name: "CLIENT|TRACKINGINFO", Policy: Session, Arity: 2, Note: "of the private upstream connection that the client has from then on", Private: true},

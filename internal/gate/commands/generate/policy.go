@@ -80,7 +80,7 @@ var decisions = map[string]decision{
 	"CLIENT|UNPAUSE":  refuse(paused),
 	"CLIENT|SETNAME":  session("SetName", "kept by the gate: the name of an upstream connection is the gate's"),
 	"CLIENT|GETNAME":  session("GetName", ""),
-	"CLIENT|SETINFO":  session("SetInfo", "taken and not used"),
+	"CLIENT|SETINFO":  session("SetInfo", "checked, and not kept"),
 	"CLIENT|ID":       private(own),
 	"CLIENT|INFO":     private(own),
 	"CLIENT|LIST":     pass("the gate's connections have its name"),

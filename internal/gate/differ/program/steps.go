@@ -134,7 +134,7 @@ func (g *Generator) parked(s *Step) {
 
 // session changes the state of a connection and sets it back.
 func (g *Generator) session() []Command {
-	switch g.r.IntN(6) {
+	switch g.r.IntN(7) {
 	case 0:
 		return []Command{command("HELLO", "3"), g.Random(), command("HGETALL", g.key("hash")), command("ZRANGE", g.key("sorted_set"), "0", "-1", "WITHSCORES"),
 			command("HELLO", "2"), g.Random()}
@@ -145,7 +145,10 @@ func (g *Generator) session() []Command {
 	case 3:
 		return []Command{command("MULTI"), command("GET", g.key("string")), command("RESET"), command("EXEC")}
 	case 4:
-		return []Command{sub("CLIENT", "SETNAME", "a name"), sub("CLIENT", "SETNAME", ""), sub("CLIENT", "GETNAME"), command("AUTH", "x")}
+		return []Command{sub("CLIENT", "SETNAME", "a name"), sub("CLIENT", "SETNAME", ""), sub("CLIENT", "GETNAME"), command("AUTH", "x"),
+			sub("CLIENT", "SETNAME", "\x00a name"), sub("CLIENT", "GETNAME")}
+	case 5:
+		return []Command{sub("CLIENT", "SETINFO", "lib-name", "a library"), sub("CLIENT", "SETINFO", "lib-ver", "1"), sub("CLIENT", "SETINFO", "of no such", "x")}
 	default:
 		return append(g.several(3), command("QUIT"))
 	}
