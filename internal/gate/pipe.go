@@ -52,6 +52,7 @@ type pipe struct {
 	round     uint64
 	answeredN uint64
 	subs      subscriptions
+	proto     int // the version of RESP, if it is private and HELLO was answered; 0 is 2
 	pace      *client.Pace
 	limbo     []client.Admitted // writes of which the store's reply will not come
 }
@@ -240,6 +241,9 @@ func (p *pipe) answer(s *slot, text []byte) {
 		s.w.Done()
 	}
 	if s.note != nil {
+		if s.note.proto != 0 && text[0] != '-' {
+			p.proto = s.note.proto
+		}
 		text = s.note.reply(text)
 		if s.note.parks {
 			p.answered.Store(s.note)

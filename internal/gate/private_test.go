@@ -173,6 +173,50 @@ func TestSubscriptionsWithoutPing(t *testing.T) {
 	u.gets("+OK")
 }
 
+// A store that is busy refuses SUBSCRIBE and the PING behind it. What follows is a command as any other: a write is acknowledged, and
+// does not stay in the count.
+func TestSubscribeAtABusyStore(t *testing.T) {
+	r := newRig(t, nil)
+	to, addr := r.target()
+	u := r.user()
+	set := "SET " + r.x("a") + " 1"
+	u.send("SUBSCRIBE busy", set, "SUBSCRIBE a", "SUBSCRIBE busy b", "UNSUBSCRIBE", set)
+	u.gets("-"+busyText, "+OK", "*3", "$9", "subscribe", "$1", "a", ":1", "-"+busyText, "*3", "$11", "unsubscribe", "$1", "a", ":0", "+OK")
+	r.phase(r.move(to), "done")
+	u.send(set)
+	u.gets("-MISDIRECTED writer is " + addr)
+}
+
+// A reply that belongs to no change of subscriptions ends the connection to the store, and is not passed on as part of one.
+func TestSubscriptionsGoAstray(t *testing.T) {
+	r := newRig(t, nil)
+	u := r.user()
+	u.send("SUBSCRIBE astray", "SET "+r.x("a")+" 1")
+	for _, what := range []string{"SUBSCRIBE", "SET"} {
+		if line := u.line(); !strings.HasPrefix(line, "-OUTCOME_UNKNOWN ") {
+			t.Errorf("%s is answered %s", what, line)
+		}
+	}
+	u.ends()
+}
+
+// In RESP3 no array is a message, whatever it begins with.
+func TestArraysAreReplies(t *testing.T) {
+	r := newRig(t, nil)
+	r.user().send("RPUSH message v w")
+	for _, before := range [][]string{{"HELLO 3", "AUTH me secret"}, {"AUTH me secret", "HELLO 3"}} {
+		u := r.user()
+		u.send(append(before, "SUBSCRIBE ch", "BLPOP message 0", "SET "+r.x("a")+" 1")...)
+		for line := u.line(); line != ">3"; line = u.line() {
+		}
+		u.gets("$9", "subscribe", "$2", "ch", ":1", "*2", "$7", "message", "$1")
+		if line := u.line(); line != "v" && line != "w" {
+			t.Error(line)
+		}
+		u.gets("+OK")
+	}
+}
+
 // The state of a connection is the client's own, though upstream connections are shared.
 func TestSession(t *testing.T) {
 	r := newRig(t, nil)
