@@ -209,6 +209,8 @@ func (c *fakeConn) execute(name string, args []string) {
 		c.w.Int(int64(len(s.lists[args[1]])))
 	case "BLPOP":
 		c.pop(args[1])
+	case "XREAD": // BLOCK 0 STREAMS key $: of a list here
+		c.pop(args[4])
 	case "PUBLISH":
 		c.publish(args[1], args[2])
 	case "SUBSCRIBE":

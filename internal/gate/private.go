@@ -156,8 +156,8 @@ func (s *subscriptions) note(text []byte) bool {
 	return true
 }
 
-// sendParking sends a command that may wait in the store. It is let go when the node may not write its keys any more.
-func (c *conn) sendParking(cmd *commands.Command, raw []byte, s slot) {
+// sendParking sends a command that may wait in the store. It is let go when the node may not write, or read, its keys any more.
+func (c *conn) sendParking(cmd *commands.Command, args [][]byte, raw []byte, s slot) {
 	if !c.usePrivateFor(&s) {
 		return
 	}
@@ -167,9 +167,11 @@ func (c *conn) sendParking(cmd *commands.Command, raw []byte, s slot) {
 	}
 	s.note = &note{parks: true}
 	c.park = &parked{pipe: c.private, note: s.note}
-	if s.class == Write {
-		for _, key := range c.owned {
-			c.park.keys = append(c.park.keys, bytes.Clone(key))
+	for _, k := range c.keys {
+		if key := bytes.Clone(args[k.At]); k.Writes {
+			c.park.keys = append(c.park.keys, key)
+		} else {
+			c.park.reads = append(c.park.reads, key)
 		}
 	}
 	c.private.parking.Lock()

@@ -49,8 +49,8 @@ func TestTransactionIsBounded(t *testing.T) {
 	u.send("MULTI")
 	u.gets("+OK")
 	key := r.x(strings.Repeat("k", 1<<20))
-	for range maxQueued / len(key) {
-		u.send("SET " + key + " 1")
+	for i := range maxQueued / len(key) {
+		u.send([]string{"SET " + key + " 1", "GET " + key}[i%2])
 		u.gets("+QUEUED")
 	}
 	u.send("SET "+key+" 1", "EXEC")
