@@ -1,11 +1,15 @@
 package gate
 
 import (
+	"context"
+	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/scope-registry/scope-registry/internal/gate/commands"
+	"github.com/scope-registry/scope-registry/internal/gate/upstream"
 )
 
 func TestTransaction(t *testing.T) {
@@ -283,4 +287,56 @@ func TestNamesOfClients(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A private connection begins with a small buffer for replies. It grows with what comes: many short ones, or one that is long.
+func TestPrivateRepliesOfAnyLength(t *testing.T) {
+	var first atomic.Int64
+	r := newRig(t, func(c *Config) { c.Store = watchedStore{c.Store, &first} })
+	u := r.user()
+	u.send("AUTH me secret")
+	u.gets("+OK")
+	if n := first.Load(); n != minRead {
+		t.Errorf("the first buffer has %d bytes, want %d", n, minRead)
+	}
+	long := strings.Repeat("x", 2*keepPipe)
+	middle := strings.Repeat("y", minRead-100)
+	u.send("SET "+r.x("l")+" "+long, "SET "+r.x("m")+" "+middle)
+	u.gets("+OK", "+OK")
+	var asked, want []string
+	for i := range 300 {
+		key, text := r.x("m"), middle
+		if i%100 == 50 {
+			key, text = r.x("l"), long
+		}
+		asked = append(asked, "GET "+key, "PING")
+		want = append(want, "$"+itoa(len(text)), text, "+PONG")
+	}
+	u.send(asked...)
+	u.gets(want...)
+}
+
+// watchedStore notes how long the buffer is into which the last connection was first read.
+type watchedStore struct {
+	Store
+	first *atomic.Int64
+}
+
+func (s watchedStore) Dial(ctx context.Context) (*upstream.Conn, error) {
+	up, err := s.Store.Dial(ctx)
+	if err == nil {
+		s.first.Store(0)
+		up.Conn = watchedConn{up.Conn, s.first}
+	}
+	return up, err
+}
+
+type watchedConn struct {
+	net.Conn
+	first *atomic.Int64
+}
+
+func (c watchedConn) Read(b []byte) (int, error) {
+	c.first.CompareAndSwap(0, int64(len(b)))
+	return c.Conn.Read(b)
 }
