@@ -39,9 +39,10 @@ type Config struct {
 	// Holds reports whether a slice is being staged, or wiped, under a key: nobody may read or write it, whatever the guard
 	// says. Nil is that none is.
 	Holds func(key []byte) bool
-	// TLS has clients be taken over TLS as well as without, by the first byte that they send; nil is without only.
+	// TLS has clients be taken over TLS as well as without, by the first byte that they send; nil is without only. Slices are
+	// taken over TLS only, if it is there.
 	TLS *tls.Config
-	// TLSOnly refuses clients and slices without.
+	// TLSOnly refuses clients without.
 	TLSOnly bool
 	Limits  Limits
 	// Pipes is how many upstream connections the clients of one version of the protocol share; 0 is 1. One keeps a store of

@@ -46,7 +46,10 @@ type fakeConn struct {
 	gone      bool
 	subs      []string
 	noPing    bool // of a user without the right to
+	busy      bool // for the next PING
 }
+
+const busyText = "BUSY Redis is busy running a script"
 
 func newFakeStore(t *testing.T) *fakeStore {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -206,9 +209,20 @@ func (c *fakeConn) execute(name string, args []string) {
 		c.w.Int(int64(len(s.lists[args[1]])))
 	case "BLPOP":
 		c.pop(args[1])
+	case "XREAD": // BLOCK 0 STREAMS key $: of a list here
+		c.pop(args[4])
 	case "PUBLISH":
 		c.publish(args[1], args[2])
 	case "SUBSCRIBE":
+		if slices.Contains(args, "busy") { // so is PING then
+			c.busy = true
+			c.w.Error(busyText)
+			return
+		}
+		if slices.Contains(args, "astray") {
+			c.w.Simple("OK")
+			return
+		}
 		if slices.Contains(args, "secret") {
 			c.w.Error("NOPERM no such channel for you")
 			return
@@ -239,6 +253,9 @@ func (c *fakeConn) connection(name string, args []string) {
 	switch name {
 	case "PING":
 		switch {
+		case c.busy:
+			c.busy = false
+			c.w.Error(busyText)
 		case c.noPing:
 			c.w.Error("NOPERM User noping has no permissions to run the 'ping' command")
 		case len(c.subs) > 0 && c.w.Proto() == 2:

@@ -5,11 +5,15 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/scope-registry/scope-registry/client"
 )
@@ -266,6 +270,46 @@ func TestOnePort(t *testing.T) {
 		t.Error(line)
 	}
 	u.ends()
+}
+
+// With certificates slices come over TLS only, also if clients may come without.
+func TestSlicesOverTLSOnly(t *testing.T) {
+	own, _ := selfSigned(t)
+	r := newRig(t, func(c *Config) {
+		c.TLS = &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS12}
+		c.Slices = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a slice came in without TLS") })
+	})
+	if resp, err := http.Post("http://"+r.addr+client.SlicePath, "application/octet-stream", strings.NewReader("x")); err == nil {
+		_ = resp.Body.Close()
+		t.Errorf("a slice without TLS is answered %s", resp.Status)
+	}
+	u := r.user()
+	u.send("PING")
+	u.gets("+PONG")
+}
+
+// A connection over HTTP that has no request for long is closed.
+func TestIdleSender(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newHTTPEnd(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			e.serve()
+		}()
+		mine, its := net.Pipe()
+		e.give(its)
+		began := time.Now()
+		if _, err := mine.Write([]byte("POST / HTTP/1.1\r\nHost: gate\r\nContent-Length: 0\r\n\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		said, err := io.ReadAll(mine)
+		if took := time.Since(began); err != nil || took != idleWait || !bytes.HasPrefix(said, []byte("HTTP/1.1 404 ")) {
+			t.Errorf("after %v: %q, %v", took, said, err)
+		}
+		e.close()
+		<-served
+	})
 }
 
 func TestTLS(t *testing.T) {

@@ -52,7 +52,7 @@ func (c *conn) forward(cmd *commands.Command, args [][]byte, raw []byte) {
 	case err != nil:
 		c.turnAway(err)
 	case cmd.Blocks && cmd.MayPark(args):
-		c.sendParking(cmd, raw, s)
+		c.sendParking(cmd, args, raw, s)
 	default:
 		c.send(raw, s)
 	}
@@ -119,11 +119,20 @@ func (c *conn) classify(cmd *commands.Command, args [][]byte) (err error) {
 		}
 		if k.Writes {
 			c.owned = append(c.owned, key)
-		} else if err := c.g.guard.Serves(key); err != nil {
+		} else if err := c.g.readable(key); err != nil {
 			return err
-		} else if c.g.holds(key) {
-			return errHeld
 		}
+	}
+	return nil
+}
+
+// readable says why a key may not be read here now, nil if it may.
+func (g *Gate) readable(key []byte) error {
+	if err := g.guard.Serves(key); err != nil {
+		return err
+	}
+	if g.holds(key) {
+		return errHeld
 	}
 	return nil
 }

@@ -11,10 +11,11 @@ const unblockAgain = 2 * time.Millisecond
 
 // parked is a command that may wait in the store, until it is answered.
 type parked struct {
-	pipe *pipe
-	note *note
-	keys [][]byte // that it writes; none is a read
-	left bool     // the client has; guarded by Gate.mu
+	pipe  *pipe
+	note  *note
+	keys  [][]byte // that it writes
+	reads [][]byte // that it only reads, as XREAD
+	left  bool     // the client has; guarded by Gate.mu
 }
 
 // over tells whether the command has been answered.
@@ -27,7 +28,7 @@ func (k *parked) over() bool {
 	}
 }
 
-// parks has the command released when the node may not write its keys any more.
+// parks has the command released when the node may not write, or read, its keys any more.
 func (g *Gate) parks(k *parked) {
 	g.mu.Lock()
 	g.parked[k.pipe] = k // the one before of this pipe is over
@@ -60,6 +61,11 @@ func (g *Gate) refusal(k *parked) error {
 	}
 	for _, key := range k.keys {
 		if err := g.guard.Owns(key); err != nil {
+			return err
+		}
+	}
+	for _, key := range k.reads {
+		if err := g.readable(key); err != nil {
 			return err
 		}
 	}

@@ -20,6 +20,8 @@ const (
 	keepPipe = 1 << 20
 	// readSize is the buffer for replies: 32 replies of 64 bytes to each of 50 clients fit.
 	readSize = 128 << 10
+	// minRead is what that of a private connection begins with: there may be as many as clients, and most have little to read.
+	minRead = 4 << 10
 )
 
 // pipe is an upstream connection: many commands are under way on it, and replies come in their order. One goroutine writes,
@@ -52,6 +54,7 @@ type pipe struct {
 	round     uint64
 	answeredN uint64
 	subs      subscriptions
+	proto     int // the version of RESP, if it is private and HELLO was answered; 0 is 2
 	pace      *client.Pace
 	limbo     []client.Admitted // writes of which the store's reply will not come
 }
@@ -145,7 +148,11 @@ func (p *pipe) write() {
 // read passes replies on until the connection breaks.
 func (p *pipe) read() {
 	defer p.g.pipes.Add(-1)
-	buf := make([]byte, readSize)
+	least := readSize
+	if p.owner != nil {
+		least = minRead
+	}
+	buf := make([]byte, least)
 	start, end, seen := 0, 0, 0 // seen is how much of the reply at start the framer has
 	var err error
 	for err == nil {
@@ -170,13 +177,19 @@ func (p *pipe) read() {
 		}
 		switch {
 		case start == end:
-			start, end = 0, 0
 			if len(buf) > keepPipe {
-				buf = make([]byte, readSize)
+				buf = make([]byte, least)
+			} else if end == len(buf) && len(buf) < readSize { // all of it was read at once
+				buf = make([]byte, 2*len(buf))
 			}
+			start, end = 0, 0
 		case end < len(buf):
 		case start > 0:
-			start, end = 0, copy(buf, buf[start:end])
+			from := buf
+			if len(buf) < readSize {
+				buf = make([]byte, 2*len(buf))
+			}
+			start, end = 0, copy(buf, from[start:end])
 		case p.spill(buf):
 			start, end, seen = 0, 0, 0
 		default:
@@ -240,6 +253,9 @@ func (p *pipe) answer(s *slot, text []byte) {
 		s.w.Done()
 	}
 	if s.note != nil {
+		if s.note.proto != 0 && text[0] != '-' {
+			p.proto = s.note.proto
+		}
 		text = s.note.reply(text)
 		if s.note.parks {
 			p.answered.Store(s.note)

@@ -3,6 +3,7 @@ package gate
 import (
 	"bytes"
 	"crypto/rand"
+	"fmt"
 	"strconv"
 
 	"github.com/scope-registry/scope-registry/internal/gate/commands"
@@ -25,7 +26,7 @@ func (c *conn) usePrivate() bool {
 	c.pipe = c.private
 	c.mine.Store(c.private)
 	if c.proto == 3 {
-		n := &note{swallow: true, keep: true}
+		n := &note{swallow: true, keep: true, proto: 3}
 		c.sendOwn(slot{note: n}, []byte("HELLO"), []byte("3"))
 	}
 	return true
@@ -70,12 +71,13 @@ func (p *pipe) private(text []byte) (mine bool, err error) {
 		s.c.box.answered(s.seq)
 		p.pop()
 		return false, nil
-	case marked:
-		if p.subs.note(text) || text[0] == '-' {
-			s.note.heard = true
-		}
+	case marked && (p.subs.note(text) || text[0] == '-'):
+		s.note.heard = true
 	case p.framer.Kind() == wire.Push:
-	case (p.subs.channels > 0 || p.subs.shards > 0) && isMessage(text):
+	case p.listens() && isMessage(text):
+	case marked:
+		// It is the reply to a command behind: passed on as part of the change, a write would miss its check and stay counted.
+		return false, fmt.Errorf("the store sent a reply of type %q before the end of a change of subscriptions", text[0])
 	default:
 		return true, nil
 	}
@@ -100,6 +102,10 @@ func isMarker(text, marker []byte) bool {
 	before := string(text[:at])
 	return before == head || before == "*2\r\n$4\r\npong\r\n"+head
 }
+
+// listens tells whether an array may be a message. In RESP3 messages are pushes, and an array is a reply whatever it begins with:
+// BLPOP of a key "message" has one.
+func (p *pipe) listens() bool { return p.proto != 3 && (p.subs.channels > 0 || p.subs.shards > 0) }
 
 // isMessage tells whether an array is a message of a subscription.
 func isMessage(text []byte) bool {
@@ -150,8 +156,8 @@ func (s *subscriptions) note(text []byte) bool {
 	return true
 }
 
-// sendParking sends a command that may wait in the store. It is let go when the node may not write its keys any more.
-func (c *conn) sendParking(cmd *commands.Command, raw []byte, s slot) {
+// sendParking sends a command that may wait in the store. It is let go when the node may not write, or read, its keys any more.
+func (c *conn) sendParking(cmd *commands.Command, args [][]byte, raw []byte, s slot) {
 	if !c.usePrivateFor(&s) {
 		return
 	}
@@ -161,9 +167,11 @@ func (c *conn) sendParking(cmd *commands.Command, raw []byte, s slot) {
 	}
 	s.note = &note{parks: true}
 	c.park = &parked{pipe: c.private, note: s.note}
-	if s.class == Write {
-		for _, key := range c.owned {
-			c.park.keys = append(c.park.keys, bytes.Clone(key))
+	for _, k := range c.keys {
+		if key := bytes.Clone(args[k.At]); k.Writes {
+			c.park.keys = append(c.park.keys, key)
+		} else {
+			c.park.reads = append(c.park.reads, key)
 		}
 	}
 	c.private.parking.Lock()

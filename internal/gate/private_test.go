@@ -1,11 +1,17 @@
 package gate
 
 import (
+	"context"
+	"errors"
+	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/gate/commands"
+	"github.com/scope-registry/scope-registry/internal/gate/upstream"
 )
 
 func TestTransaction(t *testing.T) {
@@ -49,8 +55,8 @@ func TestTransactionIsBounded(t *testing.T) {
 	u.send("MULTI")
 	u.gets("+OK")
 	key := r.x(strings.Repeat("k", 1<<20))
-	for range maxQueued / len(key) {
-		u.send("SET " + key + " 1")
+	for i := range maxQueued / len(key) {
+		u.send([]string{"SET " + key + " 1", "GET " + key}[i%2])
 		u.gets("+QUEUED")
 	}
 	u.send("SET "+key+" 1", "EXEC")
@@ -115,7 +121,12 @@ func TestParkedIsReleased(t *testing.T) {
 	id := r.move(to)
 	u.gets("-QUIESCED migrating to "+addr, "+PONG")
 	r.phase(id, "done")
-	r.eventually("the node knows", func() error { return notNil(r.session.Guard().Owns([]byte(r.x("q")))) })
+	r.eventually("the node knows", func() error {
+		if !errors.Is(r.session.Guard().Owns([]byte(r.x("q"))), client.ErrMisdirected) {
+			return errNotYet
+		}
+		return nil
+	})
 	u.send("BLPOP " + r.x("q") + " 0")
 	u.gets("-MISDIRECTED writer is " + addr)
 }
@@ -171,6 +182,48 @@ func TestSubscriptionsWithoutPing(t *testing.T) {
 		u.gets("*3", "$11", "unsubscribe", "$1", ch, ":"+itoa(2-i))
 	}
 	u.gets("+OK")
+}
+
+// A store that is busy refuses SUBSCRIBE and the PING behind it. What follows is a command as any other: a write is acknowledged, and
+// does not stay in the count.
+func TestSubscribeAtABusyStore(t *testing.T) {
+	r := newRig(t, nil)
+	to, _ := r.target()
+	u := r.user()
+	set := "SET " + r.x("a") + " 1"
+	u.send("SUBSCRIBE busy", set, "SUBSCRIBE a", "SUBSCRIBE busy b", "UNSUBSCRIBE", set)
+	u.gets("-"+busyText, "+OK", "*3", "$9", "subscribe", "$1", "a", ":1", "-"+busyText, "*3", "$11", "unsubscribe", "$1", "a", ":0", "+OK")
+	r.phase(r.move(to), "done")
+}
+
+// A reply that belongs to no change of subscriptions ends the connection to the store, and is not passed on as part of one.
+func TestSubscriptionsGoAstray(t *testing.T) {
+	r := newRig(t, nil)
+	u := r.user()
+	u.send("SUBSCRIBE astray", "SET "+r.x("a")+" 1")
+	for _, what := range []string{"SUBSCRIBE", "SET"} {
+		if line := u.line(); !strings.HasPrefix(line, "-OUTCOME_UNKNOWN ") {
+			t.Errorf("%s is answered %s", what, line)
+		}
+	}
+	u.ends()
+}
+
+// In RESP3 no array is a message, whatever it begins with.
+func TestArraysAreReplies(t *testing.T) {
+	r := newRig(t, nil)
+	r.user().send("RPUSH message v w")
+	for _, before := range [][]string{{"HELLO 3", "AUTH me secret"}, {"AUTH me secret", "HELLO 3"}} {
+		u := r.user()
+		u.send(append(before, "SUBSCRIBE ch", "BLPOP message 0", "SET "+r.x("a")+" 1")...)
+		for line := u.line(); line != ">3"; line = u.line() {
+		}
+		u.gets("$9", "subscribe", "$2", "ch", ":1", "*2", "$7", "message", "$1")
+		if line := u.line(); line != "v" && line != "w" {
+			t.Error(line)
+		}
+		u.gets("+OK")
+	}
 }
 
 // The state of a connection is the client's own, though upstream connections are shared.
@@ -239,4 +292,56 @@ func TestNamesOfClients(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A private connection begins with a small buffer for replies. It grows with what comes: many short ones, or one that is long.
+func TestPrivateRepliesOfAnyLength(t *testing.T) {
+	var first atomic.Int64
+	r := newRig(t, func(c *Config) { c.Store = watchedStore{c.Store, &first} })
+	u := r.user()
+	u.send("AUTH me secret")
+	u.gets("+OK")
+	if n := first.Load(); n != minRead {
+		t.Errorf("the first buffer has %d bytes, want %d", n, minRead)
+	}
+	long := strings.Repeat("x", 2*keepPipe)
+	middle := strings.Repeat("y", minRead-100)
+	u.send("SET "+r.x("l")+" "+long, "SET "+r.x("m")+" "+middle)
+	u.gets("+OK", "+OK")
+	var asked, want []string
+	for i := range 300 {
+		key, text := r.x("m"), middle
+		if i%100 == 50 {
+			key, text = r.x("l"), long
+		}
+		asked = append(asked, "GET "+key, "PING")
+		want = append(want, "$"+itoa(len(text)), text, "+PONG")
+	}
+	u.send(asked...)
+	u.gets(want...)
+}
+
+// watchedStore notes how long the buffer is into which the last connection was first read.
+type watchedStore struct {
+	Store
+	first *atomic.Int64
+}
+
+func (s watchedStore) Dial(ctx context.Context) (*upstream.Conn, error) {
+	up, err := s.Store.Dial(ctx)
+	if err == nil {
+		s.first.Store(0)
+		up.Conn = watchedConn{up.Conn, s.first}
+	}
+	return up, err
+}
+
+type watchedConn struct {
+	net.Conn
+	first *atomic.Int64
+}
+
+func (c watchedConn) Read(b []byte) (int, error) {
+	c.first.CompareAndSwap(0, int64(len(b)))
+	return c.Conn.Read(b)
 }

@@ -127,7 +127,7 @@ func (c *conn) hello(args [][]byte) {
 		if !c.usePrivate() {
 			return
 		}
-		n := &note{keep: true}
+		n := &note{keep: true, proto: proto}
 		c.sendOwn(slot{note: n}, append([][]byte{[]byte("HELLO"), strconv.AppendInt(nil, int64(proto), 10)}, auth...)...)
 		c.settle()
 		if len(n.head) > 0 && n.head[0] != '-' {

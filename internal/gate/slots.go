@@ -27,6 +27,7 @@ type note struct {
 	instead []byte // what the client gets in place of the reply
 	marker  []byte // of a change of subscriptions: all up to the reply with this text belongs to it
 	heard   bool   // for the reader: the change was confirmed in part, or refused
+	proto   int    // of HELLO: the version that it asks for; 0 is another command
 	parks   bool   // it may wait in the store
 	keep    bool   // the reply's beginning is kept in head, for the client's goroutine once the reply was passed on
 	head    []byte

@@ -16,25 +16,27 @@ const (
 
 var (
 	errNested    = errors.New("ERR this command inside MULTI is not taken by the gate")
-	errTooLong   = errors.New("ERR the keys that this transaction writes are more than the 8 MiB that the gate keeps; split it")
+	errTooLong   = errors.New("ERR the keys of this transaction are more than the 8 MiB that the gate keeps; split it")
 	errNoExec    = errors.New("ERR EXEC without MULTI")
 	errNoDiscard = errors.New("ERR DISCARD without MULTI")
 	arityText    = "ERR wrong number of arguments for '"
 )
 
 // transaction is what a client has queued between MULTI and EXEC. The store queues the commands, the gate their keys: all
-// are admitted at EXEC as one write. To admit each when it is queued would have a move wait for a client that thinks.
+// are admitted at EXEC as one write. To admit each when it is queued would have a move wait for a client that thinks. Keys that
+// are read are asked for again at EXEC, as a slice may be on its way here by then.
 type transaction struct {
 	open   bool
-	dirty  bool // EXEC does nothing: a command was refused
-	keys   []byte
-	writes int // keys
+	dirty  bool   // EXEC does nothing: a command was refused
+	keys   []byte // that are written
+	reads  []byte // and that are only read
+	writes int    // keys
 }
 
 // spoil has EXEC fail, as a command was not queued that the client wanted in.
 func (t *transaction) spoil() { t.dirty = t.dirty || t.open }
 
-func (t *transaction) end() { *t = transaction{keys: t.keys[:0]} }
+func (t *transaction) end() { *t = transaction{keys: t.keys[:0], reads: t.reads[:0]} }
 
 // transact is a command of the policy Transaction outside of MULTI; the connection is private.
 func (c *conn) transact(cmd *commands.Command, args [][]byte, raw []byte) {
@@ -84,8 +86,8 @@ func (c *conn) queue(cmd *commands.Command, args [][]byte, raw []byte) {
 // enqueue has the store queue a command whose keys this node may write now. Whether it may at EXEC is asked then.
 func (c *conn) enqueue(cmd *commands.Command, args [][]byte, raw []byte) {
 	err := c.classify(cmd, args)
-	if err == nil && len(c.owned) > 0 {
-		err = c.tx.add(c.owned)
+	if err == nil {
+		err = c.tx.add(args, c.keys)
 	}
 	if err == nil && len(c.owned) > 0 {
 		// The first key of the transaction stands for all before.
@@ -107,13 +109,18 @@ func (c *conn) enqueue(cmd *commands.Command, args [][]byte, raw []byte) {
 	c.send(raw, slot{})
 }
 
-func (t *transaction) add(keys [][]byte) error {
-	for _, key := range keys {
-		if len(t.keys)+len(key) > maxQueued {
+func (t *transaction) add(args [][]byte, keys []commands.Key) error {
+	for _, k := range keys {
+		key := args[k.At]
+		if len(t.keys)+len(t.reads)+len(key) > maxQueued {
 			return errTooLong
 		}
-		t.keys = appendKey(t.keys, key)
-		t.writes++
+		if k.Writes {
+			t.keys = appendKey(t.keys, key)
+			t.writes++
+		} else {
+			t.reads = appendKey(t.reads, key)
+		}
 	}
 	return nil
 }
@@ -126,13 +133,15 @@ func (c *conn) exec(raw []byte) {
 		c.owned = append(c.owned, key)
 		return nil
 	})
-	keys := c.tx.keys
+	keys, class := c.tx.keys, Write
+	err := eachKey(c.tx.reads, c.g.readable)
 	c.tx.end()
 	var s slot
-	var err error
 	switch {
 	case dirty:
 		err = errAborted
+	case err != nil:
+		class = Read
 	case writes > 0:
 		if s.w, err = c.pace.AdmitKeys(c.owned); err == nil {
 			err = c.held(&s.w)
@@ -140,7 +149,7 @@ func (c *conn) exec(raw []byte) {
 		s.class = Write
 	}
 	if err != nil {
-		c.g.refusedBy(Write, err)
+		c.g.refusedBy(class, err)
 		c.closingOwn(slot{note: &note{instead: errorLine(err), keep: true}}, []byte("DISCARD"))
 		return
 	}

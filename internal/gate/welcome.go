@@ -18,6 +18,10 @@ import (
 // firstWait is what a client of TLS or HTTP gets for its first words.
 const firstWait = 10 * time.Second
 
+// idleWait is how long a connection over HTTP may have no request. It is longer than a sender keeps one, 30 s: who sends closes
+// first, and meets none that is just being closed.
+const idleWait = time.Minute
+
 var errPlain = errors.New("NOPERM this gate takes clients over TLS only")
 
 // welcome finds out what a client speaks, by the first bytes that it sends, and serves it.
@@ -55,8 +59,8 @@ func (g *Gate) welcome(nc net.Conn, id uint64) {
 			if c.end < len(post) {
 				continue
 			}
-			if g.tlsOnly && !secured {
-				_ = nc.Close() // a gate sends over TLS
+			if g.tls != nil && !secured {
+				_ = nc.Close() // gates with certificates send over TLS, also where clients need none
 				return
 			}
 			g.http.give(&headed{Conn: c.nc, head: c.in[:c.end]})
@@ -101,7 +105,7 @@ type httpEnd struct {
 }
 
 func newHTTPEnd(h http.Handler, log *slog.Logger) *httpEnd {
-	return &httpEnd{given: make(chan net.Conn), closed: make(chan struct{}), srv: &http.Server{Handler: overTLS(h), ReadHeaderTimeout: firstWait,
+	return &httpEnd{given: make(chan net.Conn), closed: make(chan struct{}), srv: &http.Server{Handler: overTLS(h), ReadHeaderTimeout: firstWait, IdleTimeout: idleWait,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug)}}
 }

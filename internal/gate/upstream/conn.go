@@ -16,6 +16,10 @@ const (
 	// askTime bounds the wait for a reply to a command of the gate's own. What takes longer is a store that stands still, or
 	// that is busy with somebody's long command; both are asked again.
 	askTime = 5 * time.Second
+	// deadAfter is after how long without a confirmation of what was sent a connection is dead: its commands are answered
+	// then, and a move of their scopes goes on. A store that takes nothing for so long as it is at one long command is
+	// counted too, so that it is longer than between servers of the registry.
+	deadAfter = 30 * time.Second
 )
 
 // Conn is a connection to the store: authenticated, named, in RESP2, with nothing under way.
@@ -96,6 +100,11 @@ func (s *Store) connect(ctx context.Context) (*link, error) {
 	raw, err := s.dialer.DialContext(bound, "tcp", s.cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("the store at %s cannot be reached: %w", s.cfg.Addr, err)
+	}
+	if tcp, ok := raw.(*net.TCPConn); ok {
+		if err := giveUpOn(tcp, deadAfter); err != nil {
+			s.log.Debug("setting the time after which a connection is dead failed", "error", err)
+		}
 	}
 	if s.secure != nil {
 		over := tls.Client(raw, s.secure)
