@@ -25,14 +25,6 @@ func itoa(n int) string { return strconv.Itoa(n) }
 
 func scopeOf(prefix string) scope.Prefix { return scope.Prefix(prefix) }
 
-// notNil turns a question around.
-func notNil(err error) error {
-	if err == nil {
-		return errors.New("there is no error")
-	}
-	return nil
-}
-
 // waits returns when a command waits in the store for a key.
 func (u *user) waits(r *rig, key string) {
 	u.t.Helper()
