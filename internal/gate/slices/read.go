@@ -32,7 +32,7 @@ type reading struct {
 	gone func(key string) error
 	pace pace
 
-	todo    []string // that were not asked for
+	pending []string // that were not asked for
 	cursor  string   // of the next page; "" if the keys are given
 	seen    map[string]struct{}
 	asked   []request // in this order
@@ -48,7 +48,7 @@ type request struct {
 	key  string
 }
 
-// run asks for the values of r.todo, and of what the scan brings, until all have come.
+// run asks for the values of r.pending, and of what the scan brings, until all have come.
 func (r *reading) run(ctx context.Context, c *conn) error {
 	r.width = firstWidth
 	for {
@@ -76,8 +76,8 @@ func (r *reading) ask(c *conn) error {
 	if len(r.asked) > r.width/2 {
 		return nil
 	}
-	n := min(len(r.todo), r.width-len(r.asked))
-	for _, k := range r.todo[:n] {
+	n := min(len(r.pending), r.width-len(r.asked))
+	for _, k := range r.pending[:n] {
 		c.head(2)
 		addBulk(c, "DUMP")
 		addBulk(c, k)
@@ -86,7 +86,7 @@ func (r *reading) ask(c *conn) error {
 		addBulk(c, k)
 		r.asked = append(r.asked, request{key: k})
 	}
-	if r.todo = r.todo[n:]; len(r.todo) == 0 && r.cursor != "" {
+	if r.pending = r.pending[n:]; len(r.pending) == 0 && r.cursor != "" {
 		addScan(c, r.cursor, r.prefix)
 		r.asked = append(r.asked, request{page: true})
 		r.cursor = ""
@@ -103,7 +103,7 @@ func (r *reading) readPage(c *conn) error {
 	for _, k := range keys {
 		if _, twice := r.seen[k]; !twice { // as while the store's table grows or shrinks
 			r.seen[k] = struct{}{}
-			r.todo = append(r.todo, k)
+			r.pending = append(r.pending, k)
 		}
 	}
 	if next != "0" {

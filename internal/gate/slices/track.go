@@ -195,12 +195,12 @@ func (t *tracking) Changed(ctx context.Context, send func(client.Record) error) 
 	if err != nil {
 		return err
 	}
-	var todo []string
+	var pending []string
 	for k := range left {
-		todo = append(todo, k)
+		pending = append(pending, k)
 	}
 	done := func(key string) { delete(left, key) }
-	r := &reading{prefix: t.slice.Prefix, log: t.s.log, todo: todo, encoding: t.learn}
+	r := &reading{prefix: t.slice.Prefix, log: t.s.log, pending: pending, encoding: t.learn}
 	r.send = func(x client.Record) error {
 		err := send(x)
 		if err == nil {
