@@ -1,4 +1,4 @@
-package upstream
+package tcp
 
 import (
 	"net"
@@ -9,9 +9,9 @@ import (
 // tcpUserTimeout is TCP_USER_TIMEOUT, which package syscall does not name.
 const tcpUserTimeout = 0x12
 
-// giveUpOn makes the kernel end a connection whose sent bytes stay unconfirmed for d. Keepalive probes alone do not: they
+// GiveUpOn makes the kernel end a connection whose sent bytes stay unconfirmed for d. Keepalive probes alone do not: they
 // are not sent while data waits, and the retransmission of data goes on for a quarter of an hour.
-func giveUpOn(conn *net.TCPConn, d time.Duration) error {
+func GiveUpOn(conn *net.TCPConn, d time.Duration) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err

@@ -1,11 +1,12 @@
 //go:build !linux
 
-package upstream
+package tcp
 
 import (
 	"net"
 	"time"
 )
 
-// giveUpOn does nothing where the kernel has no such setting.
-func giveUpOn(*net.TCPConn, time.Duration) error { return nil }
+// GiveUpOn does nothing where the kernel has no such setting: keepalive probes, and deadlines, then have to find a dead
+// connection.
+func GiveUpOn(*net.TCPConn, time.Duration) error { return nil }

@@ -52,7 +52,7 @@ var arrows = map[string]arrow{
 	"internal/certs/certstest": {may: []string{"internal/access", "internal/certs"}},
 	// The rule for addresses that every listener shares.
 	"transport": {may: []string{"internal/api"}},
-	"transport/peer": {may: []string{"transport", "internal/access", "internal/api"},
+	"transport/peer": {may: []string{"transport", "internal/access", "internal/api", "internal/tcp"},
 		tests: []string{"internal/registry", "fsm", "scope", "migration"}},
 	// A state in the words of the API, the same on every front end.
 	"internal/view": {may: []string{"fsm", "internal/access", "internal/api", "scope", "migration"}, external: []string{}},
@@ -61,6 +61,8 @@ var arrows = map[string]arrow{
 	"transport/resp": {external: []string{}},
 	"transport/respapi": {may: []string{"transport", "transport/resp", "internal/access", "internal/certs", "internal/api", "internal/view", "fsm", "scope", "migration"},
 		tests: []string{"internal/apitest", "internal/certs/certstest", "internal/registry"}},
+	// Settings of connections that net has not.
+	"internal/tcp": {external: []string{}},
 	// The clock that leases are counted by.
 	"internal/boottime": {external: []string{"golang.org/x/sys"}},
 	// It shows certificates and tokens, and reads both anew, as the servers do.
@@ -69,7 +71,7 @@ var arrows = map[string]arrow{
 	"internal/gate": {may: []string{"client", "transport/resp"},
 		tests: []string{"internal/api", "internal/registry", "scope", "transport/httpapi"}},
 	// The store behind a gate, asked in a few commands of the gate's own.
-	"internal/gate/upstream": {tests: []string{"transport/resp"}, external: []string{}},
+	"internal/gate/upstream": {may: []string{"internal/tcp"}, tests: []string{"transport/resp"}, external: []string{}},
 	"internal/gate/wire":     {external: []string{}, tests: []string{"transport/resp"}},
 	// Which commands write, and which keys: a table, and Valkey's descriptions that it is made from.
 	"internal/gate/commands": {external: []string{}},

@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/scope-registry/scope-registry/internal/access"
+	"github.com/scope-registry/scope-registry/internal/tcp"
 )
 
 // keepAlive finds a dead peer on a connection that is idle, deadAfter one that has sent bytes unconfirmed. The
@@ -246,8 +247,8 @@ type socket struct {
 
 // adopt takes a connection into the list. It closes it and fails when the Mux is closing.
 func (m *Mux) adopt(conn net.Conn, secured side) (*socket, error) {
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		if err := giveUpOn(tcp, deadAfter); err != nil {
+	if t, ok := conn.(*net.TCPConn); ok {
+		if err := tcp.GiveUpOn(t, deadAfter); err != nil {
 			m.log.Debug("setting the time after which a connection is dead failed", "remote", conn.RemoteAddr(), "error", err)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"net"
 	"strconv"
 	"time"
+
+	"github.com/scope-registry/scope-registry/internal/tcp"
 )
 
 const (
@@ -101,8 +103,8 @@ func (s *Store) connect(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the store at %s cannot be reached: %w", s.cfg.Addr, err)
 	}
-	if tcp, ok := raw.(*net.TCPConn); ok {
-		if err := giveUpOn(tcp, deadAfter); err != nil {
+	if t, ok := raw.(*net.TCPConn); ok {
+		if err := tcp.GiveUpOn(t, deadAfter); err != nil {
 			s.log.Debug("setting the time after which a connection is dead failed", "error", err)
 		}
 	}
