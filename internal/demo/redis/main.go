@@ -1,6 +1,6 @@
 // Command redis shows real Redis servers as one cluster in which each key has one writer: three servers of the registry, two
 // of Redis with a gate each, and clients that write through whoever owns the key, while scopes move back and forth and a
-// gate, a Redis and the leader are killed. It ends with counts, and with
+// gate, a Redis and the leader are killed. All of it are processes, or containers with -containers. It ends with counts, and with
 // exit code 1 if anything that was acknowledged is not at its owner.
 package main
 
@@ -24,13 +24,16 @@ const limit = 4 * time.Minute
 
 // options are the flags.
 type options struct {
-	bin, redis string
+	bin, redis, project string
+	containers          bool
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.bin, "bin", "bin/scope-registry", "program to run")
 	flag.StringVar(&o.redis, "redis", "", "Redis server to run (default: redis-server or valkey-server of the PATH)")
+	flag.BoolVar(&o.containers, "containers", false, "run the containers of docker-compose.yml and docker-compose.redis.yml, with their images, and no programs")
+	flag.StringVar(&o.project, "project", "scope-registry-demo", "compose project of the containers; what an earlier run left of it is removed")
 	flag.Parse()
 	if err := run(o); err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
@@ -56,7 +59,10 @@ type deployment interface {
 	fmt.Stringer
 }
 
-func (o options) deployment(dir string) (deployment, error) {
+func (o options) deployment(ctx context.Context, dir string) (deployment, error) {
+	if o.containers {
+		return newComposed(ctx, o.project, dir)
+	}
 	return gates.NewProcesses(o.bin, o.redis, dir)
 }
 
@@ -72,7 +78,7 @@ func run(o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	d, err := o.deployment(dir)
+	d, err := o.deployment(ctx, dir)
 	if err != nil {
 		return err
 	}
