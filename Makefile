@@ -38,10 +38,10 @@ HTTP_3 := $(or $(SCOPE_REGISTRY_HTTP_3),7501)
 RESP_1 := $(or $(SCOPE_REGISTRY_RESP_1),7480)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-race test-peers sim sim-bugs crash gate-crash gate-differ kills stale demo demo-redis flood image image-store image-redis certs up up-redis down down-redis logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench bench-compare clean
+.PHONY: help build test test-race test-peers sim sim-bugs crash gate-crash gate-differ kills stale demo demo-redis demo-redis-containers flood image image-store image-redis certs up up-redis down down-redis logs chaos chaos-local chaos-bugs lint fmt generate check-generated fuzz bench bench-compare clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Phony, since go build knows better than make what has changed. The version
 # comes from git describe above; go's own stamping would fail the build where
@@ -85,6 +85,9 @@ demo: build ## three servers: declare, move, kill the leader, lose nothing
 
 demo-redis: build ## two Redis servers with gates: write, move, kill gates, Redis and the leader, lose nothing (needs redis-server)
 	$(GO) run ./internal/demo/redis -bin $(BINARY)
+
+demo-redis-containers: image ## the same with containers, a project of their own that is removed at the end (REDIS_IMAGE=…; else Valkey's; DEMOFLAGS='-project NAME')
+	$(GO) run ./internal/demo/redis -containers $(DEMOFLAGS)
 
 flood: build ## moves and renewals, quiet and under 10,000 idle connections and garbage (about a minute; FLOODFLAGS=-conns N)
 	$(GO) run ./internal/flood -bin $(BINARY) $(FLOODFLAGS)
@@ -138,10 +141,10 @@ image-store: ## build the container image scope-registry-store:dev of the exampl
 	docker build --quiet --tag scope-registry-store:dev --file examples/store/Dockerfile bin/image-store
 
 # The program and every library that ldd names, at the paths where the loader looks for them.
-image-redis: ## build the container image scope-registry-redis:dev of this machine's redis-server, for where none can be pulled
-	@command -v redis-server >/dev/null || { echo "redis-server is not installed; on Debian: apt-get install redis-server" >&2; exit 1; }
+image-redis: ## build the container image scope-registry-redis:dev of this machine's redis-server or valkey-server, for where none can be pulled
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || { echo "neither redis-server nor valkey-server is installed; on Debian: apt-get install redis-server" >&2; exit 1; }
 	rm -rf bin/image-redis && mkdir -p bin/image-redis/data bin/image-redis/root
-	cp "$$(readlink -f "$$(command -v redis-server)")" bin/image-redis/root/redis-server
+	cp "$$(readlink -f "$$(command -v redis-server || command -v valkey-server)")" bin/image-redis/root/redis-server
 	for lib in $$(ldd bin/image-redis/root/redis-server | grep -o '/[^ ]*'); do \
 		mkdir -p "bin/image-redis/root$$(dirname $$lib)" && cp -L "$$lib" "bin/image-redis/root$$lib" || exit 1; \
 	done

@@ -90,6 +90,8 @@ var arrows = map[string]arrow{
 	"internal/process": {may: []string{"internal/overlay"}, external: []string{}},
 	// One server, asked by who must know which one answers.
 	"internal/direct": {may: []string{"internal/api"}, external: []string{}},
+	// The services of compose files, ended and started again from outside.
+	"internal/containers": {may: []string{"internal/access", "internal/certs"}, external: []string{}},
 	// Connections that can be cut and slowed down, and clients of the example store:
 	// what both crash and chaos are made of.
 	"internal/link": {external: []string{}},
@@ -101,7 +103,7 @@ var arrows = map[string]arrow{
 	"internal/chaos/history": {may: []string{"internal/api", "internal/crash/writes"}},
 	"internal/chaos/check": {may: []string{"internal/api", "internal/chaos/history", "internal/crash/writes"},
 		tests: []string{"fsm", "internal/view"}},
-	"internal/chaos/target":   {may: []string{"internal/access", "internal/certs", "internal/chaos/history", "internal/link", "internal/load", "internal/process"}},
+	"internal/chaos/target":   {may: []string{"internal/access", "internal/certs", "internal/chaos/history", "internal/containers", "internal/link", "internal/load", "internal/process"}},
 	"internal/chaos/workload": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/crash/writes", "internal/direct", "internal/load", "scope"}},
 	"internal/chaos/fault": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/direct",
 		"internal/chaos/target", "internal/link", "internal/load"}},
@@ -127,7 +129,7 @@ var arrows = map[string]arrow{
 	// Redis servers with gates before them, killed during moves; the demo tells a story on it.
 	"internal/crash/gates":        {may: []string{"client", "internal/api", "internal/crash", "internal/crash/rig", "internal/process", "scope"}},
 	"internal/crash/gates/matrix": {may: []string{"internal/crash/gates", "internal/crash/rig"}, external: []string{}},
-	"internal/demo/redis":         {may: []string{"internal/crash/gates", "internal/crash/rig"}, external: []string{}},
+	"internal/demo/redis":         {may: []string{"client", "internal/access", "internal/certs", "internal/containers", "internal/crash/gates", "internal/crash/rig"}, external: []string{}},
 	// What the tests of several adapters share: a registry that answers from memory.
 	"internal/apitest":   {may: []string{"internal/api", "scope", "migration", "fsm"}},
 	"internal/tidy":      {external: []string{}},

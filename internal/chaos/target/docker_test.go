@@ -1,12 +1,8 @@
 package target
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,274 +10,51 @@ import (
 	"testing"
 
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
+	"github.com/scope-registry/scope-registry/internal/containers"
 )
 
-// fake answers commands by what they begin with, and remembers them.
-type fake struct {
-	answers map[string]string // an answer that begins with "!" is an error
-	env     []string
-	asked   []string
-}
+const inspectNode = `[{"Id":"c0ffee","State":{"Status":"running","Pid":42},"NetworkSettings":{"Networks":{
+	"test_nodes":{"IPAddress":"172.20.0.2","Aliases":["store-1"]},"test_peers":{"IPAddress":"172.21.0.3","Aliases":["registry-2.peers"]}}}}]`
 
-func (f *fake) run(_ context.Context, c call) ([]byte, error) {
-	line := strings.Join(c.args, " ")
-	f.asked, f.env = append(f.asked, line), c.env
-	best := ""
-	for begin := range f.answers {
-		if strings.HasPrefix(line, begin) && len(begin) > len(best) {
-			best = begin
-		}
-	}
-	if text, ok := strings.CutPrefix(f.answers[best], "!"); ok {
-		return nil, errors.New(text)
-	}
-	return []byte(f.answers[best]), nil
-}
-
-const inspectRunning = `[{"Id":"c0ffee","State":{"Status":"running","Pid":42,"StartedAt":"2026-01-02T03:04:05.6Z"},"Config":{"User":"65532:65532"},
-	"HostConfig":{"ReadonlyRootfs":true,"CapDrop":["ALL"],"SecurityOpt":["no-new-privileges:true"],"Memory":1073741824,"PidsLimit":256},"NetworkSettings":{"Networks":{
-	"test_clients":{"IPAddress":"172.20.0.2","Aliases":["registry-2"]},
-	"test_peers":{"IPAddress":"172.21.0.3","Aliases":["registry-2","registry-2.peers"]}}}}]`
-
-func opened(t *testing.T, answers map[string]string) (*Docker, *fake) {
-	t.Helper()
-	f := &fake{answers: map[string]string{"docker version": "20.10\n", "docker compose version": "!unknown command", "docker ps": "c0ffee\n",
-		"docker inspect": inspectRunning}}
-	for k, v := range answers {
-		f.answers[k] = v
-	}
+// TestDocker: servers are cut off from each other, nodes from servers, and each is asked at its own port.
+func TestDocker(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "compose.yml")
 	if err := os.WriteFile(file, []byte("services: {}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d, err := newDocker(t.Context(), []string{file}, "test", 2, filepath.Join(t.TempDir(), "work"), f.run)
+	var asked []string
+	d, err := newDocker(t.Context(), containers.Config{Files: []string{file}, Project: "test", Work: t.TempDir(), Run: func(_ context.Context, c containers.Call) ([]byte, error) {
+		asked = append(asked, strings.Join(c.Args, " "))
+		switch c.Args[1] {
+		case "ps":
+			return []byte("c0ffee"), nil
+		case "inspect":
+			return []byte(inspectNode), nil
+		}
+		return nil, nil
+	}}, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.asked = nil
-	return d, f
-}
-
-func TestNoDocker(t *testing.T) {
-	f := &fake{answers: map[string]string{"docker version": "!Cannot connect to the Docker daemon"}}
-	_, err := newDocker(t.Context(), []string{"compose.yml"}, "test", 0, t.TempDir(), f.run)
-	if err == nil || !strings.Contains(err.Error(), "no docker engine answers: Cannot connect") || !strings.Contains(err.Error(), "apt-get") {
-		t.Errorf("without an engine: %v", err)
+	if s, n := d.Servers(), d.Nodes(); !slices.Equal(s, []string{"s1", "s2", "s3"}) || !slices.Equal(n, []string{"d1", "d2"}) {
+		t.Errorf("servers %v, nodes %v", s, n)
 	}
-	f.answers = map[string]string{"docker compose": "!no plugin", "docker-compose": "!not found"}
-	if _, err = newDocker(t.Context(), []string{"compose.yml"}, "test", 0, t.TempDir(), f.run); err == nil || !strings.Contains(err.Error(), "no plugin\nnot found") {
-		t.Errorf("without compose: %v", err)
+	if s, n := d.URL("s2"), d.URL("d1"); !strings.HasPrefix(s, "https://127.0.0.1:") || !strings.HasPrefix(n, "http://127.0.0.1:") {
+		t.Errorf("a server is at %s, a node at %s", s, n)
 	}
-	f.answers = nil
-	if _, err = newDocker(t.Context(), []string{filepath.Join(t.TempDir(), "none.yml")}, "test", 0, t.TempDir(), f.run); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("without a file: %v", err)
+	server, err1 := d.Inspect(t.Context(), "s2")
+	node, err2 := d.Inspect(t.Context(), "d1")
+	if err := errors.Join(err1, err2); err != nil || server != (history.Machine{State: "running", PID: 42, Peer: "172.21.0.3"}) ||
+		node != (history.Machine{State: "running", PID: 42, Peer: "172.20.0.2", Node: true}) {
+		t.Errorf("%+v, %+v, %v", server, node, err)
 	}
-}
-
-func TestComposeIsFound(t *testing.T) {
-	for _, c := range []struct{ v2, want string }{{"!unknown command", "docker-compose -p test -f "}, {"v2", "docker compose -p test -f "}} {
-		d, f := opened(t, map[string]string{"docker compose version": c.v2})
-		if err := d.Up(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if last := len(f.asked) - 1; !strings.HasPrefix(f.asked[0], c.want) || !strings.Contains(f.asked[0], " down --volumes") || !strings.Contains(f.asked[1], " up --no-start") ||
-			!strings.Contains(f.asked[last], " up -d") {
-			t.Errorf("up is %q", f.asked)
-		}
-	}
-}
-
-// TestPortsAreItsOwn looks for different ports in the environment, of which those
-// of HTTP and of the nodes are where clients ask.
-func TestPortsAreItsOwn(t *testing.T) {
-	d, f := opened(t, nil)
-	if err := d.Up(t.Context()); err != nil {
+	if err := errors.Join(d.Cut(t.Context(), "s2"), d.Mend(t.Context(), "s2"), d.Cut(t.Context(), "d1"), d.Mend(t.Context(), "d1")); err != nil {
 		t.Fatal(err)
 	}
-	ports := map[string]bool{}
-	for _, e := range f.env {
-		_, port, _ := strings.Cut(e, "=")
-		ports[port] = true
-	}
-	if len(ports) != 8 || len(f.env) != 8 {
-		t.Errorf("the environment is %q", f.env)
-	}
-	for i, id := range d.Servers() {
-		port := strings.TrimPrefix(d.URL(id), "https://127.0.0.1:")
-		if want := []string{"SCOPE_REGISTRY_HTTP_1=", "SCOPE_REGISTRY_HTTP_2=", "SCOPE_REGISTRY_HTTP_3="}[i] + port; !slices.Contains(f.env, want) {
-			t.Errorf("%s is asked at %s, and the environment is %q", id, d.URL(id), f.env)
+	for _, want := range []string{"docker network disconnect test_peers c0ffee", "docker network connect --alias registry-2.peers test_peers c0ffee",
+		"docker network disconnect test_nodes c0ffee", "docker network connect --alias store-1 test_nodes c0ffee"} {
+		if !slices.Contains(asked, want) {
+			t.Errorf("%q was not asked, but %q", want, asked)
 		}
-	}
-}
-
-// TestMendBringsTheNamesBack cuts a server off and brings it back: without its
-// aliases nobody would find it again.
-func TestMendBringsTheNamesBack(t *testing.T) {
-	d, f := opened(t, nil)
-	if err := d.Cut(t.Context(), "s2"); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Mend(t.Context(), "s2"); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"docker network disconnect test_peers c0ffee", "docker network connect --alias registry-2 --alias registry-2.peers test_peers c0ffee"} {
-		if !slices.Contains(f.asked, want) {
-			t.Errorf("%q was not asked, but %q", want, f.asked)
-		}
-	}
-	if !strings.Contains(f.asked[0], "label=com.docker.compose.service=registry-2") || !strings.Contains(f.asked[0], "project=test") {
-		t.Errorf("the container was looked for by %q", f.asked[0])
-	}
-	f.answers["docker inspect"] = `[{"NetworkSettings":{"Networks":{}}}]`
-	if err := d.Cut(t.Context(), "s2"); err == nil {
-		t.Error("a server that is cut off already was cut off")
-	}
-}
-
-func TestCommands(t *testing.T) {
-	d, f := opened(t, nil)
-	for want, do := range map[string]func(context.Context, string) error{
-		"docker kill --signal KILL c0ffee": d.Kill, "docker stop c0ffee": d.Stop, "docker start c0ffee": d.Start,
-		"docker pause c0ffee": d.Pause, "docker unpause c0ffee": d.Resume,
-	} {
-		if err := do(t.Context(), "s1"); err != nil || f.asked[len(f.asked)-1] != want {
-			t.Errorf("asked %q (%v), want %q", f.asked, err, want)
-		}
-		if err := do(t.Context(), "s9"); err == nil {
-			t.Errorf("%s was done to a server that is not there", want)
-		}
-	}
-	f.answers["docker ps"] = "one\ntwo\n"
-	if err := d.Kill(t.Context(), "s1"); err == nil {
-		t.Error("one of two containers was killed")
-	}
-}
-
-func TestInspect(t *testing.T) {
-	d, f := opened(t, nil)
-	got, err := d.Inspect(t.Context(), "s2")
-	if want := (history.Machine{State: "running", PID: 42, Peer: "172.21.0.3"}); err != nil || got != want {
-		t.Errorf("%+v, %v", got, err)
-	}
-	f.answers["docker inspect"] = "[]"
-	if _, err := d.Inspect(t.Context(), "s2"); err == nil {
-		t.Error("no container was inspected")
-	}
-}
-
-// TestPauseIsTriedAgain: runc may give up once, and not for ever; another error is told at once.
-func TestPauseIsTriedAgain(t *testing.T) {
-	for _, c := range []struct {
-		says         string
-		fails, asked int
-		ok           bool
-	}{{"unable to freeze: unknown", 1, 2, true}, {"unable to freeze: unknown", 99, 5, false}, {"is not running", 99, 1, false}} {
-		d, f := opened(t, nil)
-		asked := 0
-		d.run = func(ctx context.Context, called call) ([]byte, error) {
-			if called.args[1] == "pause" {
-				if asked++; asked <= c.fails {
-					return nil, errors.New(c.says)
-				}
-			}
-			return f.run(ctx, called)
-		}
-		if err := d.Pause(t.Context(), "s1"); (err == nil) != c.ok || asked != c.asked {
-			t.Errorf("%s: %v after %d commands", c.says, err, asked)
-		}
-	}
-}
-
-func TestLogs(t *testing.T) {
-	d, f := opened(t, map[string]string{"docker logs": "a line\n"})
-	dir := t.TempDir()
-	d.logged["s3"] = []byte("of an earlier container\n")
-	if err := d.Logs(t.Context(), dir); err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]string{"s3.log": "of an earlier container\na line\n", "d2.log": "a line\n"} {
-		if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(data) != want {
-			t.Errorf("%s is %q (%v), want %q", name, data, err, want)
-		}
-	}
-	if !strings.HasSuffix(f.asked[4], "service=registry-3") || !strings.HasSuffix(f.asked[8], "service=store-2") {
-		t.Errorf("asked %q", f.asked)
-	}
-	if said, err := d.Log(t.Context(), "s1"); err != nil || said != "a line\n" || f.asked[len(f.asked)-1] != "docker logs --since 2026-01-02T03:04:05.6Z c0ffee" {
-		t.Errorf("%q, %v; asked %q", said, err, f.asked[len(f.asked)-1])
-	}
-	f.answers["docker ps"] = ""
-	if err := d.Logs(t.Context(), t.TempDir()); err != nil {
-		t.Errorf("logs of what was not made yet: %v", err)
-	}
-}
-
-const inspectExited = `[{"Id":"c0ffee","State":{"Status":"exited"},"Config":{"User":"65532:65531"},
-	"NetworkSettings":{"Networks":{"test_clients":{},"test_peers":{"Aliases":["registry-2.peers"]}}},
-	"Mounts":[{"Name":"other","Destination":"/tmp"},{"Name":"test_registry-2","Destination":"/data"}]}]`
-
-// TestDisk: what is changed of the copy is what a new container with a new volume gets, and it belongs to the server's user.
-func TestDisk(t *testing.T) {
-	d, f := opened(t, map[string]string{"docker inspect": inspectExited, "docker logs": "before\n"})
-	got := map[string]string{}
-	d.run = func(ctx context.Context, c call) ([]byte, error) {
-		line := strings.Join(c.args, " ")
-		switch {
-		case strings.HasPrefix(line, "docker cp c0ffee:/data "):
-			dir := c.args[3]
-			return nil, errors.Join(os.MkdirAll(filepath.Join(dir, "snapshots"), 0o700), os.WriteFile(filepath.Join(dir, "raft.db"), []byte("old"), 0o600),
-				os.WriteFile(filepath.Join(dir, "snapshots", "one"), []byte("state"), 0o600))
-		case strings.Contains(line, " up --no-start"): // docker-compose connects the new one to the first network only
-			f.answers["docker inspect"] = `[{"Id":"c0ffee","NetworkSettings":{"Networks":{"test_clients":{}}}}]`
-		case line == "docker cp - c0ffee:/data":
-			for r := tar.NewReader(c.in); ; {
-				head, err := r.Next()
-				if errors.Is(err, io.EOF) {
-					break
-				}
-				data, readErr := io.ReadAll(r)
-				if err := errors.Join(err, readErr); err != nil {
-					return nil, err
-				}
-				got[head.Name] = fmt.Sprintf("%d:%d %o %s", head.Uid, head.Gid, head.Mode, data)
-			}
-		}
-		return f.run(ctx, c)
-	}
-	if err := d.Disk(t.Context(), "s2", func(dir string) error {
-		return errors.Join(os.Remove(filepath.Join(dir, "snapshots", "one")), os.WriteFile(filepath.Join(dir, "raft.db"), []byte("new"), 0o600))
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if want := map[string]string{"raft.db": "65532:65531 600 new", "snapshots": "65532:65531 700 "}; !maps.Equal(got, want) {
-		t.Errorf("the new volume got %q, want %q", got, want)
-	}
-	var did []string
-	for _, line := range f.asked {
-		if !strings.HasPrefix(line, "docker ps") && !strings.HasPrefix(line, "docker inspect") {
-			did = append(did, line)
-		}
-	}
-	if want := []string{"docker logs c0ffee", "docker rm c0ffee", "docker volume rm test_registry-2"}; len(did) != 6 || !slices.Equal(did[:3], want) ||
-		!strings.HasSuffix(did[3], " up --no-start --no-deps registry-2") || did[4] != "docker network connect --alias registry-2.peers test_peers c0ffee" {
-		t.Errorf("did %q", did)
-	}
-	if string(d.logged["s2"]) != "before\n" {
-		t.Errorf("of the old container %q is kept", d.logged["s2"])
-	}
-}
-
-func TestDiskThatCannotBeChanged(t *testing.T) {
-	d, f := opened(t, nil)
-	touched := func(string) error { return errors.New("it was changed") }
-	if err := d.Disk(t.Context(), "s2", touched); err == nil || !strings.Contains(err.Error(), "s2 is running") {
-		t.Errorf("of a server that runs: %v", err)
-	}
-	f.answers["docker inspect"], f.asked = inspectExited, nil
-	if err := d.Disk(t.Context(), "s2", touched); err == nil || err.Error() != "it was changed" || !strings.HasPrefix(f.asked[len(f.asked)-1], "docker cp c0ffee:") {
-		t.Errorf("a change that fails: %v, asked %q", err, f.asked)
-	}
-	if _, err := packed(t.TempDir(), "nobody"); err == nil || !strings.Contains(err.Error(), `"nobody"`) {
-		t.Errorf("of a user by name: %v", err)
 	}
 }

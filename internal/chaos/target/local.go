@@ -18,6 +18,9 @@ import (
 	"github.com/scope-registry/scope-registry/internal/process"
 )
 
+// size is the number of servers.
+const size = 3
+
 // grace is for how long a node keeps its old copy of a scope: moves go on all the time, and a scope does not come back before.
 const grace = "200ms"
 

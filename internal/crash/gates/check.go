@@ -32,7 +32,7 @@ func (f *Found) wrong(format string, args ...any) {
 func (r *Rig) Settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	if _, err := r.Tracker.Await(ctx, "moves and cleanups to end", func(w rig.World) string {
+	if _, err := r.await(ctx, "moves and cleanups to end", func(w rig.World) string {
 		for _, m := range w.Moves {
 			if !w.Ended(m.ID) {
 				return fmt.Sprintf("move %s is %s", m.ID, m.Phase)
@@ -43,12 +43,12 @@ func (r *Rig) Settle(ctx context.Context) error {
 		}
 		return ""
 	}); err != nil {
-		return r.withLogs(err)
+		return err
 	}
 	if err := r.written(ctx); err != nil {
 		return err
 	}
-	return r.Crashed()
+	return r.deployment.Running(ctx)
 }
 
 // Compare has the writers pause, and compares what is at the owners, read through their gates, with what was acknowledged. It
@@ -57,29 +57,23 @@ func (r *Rig) Compare(ctx context.Context) (Found, error) {
 	r.Work.hold.Lock()
 	defer r.Work.hold.Unlock()
 	var out Found
-	world := r.Tracker.World()
 	for _, p := range Scopes() {
-		owner := r.Node(world.Scopes[p].Owner)
-		if owner == nil {
-			return out, fmt.Errorf("%q is owned by %q, which is no node of this", p, world.Scopes[p].Owner)
+		owner, other, err := r.owner(p)
+		if err != nil {
+			return out, err
 		}
 		if err := r.compare(ctx, &out, p, owner); err != nil {
 			return out, fmt.Errorf("reading %q at %s: %w", p, owner.ID, err)
 		}
-		for _, n := range r.Nodes {
-			if n == owner {
-				continue
-			}
-			if err := n.none(ctx, &out, p); err != nil {
-				return out, err
-			}
+		if err := other.none(ctx, &out, p); err != nil {
+			return out, err
 		}
 	}
 	return out, nil
 }
 
-func (r *Rig) compare(ctx context.Context, out *Found, p string, owner *Node) error {
-	c := newRedis(owner.GateAddr)
+func (r *Rig) compare(ctx context.Context, out *Found, p string, owner Node) error {
+	c := newRedis(owner.Gate)
 	defer c.Close() //nolint:errcheck // nothing was written
 	t := r.Work.scopes[p]
 	have := map[string]map[string]int{} // by key, how often each id is there
@@ -146,9 +140,9 @@ func (one write) read(ctx context.Context, c *redis.Client) (map[string]int, err
 	return out, err
 }
 
-// none sees that a server has nothing of a scope, past its gate, within some time: what an aborted move has staged is deleted
+// none sees that a server has nothing of a scope within some time: what an aborted move has staged is deleted
 // when its gate and its store are both back.
-func (n *Node) none(ctx context.Context, out *Found, p string) error {
+func (n Node) none(ctx context.Context, out *Found, p string) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
 	for {
@@ -169,8 +163,8 @@ func (n *Node) none(ctx context.Context, out *Found, p string) error {
 // lookEvery is the pause between two looks.
 const lookEvery = 20 * time.Millisecond
 
-func (n *Node) keys(ctx context.Context, p string) (found []string, err error) {
-	c := n.redis()
+func (n Node) keys(ctx context.Context, p string) (found []string, err error) {
+	c := newRedis(n.Store)
 	defer c.Close() //nolint:errcheck // nothing was written
 	all := c.Scan(ctx, 0, p+"*", 1000).Iterator()
 	for all.Next(ctx) {

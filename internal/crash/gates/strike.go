@@ -2,7 +2,6 @@ package gates
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -37,6 +36,7 @@ type Result struct {
 	Victim  Victim
 	Move    api.Move
 	Void    string // why it says nothing: the step was not reached
+	Hit     bool   // the victim was gone before the move had ended
 	Silence time.Duration
 }
 
@@ -44,7 +44,7 @@ type Result struct {
 func (r Result) String() string {
 	how := fmt.Sprintf("%s, closed for %d ms", r.Move.Phase, r.Move.QuiescedMS)
 	if r.Move.Phase == "aborted" {
-		how += " (" + r.Move.Cause + ")"
+		how += " (" + r.Move.Cause + ": " + r.Move.Detail + ")"
 	}
 	if r.Void != "" {
 		how += "; void: " + r.Void
@@ -56,15 +56,14 @@ func (r Result) String() string {
 // waits until all has settled.
 func (r *Rig) Move(ctx context.Context, p string, step rig.Step, victim Victim) (Result, error) {
 	out := Result{Scope: p, Step: step, Victim: victim}
-	from := r.Node(r.Tracker.World().Scopes[p].Owner)
-	to := r.Nodes[0]
-	if to == from {
-		to = r.Nodes[1]
+	from, to, err := r.owner(p)
+	if err != nil {
+		return out, err
 	}
 	r.moves++
 	id := fmt.Sprintf("m%04d", r.moves)
 	r.Work.Silence(p)
-	if _, err := r.Client.StartMove(ctx, api.StartMove{ID: id, Prefix: p, From: from.ID, To: to.ID, PreCopy: true}); err != nil {
+	if _, err := r.client.StartMove(ctx, api.StartMove{ID: id, Prefix: p, From: from.ID, To: to.ID, PreCopy: true}); err != nil {
 		return out, fmt.Errorf("starting a move of %q: %w", p, err)
 	}
 	if victim != Nobody {
@@ -74,14 +73,14 @@ func (r *Rig) Move(ctx context.Context, p string, step rig.Step, victim Victim) 
 	}
 	bound, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	world, err := r.Tracker.Await(bound, "move "+id+" to end", func(w rig.World) string {
+	world, err := r.await(bound, "move "+id+" to end", func(w rig.World) string {
 		if w.Ended(id) {
 			return ""
 		}
 		return "it is " + w.Moves[id].Phase
 	})
 	if err != nil {
-		return out, r.withLogs(err)
+		return out, err
 	}
 	out.Move = world.Moves[id]
 	if out.Move.Phase == "done" {
@@ -95,50 +94,49 @@ func (r *Rig) Move(ctx context.Context, p string, step rig.Step, victim Victim) 
 }
 
 // kill waits for the step and ends the victim, and starts it again.
-func (r *Rig) kill(ctx context.Context, out *Result, id string, from, to *Node) error {
-	var victim *process.Program
-	switch out.Victim {
-	case SourceGate:
-		victim = from.Gate
-	case TargetGate:
-		victim = to.Gate
-	case SourceRedis:
-		victim = from.Redis
-	case TargetRedis:
-		victim = to.Redis
-	default:
-		leader, err := r.Servers.Leader(ctx)
-		if err != nil {
-			return err
-		}
-		victim = r.Servers.Program(leader)
-	}
+func (r *Rig) kill(ctx context.Context, out *Result, id string, from, to Node) error {
 	bound, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	world, err := r.Tracker.Await(bound, fmt.Sprintf("move %s to come to %s", id, out.Step), func(w rig.World) string {
+	victim, err := r.machine(bound, out.Victim, from, to)
+	if err != nil {
+		return err
+	}
+	world, err := r.await(bound, fmt.Sprintf("move %s to come to %s", id, out.Step), func(w rig.World) string {
 		if w.Reached(id, out.Step) || w.Moves[id].Phase == "aborted" {
 			return ""
 		}
 		return "it is " + w.Moves[id].Phase
 	})
 	if err != nil {
-		return r.withLogs(err)
+		return err
 	}
 	if !world.Reached(id, out.Step) {
 		out.Void = "the move was aborted before: " + world.Moves[id].Detail
 	}
-	return errors.Join(r.Restart(ctx, victim))
-}
-
-// Restart ends a process with SIGKILL and starts it again.
-func (r *Rig) Restart(ctx context.Context, victim *process.Program) error {
-	if err := victim.Kill(); err != nil {
+	if err := r.deployment.Kill(ctx, victim); err != nil {
 		return err
 	}
+	out.Hit = !r.Tracker.World().Ended(id)
 	if err := process.Sleep(ctx, restartAfter); err != nil {
 		return err
 	}
-	return victim.Start()
+	return r.deployment.Start(ctx, victim)
+}
+
+// machine is what the deployment calls a victim of a move.
+func (r *Rig) machine(ctx context.Context, v Victim, from, to Node) (string, error) {
+	switch v {
+	case SourceGate:
+		return GateOf(from.ID), nil
+	case TargetGate:
+		return GateOf(to.ID), nil
+	case SourceRedis:
+		return StoreOf(from.ID), nil
+	case TargetRedis:
+		return StoreOf(to.ID), nil
+	default:
+		return r.leader(ctx)
+	}
 }
 
 // Moves are how many moves were done and aborted, and how long scopes were closed.

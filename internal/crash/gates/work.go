@@ -1,6 +1,7 @@
 package gates
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ type Work struct {
 	stop   context.CancelFunc
 	all    sync.WaitGroup
 	pause  time.Duration
+	here   map[string]string // where gates are reached from here, by the address that the registry has of them
 
 	hold sync.RWMutex // held for reading during a write
 
@@ -55,12 +57,17 @@ type told struct {
 	silence          time.Duration // the longest time without an acknowledged write, since it was asked for
 }
 
-func newWork(m *client.Mirror, scopes []string, writers int, pause time.Duration) *Work {
+func newWork(m *client.Mirror, nodes []Node, cfg Config) *Work {
 	ctx, stop := context.WithCancel(context.Background())
-	w := &Work{mirror: m, stop: stop, pause: pause, clients: map[string]*redis.Client{}, scopes: map[string]*told{}}
-	for _, p := range scopes {
+	w := &Work{mirror: m, stop: stop, pause: cfg.Pause, here: map[string]string{}, clients: map[string]*redis.Client{}, scopes: map[string]*told{}}
+	for _, n := range nodes {
+		w.here[n.Addr] = n.Gate
+	}
+	for _, p := range Scopes() {
 		w.scopes[p] = &told{tried: map[string]bool{}, lastAck: time.Now()}
-		for i := range writers {
+	}
+	for _, p := range Scopes() {
+		for i := range max(1, cfg.Writers) {
 			w.all.Go(func() { w.write(ctx, p, i) })
 		}
 	}
@@ -128,7 +135,7 @@ func (w *Work) client(addr string) *redis.Client {
 	defer w.mu.Unlock()
 	c := w.clients[addr]
 	if c == nil {
-		c = newRedis(addr)
+		c = newRedis(cmp.Or(w.here[addr], addr))
 		w.clients[addr] = c
 	}
 	return c

@@ -1,7 +1,7 @@
 // Command redis shows real Redis servers as one cluster in which each key has one writer: three servers of the registry, two
 // of Redis with a gate each, and clients that write through whoever owns the key, while scopes move back and forth and a
-// gate, a Redis and the leader are killed. It ends with counts, and with exit code 1 if anything that was acknowledged is not
-// at its owner.
+// gate, a Redis and the leader are killed. All of it are processes, or containers with -containers. It ends with counts, and with
+// exit code 1 if anything that was acknowledged is not at its owner.
 package main
 
 import (
@@ -22,11 +22,20 @@ import (
 // limit bounds the whole story: it takes half a minute, and more on a machine that is busy.
 const limit = 4 * time.Minute
 
+// options are the flags.
+type options struct {
+	bin, redis, project string
+	containers          bool
+}
+
 func main() {
-	bin := flag.String("bin", "bin/scope-registry", "program to run")
-	server := flag.String("redis", "", "Redis server to run (default: redis-server or valkey-server of the PATH)")
+	var o options
+	flag.StringVar(&o.bin, "bin", "bin/scope-registry", "program to run")
+	flag.StringVar(&o.redis, "redis", "", "Redis server to run (default: redis-server or valkey-server of the PATH)")
+	flag.BoolVar(&o.containers, "containers", false, "run the containers of docker-compose.yml and docker-compose.redis.yml, with their images, and no programs")
+	flag.StringVar(&o.project, "project", "scope-registry-demo", "compose project of the containers; what an earlier run left of it is removed")
 	flag.Parse()
-	if err := run(*bin, *server); err != nil {
+	if err := run(o); err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
 		os.Exit(1)
 	}
@@ -34,8 +43,9 @@ func main() {
 
 // tale is the state of the story.
 type tale struct {
-	start time.Time
-	rig   *gates.Rig
+	start       time.Time
+	rig         *gates.Rig
+	kills, hits int // kills, and those that met a move
 }
 
 // say prints one line with the seconds since the start.
@@ -43,30 +53,52 @@ func (t *tale) say(format string, args ...any) {
 	fmt.Printf("%6.2fs  %s\n", time.Since(t.start).Seconds(), fmt.Sprintf(format, args...))
 }
 
+// deployment is what the story is told of.
+type deployment interface {
+	gates.Deployment
+	fmt.Stringer
+}
+
+func (o options) deployment(ctx context.Context, dir string) (deployment, error) {
+	if o.containers {
+		return newComposed(ctx, o.project, dir)
+	}
+	return gates.NewProcesses(o.bin, o.redis, dir)
+}
+
 // run tells the story and removes everything it made, however it ends.
-func run(bin, server string) (err error) {
+func run(o options) (err error) {
 	gates.Quiet()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if server == "" {
-		if server, err = gates.FindRedis(); err != nil {
-			return err
-		}
-	}
 	dir, err := os.MkdirTemp("", "scope-registry-demo-*")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	t := &tale{start: time.Now()}
-	t.say("start three servers, two of %s that keep what they acknowledge, and a gate before each", server)
-	t.rig, err = gates.Open(ctx, gates.Config{Bin: bin, Redis: server, Dir: dir, Writers: 4, Pause: 5 * time.Millisecond})
+	d, err := o.deployment(ctx, dir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, t.rig.Close()) }()
+	defer func() { err = errors.Join(err, d.Close()) }()
+	t := &tale{start: time.Now()}
+	if err := t.tell(ctx, d); err != nil {
+		if ctx.Err() == nil { // else whoever interrupted it knows why
+			err = fmt.Errorf("%w\n%s", err, d.Logs(ctx))
+		}
+		return err
+	}
+	return nil
+}
+
+func (t *tale) tell(ctx context.Context, d deployment) (err error) {
+	t.say("start three servers, two of Redis that keep what they acknowledge, and a gate before each: %s", d)
+	if t.rig, err = gates.Open(ctx, d, gates.Config{Writers: 4, Pause: 5 * time.Millisecond}); err != nil {
+		return err
+	}
+	defer t.rig.Close()
 	t.say("clients write strings, lists, hashes, sets, sorted sets and streams of %v through their owners", gates.Scopes())
 	for _, victim := range []gates.Victim{gates.Nobody, gates.SourceGate, gates.Nobody, gates.TargetRedis, gates.Leader, gates.SourceRedis, gates.TargetGate, gates.Nobody} {
 		for _, p := range gates.Scopes() {
@@ -86,6 +118,12 @@ func (t *tale) move(ctx context.Context, p string, victim gates.Victim) error {
 	if err != nil {
 		return err
 	}
+	if victim != gates.Nobody {
+		t.kills++
+	}
+	if r.Hit {
+		t.hits++
+	}
 	t.say("%s", r)
 	return nil
 }
@@ -99,8 +137,8 @@ func (t *tale) count(ctx context.Context) error {
 	told := t.rig.Work.Counts()
 	done, aborted, quiesced := t.rig.Moves()
 	slices.Sort(quiesced)
-	fmt.Printf("\n  writes acknowledged   %d\n  found at the owner    %d\n  lost                  %d\n  refused               %d\n  outcome unknown       %d\n  moves done            %d\n  moves aborted         %d\n",
-		found.Acknowledged, found.Present, found.Acknowledged-found.Present, told.Refused, told.Unknown, done, aborted)
+	fmt.Printf("\n  writes acknowledged   %d\n  found at the owner    %d\n  lost                  %d\n  refused               %d\n  outcome unknown       %d\n  moves done            %d\n  moves aborted         %d\n  kills                 %d, %d of them within a move\n",
+		found.Acknowledged, found.Present, found.Acknowledged-found.Present, told.Refused, told.Unknown, done, aborted, t.kills, t.hits)
 	if done > 0 {
 		fmt.Printf("  quiesce               p50 %d ms, longest %d ms\n", quiesced[done/2].Milliseconds(), quiesced[done-1].Milliseconds())
 	}

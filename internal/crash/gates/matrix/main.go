@@ -73,23 +73,28 @@ func run(ctx context.Context, o options) (err error) {
 	if len(all) == 0 {
 		return fmt.Errorf("-only %q leaves no case; one is %s", o.only, one{rig.Begun, gates.SourceGate})
 	}
-	if o.redis == "" {
-		if o.redis, err = gates.FindRedis(); err != nil {
-			return err
-		}
-	}
 	dir, err := os.MkdirTemp("", "scope-registry-gates-*")
 	if err != nil {
 		return err
 	}
-	r, err := gates.Open(ctx, gates.Config{Bin: o.bin, Redis: o.redis, Dir: dir, Writers: 4, Pause: 5 * time.Millisecond})
-	if err == nil {
-		err = errors.Join(strikes(ctx, r, all), r.Close())
-	}
-	if err != nil {
+	if err := played(ctx, o, dir, all); err != nil {
 		return fmt.Errorf("%w\nlogs and data: %s", err, filepath.Join(dir, "*"))
 	}
 	return os.RemoveAll(dir)
+}
+
+func played(ctx context.Context, o options, dir string, all []one) (err error) {
+	d, err := gates.NewProcesses(o.bin, o.redis, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	r, err := gates.Open(ctx, d, gates.Config{Writers: 4, Pause: 5 * time.Millisecond})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return strikes(ctx, r, all)
 }
 
 func strikes(ctx context.Context, r *gates.Rig, all []one) error {

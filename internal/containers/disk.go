@@ -1,4 +1,4 @@
-package target
+package containers
 
 import (
 	"archive/tar"
@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 )
 
 // dataDir is where a container has its volume.
@@ -20,69 +21,73 @@ const dataDir = "/data"
 // can add files to a volume and not take any away: so container and volume are made
 // anew, and get what the copy has then. The copy of one machine always has the same
 // name.
-func (d *Docker) Disk(ctx context.Context, id string, change func(dir string) error) error {
-	c, err := d.look(ctx, id)
+func (p *Project) Disk(ctx context.Context, id string, change func(dir string) error) error {
+	c, err := p.look(ctx, id)
 	if err != nil {
 		return err
 	}
 	if c.State.Pid != 0 {
 		return fmt.Errorf("%s is %s, and its data cannot be changed", id, c.State.Status)
 	}
-	dir := filepath.Join(d.work, id)
-	if err := errors.Join(os.MkdirAll(d.work, 0o700), os.RemoveAll(dir)); err != nil {
+	dir := filepath.Join(p.cfg.Work, id)
+	if err := errors.Join(os.MkdirAll(p.cfg.Work, 0o700), os.RemoveAll(dir)); err != nil {
 		return err
 	}
-	if err := d.docker(ctx, "cp", c.ID+":"+dataDir, dir); err != nil {
+	if err := p.docker(ctx, "cp", c.ID+":"+dataDir, dir); err != nil {
 		return err
 	}
 	if err := change(dir); err != nil {
 		return err
 	}
-	if err := d.anew(ctx, id, c); err != nil {
+	if err := p.anew(ctx, id, c); err != nil {
 		return fmt.Errorf("the container of %s could not be made anew: %w", id, err)
 	}
 	data, err := packed(dir, c.Config.User)
 	if err != nil {
 		return err
 	}
-	made, err := d.container(ctx, id)
+	made, err := p.container(ctx, id)
 	if err != nil {
 		return err
 	}
-	_, err = d.call(ctx, call{args: []string{"docker", "cp", "-", made + ":" + dataDir}, in: data})
+	_, err = p.call(ctx, Call{Args: []string{"docker", "cp", "-", made + ":" + dataDir}, In: data})
 	return err
 }
 
 // anew removes a container and its volume, and makes both again. Nothing is started.
-func (d *Docker) anew(ctx context.Context, id string, c inspected) error {
-	said, err := d.call(ctx, call{args: []string{"docker", "logs", c.ID}, both: true})
+func (p *Project) anew(ctx context.Context, id string, c inspected) error {
+	said, err := p.call(ctx, Call{Args: []string{"docker", "logs", c.ID}, Both: true})
 	if err != nil {
 		return err
 	}
-	d.mu.Lock()
-	d.logged[id] = append(d.logged[id], said...)
-	d.mu.Unlock()
-	if err := d.docker(ctx, "rm", c.ID); err != nil {
+	p.mu.Lock()
+	p.logged[id] = append(p.logged[id], said...)
+	p.mu.Unlock()
+	if err := p.docker(ctx, "rm", c.ID); err != nil {
 		return err
 	}
 	for _, m := range c.Mounts {
 		if m.Destination != dataDir {
 			continue
 		}
-		if err := d.docker(ctx, "volume", "rm", m.Name); err != nil {
+		if err := p.docker(ctx, "volume", "rm", m.Name); err != nil {
 			return err
 		}
 	}
-	if _, err = d.composed(ctx, "up", "--no-start", "--no-deps", serviceOf(id)); err != nil {
+	m, err := p.machine(id)
+	if err != nil {
 		return err
 	}
-	return d.connected(ctx, id, c)
+	if _, err = p.composed(ctx, "up", "--no-start", "--no-deps", m.Service); err != nil {
+		return err
+	}
+	return p.connected(ctx, id, c)
 }
 
 // connected puts a container into those networks that another one was in: docker-compose
 // would do so for all but one of them only when it starts the container itself.
-func (d *Docker) connected(ctx context.Context, id string, was inspected) error {
-	c, err := d.look(ctx, id)
+func (p *Project) connected(ctx context.Context, id string, was inspected) error {
+	c, err := p.look(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -90,7 +95,7 @@ func (d *Docker) connected(ctx context.Context, id string, was inspected) error 
 		if _, ok := c.NetworkSettings.Networks[name]; ok {
 			continue
 		}
-		if err := d.connect(ctx, c.ID, name, was.NetworkSettings.Networks[name].Aliases); err != nil {
+		if err := p.connect(ctx, c.ID, name, was.NetworkSettings.Networks[name].Aliases); err != nil {
 			return err
 		}
 	}
@@ -161,37 +166,43 @@ func packed(dir, user string) (io.Reader, error) {
 }
 
 // Log is what a machine has logged since its last start.
-func (d *Docker) Log(ctx context.Context, id string) (string, error) {
-	c, err := d.look(ctx, id)
+func (p *Project) Log(ctx context.Context, id string) (string, error) {
+	c, err := p.look(ctx, id)
 	if err != nil {
 		return "", err
 	}
-	said, err := d.call(ctx, call{args: []string{"docker", "logs", "--since", c.State.StartedAt, c.ID}, both: true})
+	said, err := p.call(ctx, Call{Args: []string{"docker", "logs", "--since", c.State.StartedAt, c.ID}, Both: true})
 	return string(said), err
 }
 
-// Logs writes what each machine has logged to sN.log or dN.log in dir.
-func (d *Docker) Logs(ctx context.Context, dir string) error {
+// LastLogs are the last lines that each machine has logged.
+func (p *Project) LastLogs(ctx context.Context, lines int) (string, error) {
+	said, err := p.composed(ctx, "logs", "--no-color", "--tail", strconv.Itoa(lines))
+	return string(said), err
+}
+
+// Logs writes what each machine has logged to ID.log in dir.
+func (p *Project) Logs(ctx context.Context, dir string) error {
 	var errs []error
-	for _, id := range slices.Concat(d.ids, d.nodes) {
-		errs = append(errs, d.keepLog(ctx, id, filepath.Join(dir, id+".log")))
+	for _, m := range p.cfg.Machines {
+		errs = append(errs, p.keepLog(ctx, m.ID, filepath.Join(dir, m.ID+".log")))
 	}
 	return errors.Join(errs...)
 }
 
-func (d *Docker) keepLog(ctx context.Context, id, file string) error {
-	made, err := d.container(ctx, id)
+func (p *Project) keepLog(ctx context.Context, id, file string) error {
+	made, err := p.container(ctx, id)
 	if errors.Is(err, errNoContainer) {
 		return nil // none was made yet
 	}
 	if err != nil {
 		return err
 	}
-	said, err := d.call(ctx, call{args: []string{"docker", "logs", made}, both: true})
+	said, err := p.call(ctx, Call{Args: []string{"docker", "logs", made}, Both: true})
 	if err != nil {
 		return err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return os.WriteFile(file, slices.Concat(d.logged[id], said), 0o600)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return os.WriteFile(file, slices.Concat(p.logged[id], said), 0o600)
 }

@@ -1,4 +1,4 @@
-package target
+package containers
 
 import (
 	"archive/tar"
@@ -16,12 +16,12 @@ import (
 
 // TestEachMachineGetsItsOwnKey: before it starts, and those of nobody else, the authority's least of all.
 func TestEachMachineGetsItsOwnKey(t *testing.T) {
-	d, f := opened(t, nil)
+	p, f := opened(t, nil)
 	given := map[string][]string{} // files by the service that was looked for last
 	service, started := "", false
-	run := d.run
-	d.run = func(ctx context.Context, c call) ([]byte, error) {
-		line := strings.Join(c.args, " ")
+	run := p.cfg.Run
+	p.cfg.Run = func(ctx context.Context, c Call) ([]byte, error) {
+		line := strings.Join(c.Args, " ")
 		if _, name, ok := strings.Cut(line, "compose.service="); ok {
 			service = name
 		}
@@ -30,7 +30,7 @@ func TestEachMachineGetsItsOwnKey(t *testing.T) {
 			if started {
 				t.Errorf("%s has begun without its certificate", service)
 			}
-			for r := tar.NewReader(c.in); ; {
+			for r := tar.NewReader(c.In); ; {
 				h, err := r.Next()
 				if errors.Is(err, io.EOF) {
 					break
@@ -49,25 +49,25 @@ func TestEachMachineGetsItsOwnKey(t *testing.T) {
 	for range 2 { // a run after a run
 		clear(given)
 		started = false
-		if err := d.Up(t.Context()); err != nil {
+		if err := p.Up(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	want := map[string][]string{"registry-1": {"ca.pem", "server-s1.pem", "server-s1.key"}, "registry-2": {"ca.pem", "server-s2.pem", "server-s2.key"},
-		"registry-3": {"ca.pem", "server-s3.pem", "server-s3.key"}, "store-1": {"ca.pem", "node-d1.pem", "node-d1.key"}, "store-2": {"ca.pem", "node-d2.pem", "node-d2.key"}}
+		"registry-3": {"ca.pem", "server-s3.pem", "server-s3.key"}, "store-1": {"ca.pem", "node-d1.pem", "node-d1.key"}}
 	if !maps.EqualFunc(given, want, slices.Equal) {
 		t.Errorf("the machines got %v", given)
 	}
-	source, err := certs.Open(d.Credentials(), nil)
+	source, err := certs.Open(p.Credentials(), nil)
 	if err != nil || source.Who() != (access.Who{Role: access.Admin}) {
-		t.Errorf("the credentials are %v, %v", d.Credentials(), err)
+		t.Errorf("the credentials are %v, %v", p.Credentials(), err)
 	}
 	f.answers["docker inspect"] = strings.Replace(inspectRunning, `"Memory":1073741824`, `"Memory":0`, 1)
-	if err := d.Up(t.Context()); err == nil || !strings.Contains(err.Error(), "lacks mem_limit") {
+	if err := p.Up(t.Context()); err == nil || !strings.Contains(err.Error(), "lacks mem_limit") {
 		t.Errorf("a container that may use all memory: %v", err)
 	}
 	f.answers["docker inspect"] = strings.NewReplacer(`"ReadonlyRootfs":true`, `"Privileged":true`, "65532:65532", "0:0", `"CapDrop":["ALL"]`, `"CapAdd":["ALL"]`).Replace(inspectRunning)
-	if err := d.Up(t.Context()); err == nil || strings.Count(err.Error(), ",") != 2 {
+	if err := p.Up(t.Context()); err == nil || strings.Count(err.Error(), ",") != 2 {
 		t.Errorf("a container that may do nearly all: %v", err)
 	}
 }

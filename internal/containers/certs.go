@@ -1,4 +1,4 @@
-package target
+package containers
 
 import (
 	"context"
@@ -18,22 +18,22 @@ const (
 	// tlsDir is where a container has its certificate, its key, and that of the authority, and those of nobody else.
 	tlsDir = "/tls"
 	// cluster is the name of the cluster in the certificates.
-	cluster = "chaos"
+	cluster = "containers"
 )
 
 // Credentials are an admin's, for requests to the servers.
-func (d *Docker) Credentials() certs.Files {
-	return d.issued().Files(access.Who{Role: access.Admin})
+func (p *Project) Credentials() certs.Files {
+	return p.issued().Files(access.Who{Role: access.Admin})
 }
 
 // issued is where certificates are made.
-func (d *Docker) issued() certs.Dir { return certs.Dir(filepath.Join(d.work, "certs")) }
+func (p *Project) issued() certs.Dir { return certs.Dir(filepath.Join(p.cfg.Work, "certs")) }
 
-// certify makes an authority and certificates for an admin and all machines, and gives each machine, which has a container
-// that does not run yet, its own.
-func (d *Docker) certify(ctx context.Context, machines []string) error {
-	dir, now := d.issued(), time.Now()
-	if err := errors.Join(os.RemoveAll(string(dir)), os.MkdirAll(d.work, 0o700)); err != nil {
+// certify makes an authority and certificates for an admin and all machines that want one, and gives each of these, which has a
+// container that does not run yet, its own. No container may do more than ours need.
+func (p *Project) certify(ctx context.Context) error {
+	dir, now := p.issued(), time.Now()
+	if err := errors.Join(os.RemoveAll(string(dir)), os.MkdirAll(p.cfg.Work, 0o700)); err != nil {
 		return err
 	}
 	by, err := dir.Init(cluster, now)
@@ -43,31 +43,30 @@ func (d *Docker) certify(ctx context.Context, machines []string) error {
 	if _, err := dir.Issue(by, certs.Wish{Who: access.Who{Role: access.Admin}}, now, false); err != nil {
 		return err
 	}
-	for _, id := range machines {
-		w := certs.Wish{Who: access.Who{Role: access.Server, ID: id}, Hosts: []string{serviceOf(id), serviceOf(id) + "." + peers}}
-		if slices.Contains(d.nodes, id) {
-			w = certs.Wish{Who: access.Who{Role: access.Node, ID: id}}
-		}
-		one, err := dir.Issue(by, w, now, false)
+	for _, m := range p.cfg.Machines {
+		c, err := p.look(ctx, m.ID)
 		if err != nil {
 			return err
 		}
-		if err := d.give(ctx, id, dir.CA(), one.Cert, one.Key); err != nil {
-			return fmt.Errorf("giving %s its certificate: %w", id, err)
+		if err := c.confined(); err != nil {
+			return fmt.Errorf("%s: %w", m.ID, err)
+		}
+		if m.Cert == nil {
+			continue
+		}
+		one, err := dir.Issue(by, *m.Cert, now, false)
+		if err != nil {
+			return err
+		}
+		if err := p.give(ctx, c, dir.CA(), one.Cert, one.Key); err != nil {
+			return fmt.Errorf("giving %s its certificate: %w", m.ID, err)
 		}
 	}
 	return nil
 }
 
-// give puts copies of files into the directory for certificates of a machine, as its user's.
-func (d *Docker) give(ctx context.Context, id string, files ...string) error {
-	c, err := d.look(ctx, id)
-	if err != nil {
-		return err
-	}
-	if err := c.confined(); err != nil {
-		return err
-	}
+// give puts copies of files into the directory for certificates of a container, as its user's.
+func (p *Project) give(ctx context.Context, c inspected, files ...string) error {
 	a, err := newArchive(c.Config.User)
 	if err != nil {
 		return err
@@ -81,7 +80,7 @@ func (d *Docker) give(ctx context.Context, id string, files ...string) error {
 	if err != nil {
 		return err
 	}
-	_, err = d.call(ctx, call{args: []string{"docker", "cp", "-", c.ID + ":" + tlsDir}, in: data})
+	_, err = p.call(ctx, Call{Args: []string{"docker", "cp", "-", c.ID + ":" + tlsDir}, In: data})
 	return err
 }
 
