@@ -53,8 +53,16 @@ func (s *node) clock() time.Duration { return time.Since(s.net.began) + time.Dur
 // disk is a raft store in memory that may hang.
 type disk struct {
 	*raft.InmemStore
-	mu    sync.Mutex    // guards stuck
-	stuck chan struct{} // nil while it works
+	mu     sync.Mutex    // guards the rest
+	stuck  chan struct{} // nil while it works
+	broken error         // of every write
+}
+
+// breaks makes every write fail, until it is called with nil.
+func (d *disk) breaks(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.broken = err
 }
 
 // hang makes every write wait until the function it returns is called.
@@ -74,10 +82,13 @@ func (d *disk) hang() (release func()) {
 // StoreLogs implements raft.LogStore.
 func (d *disk) StoreLogs(logs []*raft.Log) error {
 	d.mu.Lock()
-	stuck := d.stuck
+	stuck, broken := d.stuck, d.broken
 	d.mu.Unlock()
 	if stuck != nil {
 		<-stuck
+	}
+	if broken != nil {
+		return broken
 	}
 	return d.InmemStore.StoreLogs(logs)
 }

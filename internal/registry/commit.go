@@ -127,6 +127,13 @@ func (c *committer) left(p *proposal) {
 	}
 }
 
+// waits is whether a command waits for the next entry.
+func (c *committer) waits() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.waiting) > 0
+}
+
 // giveUp takes a proposal out of the queue; false when it is too late.
 func (c *committer) giveUp(p *proposal) bool {
 	c.mu.Lock()

@@ -21,12 +21,21 @@ import (
 // It stands between raft and its transport, from whose answers it learns what followers have.
 type notices struct {
 	peer.Transport
-	now func() (commit, term uint64) // of raft; commit is read before term
 
 	mu      sync.Mutex // guards the rest
+	raft    leading    // nil before there is one
+	more    func() bool
 	to      map[raft.ServerID]*follower
 	closing bool
 	wg      sync.WaitGroup
+}
+
+// leading is what is asked of this server's raft.
+type leading interface {
+	State() raft.RaftState
+	CurrentTerm() uint64
+	CommitIndex() uint64
+	LastIndex() uint64
 }
 
 // follower is what a leader knows of one, in its term.
@@ -34,22 +43,20 @@ type follower struct {
 	request  raft.AppendEntriesRequest // the next notice: what follows, but for the commit index
 	target   raft.ServerAddress
 	told     uint64 // the commit index that it has heard of
-	raftAsks int    // raft's own requests on their way; the answer to one makes us look again
+	raftAsks int    // requests of raft on their way, or of entries ahead of it; the answer to one makes us look again
 	telling  bool   // a notice is on its way
+	ahead    *ahead // entries that went out before raft has asked for it; nil once it has
 }
 
 func newNotices(inner peer.Transport) *notices {
 	return &notices{Transport: inner, to: map[raft.ServerID]*follower{}}
 }
 
-// of makes them follow a raft, before any are told.
-func (n *notices) of(r *raft.Raft) {
+// of makes them follow a raft, before any are told. more says that entries are about to follow those there are.
+func (n *notices) of(r leading, more func() bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.now = func() (commit, term uint64) {
-		commit = r.CommitIndex() // before the term, see due
-		return commit, r.CurrentTerm()
-	}
+	n.raft, n.more = r, more
 }
 
 // run tells followers of each entry that this server's state has, which is committed then, until ctx ends.
@@ -65,7 +72,12 @@ func (n *notices) AppendEntries(id raft.ServerID, target raft.ServerAddress, arg
 		return n.Transport.AppendEntries(id, target, args, resp)
 	}
 	n.asks(id, 1)
-	err := n.Transport.AppendEntries(id, target, args, resp)
+	var err error
+	if a := n.sentAhead(id, args); a != nil {
+		args, *resp, err = &a.args, a.resp, a.err
+	} else {
+		err = n.Transport.AppendEntries(id, target, args, resp)
+	}
 	n.asks(id, -1)
 	if err == nil && resp.Success {
 		n.has(id, target, args)
@@ -158,11 +170,15 @@ func (n *notices) tell(id raft.ServerID, f *follower) {
 // sent only while raft is still in the term in which the follower took that entry. Else this server may know of commits of
 // a later leader, in whose place that entry is another one; the commit index is read before the term for the same reason.
 func (n *notices) due(f *follower) (args raft.AppendEntriesRequest, due bool) {
-	if n.closing || n.now == nil || f.telling || f.raftAsks > 0 {
+	if n.closing || n.raft == nil || f.telling || f.raftAsks > 0 {
 		return args, false
 	}
-	commit, term := n.now()
+	commit := n.raft.CommitIndex() // before the term
+	term := n.raft.CurrentTerm()
 	args = f.request
+	if n.more() || n.raft.LastIndex() > args.PrevLogEntry {
+		return args, false // the next entry takes it along
+	}
 	args.LeaderCommitIndex = min(commit, args.PrevLogEntry)
 	return args, args.Term == term && args.PrevLogTerm <= term && args.LeaderCommitIndex > f.told
 }

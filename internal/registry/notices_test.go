@@ -56,6 +56,17 @@ func (r *recorded) AppendEntries(_ raft.ServerID, _ raft.ServerAddress, args *ra
 
 func (r *recorded) Close() error { return nil }
 
+// leads is a raft that leads in a term.
+type leads struct{ commit, term, last uint64 }
+
+func (l leads) State() raft.RaftState { return raft.Leader }
+func (l leads) CommitIndex() uint64   { return l.commit }
+func (l leads) CurrentTerm() uint64   { return l.term }
+func (l leads) LastIndex() uint64     { return l.last }
+
+func no() bool  { return false }
+func yes() bool { return true }
+
 // A notice says what raft would say next: no more than the follower is known to have, and only in the term in which it took it.
 func TestNotices(t *testing.T) {
 	entries := []*raft.Log{{Index: 8, Term: 3}, {Index: 9, Term: 4}}
@@ -83,11 +94,11 @@ func TestNotices(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				inner := &recorded{answer: func() (bool, error) { return true, nil }}
 				n := newNotices(inner)
-				n.now = func() (uint64, uint64) { return 0, c.term } // nothing is committed before it is answered
+				n.of(leads{0, c.term, 9}, no) // nothing is committed before it is answered
 				if err := n.AppendEntries("s2", "s2:1", &c.request, &raft.AppendEntriesResponse{}); err != nil {
 					t.Fatal(err)
 				}
-				n.now = func() (uint64, uint64) { return c.commit, c.term }
+				n.of(leads{c.commit, c.term, 9}, no)
 				if fails != "" {
 					inner.answer = func() (bool, error) { return false, map[string]error{"lost": errors.New("cut")}[fails] }
 				}
@@ -130,11 +141,11 @@ func TestNoNoticeBesideARequest(t *testing.T) {
 	first := raft.AppendEntriesRequest{Term: 4, Entries: []*raft.Log{{Index: 1, Term: 4}}}
 	second := raft.AppendEntriesRequest{Term: 4, PrevLogEntry: 1, PrevLogTerm: 4, Entries: []*raft.Log{{Index: 2, Term: 4}}, LeaderCommitIndex: 1}
 	inner.answer = func() (bool, error) { return true, nil }
-	n.now = func() (uint64, uint64) { return 0, 4 }
+	n.of(leads{0, 4, 1}, no)
 	if err := n.AppendEntries("s2", "s2:1", &first, &raft.AppendEntriesResponse{}); err != nil {
 		t.Fatal(err)
 	}
-	n.now = func() (uint64, uint64) { return 1, 4 }
+	n.of(leads{1, 4, 2}, no)
 	inner.answer = func() (bool, error) { n.tellAll(); return true, nil } // in the middle of the second
 	if err := n.AppendEntries("s2", "s2:1", &second, &raft.AppendEntriesResponse{}); err != nil {
 		t.Fatal(err)
@@ -142,5 +153,28 @@ func TestNoNoticeBesideARequest(t *testing.T) {
 	n.wg.Wait()
 	if len(inner.sent) != 2 {
 		t.Errorf("%d requests, want the two of raft: %+v", len(inner.sent), inner.sent)
+	}
+}
+
+// What follows carries the commit index, so that no notice goes out where an entry waits, or stands in the log already.
+func TestNoNoticeBeforeAnEntry(t *testing.T) {
+	request := raft.AppendEntriesRequest{Term: 4, Entries: []*raft.Log{{Index: 1, Term: 4}}}
+	for what, c := range map[string]struct {
+		last uint64
+		more func() bool
+		want int
+	}{"nothing follows": {1, no, 1}, "a command waits": {1, yes, 0}, "an entry is in the log": {2, no, 0}} {
+		inner := &recorded{answer: func() (bool, error) { return true, nil }}
+		n := newNotices(inner)
+		n.of(leads{0, 4, c.last}, c.more)
+		if err := n.AppendEntries("s2", "s2:1", &request, &raft.AppendEntriesResponse{}); err != nil {
+			t.Fatal(err)
+		}
+		n.of(leads{1, 4, c.last}, c.more)
+		n.tellAll()
+		n.wg.Wait()
+		if got := len(inner.sent) - 1; got != c.want {
+			t.Errorf("%s: %d notices, want %d", what, got, c.want)
+		}
 	}
 }

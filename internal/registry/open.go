@@ -234,10 +234,10 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 		releases: p.releases, following: newFollowing(), leadership: make(chan struct{}, 1), drained: make(chan struct{}),
 	}
 	r.checks, r.dog = newChecker(r.condemn), newWatchdog()
-	logs, stable := watchedLogs{p.logs, r.dog}, watchedStable{p.stable, r.dog}
 	r.fsm.OnCheck(r.checks.marked)
 	r.guard = peer.NewGuard(p.transport, cfg.Logger.Named("guard"))
 	told := newNotices(r.guard)
+	logs, stable := leadingLogs{watchedLogs{p.logs, r.dog}, told}, watchedStable{p.stable, r.dog}
 	if r.raft, err = raft.NewRaft(conf, r.fsm, logs, stable, p.snaps, told); err != nil {
 		err = errors.Join(err, told.Close())
 		return nil, fmt.Errorf("starting raft of server %q: %w; if its data is damaged, leave the server off: an older copy of %s forgets votes (docs/operations.md)", cfg.ID, err, cfg.DataDir)
@@ -247,7 +247,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.confirms = newConfirmer(r.raft.Barrier, func() uint64 { return r.fsm.State().Index() })
 	p.opened(r)
 	r.guard.Start(r.facts())
-	told.of(r.raft)
+	told.of(r.raft, r.commits.waits)
 	r.compareList()
 	r.raft.RegisterObserver(r.following.observer())
 	r.drain.Go(func() { r.drainNotify(notify) })

@@ -1,0 +1,107 @@
+package registry
+
+import (
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// staleAnswer is the age from which raft does not get the answer to what was sent ahead, but asks again: it takes an answer
+// for a sign of life at the time it gets it, and a leader whose disk hung meanwhile has to hear from its followers anew.
+const staleAnswer = 50 * time.Millisecond
+
+// ahead is a request with a leader's new entries that goes to one follower while the leader itself stores them, and its answer.
+type ahead struct {
+	args     raft.AppendEntriesRequest
+	done     chan struct{} // closed once the rest stands
+	resp     raft.AppendEntriesResponse
+	err      error
+	answered time.Time
+}
+
+// is whether the request says what raft now asks. Its commit index may be lower, which raft's next request or a notice makes up for.
+func (a *ahead) is(args *raft.AppendEntriesRequest) bool {
+	k, same := len(args.Entries), len(a.args.Entries)
+	return args.Term == a.args.Term && args.PrevLogEntry == a.args.PrevLogEntry && args.PrevLogTerm == a.args.PrevLogTerm &&
+		k > 0 && k == same && args.Entries[k-1].Index == a.args.Entries[k-1].Index
+}
+
+// leadingLogs is the log store of raft, whose leader stores new entries and has its followers store them at the same time.
+//
+// Raft writes entries to its own disk and sends them when that is done. A leader may do both at once (Ongaro's thesis,
+// 10.2.1): raft counts this server for an entry when StoreLogs has returned, as ever, and a follower when it has answered. What
+// is new is that followers may have an entry that its leader never stored. No other entry can take its index in its term: a
+// leader that fails to store, or ends, makes no more in that term. A later leader that has the entry commits it, or
+// another's replaces it, as with each entry that was not committed when its leader ended.
+type leadingLogs struct {
+	raft.LogStore
+	told *notices
+}
+
+// StoreLogs implements raft.LogStore.
+func (s leadingLogs) StoreLogs(logs []*raft.Log) error {
+	s.told.sendAhead(logs)
+	return s.LogStore.StoreLogs(logs)
+}
+
+// sendAhead sends new entries of this server, if it leads, to all followers that have all entries before them. Raft calls it
+// from its main loop, in which alone it leads or stops to.
+//
+// A follower that has left the cluster since gets one such request at most: only an answer that raft has asked for counts
+// as having an entry.
+func (n *notices) sendAhead(logs []*raft.Log) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closing || n.raft == nil || len(logs) == 0 || n.raft.State() != raft.Leader || n.raft.CurrentTerm() != logs[0].Term {
+		return
+	}
+	for id, f := range n.to {
+		if f.request.Term != logs[0].Term || f.request.PrevLogEntry != logs[0].Index-1 {
+			continue
+		}
+		a := &ahead{args: f.request, done: make(chan struct{})}
+		a.args.LeaderCommitIndex = min(n.raft.CommitIndex(), a.args.PrevLogEntry)
+		for _, l := range logs {
+			entry := *l // raft goes on to work with its own
+			a.args.Entries = append(a.args.Entries, &entry)
+		}
+		f.ahead = a
+		f.raftAsks++
+		target := f.target
+		n.wg.Go(func() { n.deliver(a, id, target, f) })
+	}
+}
+
+func (n *notices) deliver(a *ahead, id raft.ServerID, target raft.ServerAddress, f *follower) {
+	a.err = n.Transport.AppendEntries(id, target, &a.args, &a.resp)
+	a.answered = time.Now()
+	close(a.done)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f.raftAsks--
+	if a.err == nil && a.resp.Success && a.args.Term == f.request.Term {
+		f.told = max(f.told, a.args.LeaderCommitIndex)
+	}
+	n.tell(id, f)
+}
+
+// sentAhead is the request sent ahead that is what raft asks now, nil if there is none. It is given once: when raft asks
+// again, its answer was of no use.
+func (n *notices) sentAhead(id raft.ServerID, args *raft.AppendEntriesRequest) *ahead {
+	n.mu.Lock()
+	f := n.to[id]
+	if f == nil || f.ahead == nil {
+		n.mu.Unlock()
+		return nil
+	}
+	a := f.ahead
+	f.ahead = nil
+	n.mu.Unlock()
+	if !a.is(args) {
+		return nil
+	}
+	if <-a.done; time.Since(a.answered) > staleAnswer {
+		return nil
+	}
+	return a
+}
