@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -12,6 +13,7 @@ const staleAnswer = 50 * time.Millisecond
 
 // ahead is a request with a leader's new entries that goes to one follower while the leader itself stores them, and its answer.
 type ahead struct {
+	target   raft.ServerAddress
 	args     raft.AppendEntriesRequest
 	done     chan struct{} // closed once the rest stands
 	resp     raft.AppendEntriesResponse
@@ -19,11 +21,11 @@ type ahead struct {
 	answered time.Time
 }
 
-// is whether the request says what raft now asks. Its commit index may be lower, which raft's next request or a notice makes up for.
-func (a *ahead) is(args *raft.AppendEntriesRequest) bool {
-	k, same := len(args.Entries), len(a.args.Entries)
-	return args.Term == a.args.Term && args.PrevLogEntry == a.args.PrevLogEntry && args.PrevLogTerm == a.args.PrevLogTerm &&
-		k > 0 && k == same && args.Entries[k-1].Index == a.args.Entries[k-1].Index
+// is whether the request says what raft now asks of a server: the entries of a leader in its term are known by their
+// indexes, and what is before them follows. Its commit index may be lower, which raft's next request or a notice makes up for.
+func (a *ahead) is(target raft.ServerAddress, args *raft.AppendEntriesRequest) bool {
+	k := len(args.Entries)
+	return target == a.target && args.Term == a.args.Term && k == len(a.args.Entries) && args.Entries[k-1].Index == a.args.Entries[k-1].Index
 }
 
 // leadingLogs is the log store of raft, whose leader stores new entries and has its followers store them at the same time.
@@ -45,35 +47,37 @@ func (s leadingLogs) StoreLogs(logs []*raft.Log) error {
 }
 
 // sendAhead sends new entries of this server, if it leads, to all followers that have all entries before them. Raft calls it
-// from its main loop, in which alone it leads or stops to.
+// from its main loop, in which alone a server begins to lead. A heartbeat of a later leader may end that meanwhile: what
+// goes out then is of the term that has ended, and is refused or counts for nothing.
+//
+// A change of the members is left to raft. A server goes by one as soon as it has it: had the leader never stored it, and
+// those it leaves were too few to elect another, nobody could.
 //
 // A follower that has left the cluster since gets one such request at most: only an answer that raft has asked for counts
 // as having an entry.
 func (n *notices) sendAhead(logs []*raft.Log) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closing || n.raft == nil || len(logs) == 0 || n.raft.State() != raft.Leader || n.raft.CurrentTerm() != logs[0].Term {
+	if n.closing || n.raft == nil || n.raft.State() != raft.Leader || slices.ContainsFunc(logs, changesMembers) {
 		return
 	}
 	for id, f := range n.to {
 		if f.request.Term != logs[0].Term || f.request.PrevLogEntry != logs[0].Index-1 {
 			continue
 		}
-		a := &ahead{args: f.request, done: make(chan struct{})}
+		a := &ahead{target: f.target, args: f.request, done: make(chan struct{})}
 		a.args.LeaderCommitIndex = min(n.raft.CommitIndex(), a.args.PrevLogEntry)
-		for _, l := range logs {
-			entry := *l // raft goes on to work with its own
-			a.args.Entries = append(a.args.Entries, &entry)
-		}
+		a.args.Entries = logs
 		f.ahead = a
 		f.raftAsks++
-		target := f.target
-		n.wg.Go(func() { n.deliver(a, id, target, f) })
+		n.wg.Go(func() { n.deliver(a, id, f) })
 	}
 }
 
-func (n *notices) deliver(a *ahead, id raft.ServerID, target raft.ServerAddress, f *follower) {
-	a.err = n.Transport.AppendEntries(id, target, &a.args, &a.resp)
+func changesMembers(l *raft.Log) bool { return l.Type == raft.LogConfiguration }
+
+func (n *notices) deliver(a *ahead, id raft.ServerID, f *follower) {
+	a.err = n.Transport.AppendEntries(id, a.target, &a.args, &a.resp)
 	a.answered = time.Now()
 	close(a.done)
 	n.mu.Lock()
@@ -87,7 +91,10 @@ func (n *notices) deliver(a *ahead, id raft.ServerID, target raft.ServerAddress,
 
 // sentAhead is the request sent ahead that is what raft asks now, nil if there is none. It is given once: when raft asks
 // again, its answer was of no use.
-func (n *notices) sentAhead(id raft.ServerID, args *raft.AppendEntriesRequest) *ahead {
+func (n *notices) sentAhead(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest) *ahead {
+	if len(args.Entries) == 0 {
+		return nil
+	}
 	n.mu.Lock()
 	f := n.to[id]
 	if f == nil || f.ahead == nil {
@@ -97,7 +104,7 @@ func (n *notices) sentAhead(id raft.ServerID, args *raft.AppendEntriesRequest) *
 	a := f.ahead
 	f.ahead = nil
 	n.mu.Unlock()
-	if !a.is(args) {
+	if !a.is(target, args) {
 		return nil
 	}
 	if <-a.done; time.Since(a.answered) > staleAnswer {

@@ -46,12 +46,14 @@ func TestAheadAnswersRaft(t *testing.T) {
 		{"the same entries", []*raft.Log{entry(9, 4), entry(10, 4)}, after(8, 4, entry(9, 4), entry(10, 4)), 0, 1},
 		{"more entries", []*raft.Log{entry(9, 4)}, after(8, 4, entry(9, 4), entry(10, 4)), 0, 2},
 		{"fewer entries", []*raft.Log{entry(9, 4), entry(10, 4)}, after(8, 4, entry(9, 4)), 0, 2},
-		{"none", []*raft.Log{entry(9, 4)}, after(8, 4), 0, 2},
 		{"an earlier one too", []*raft.Log{entry(9, 4)}, after(7, 4, entry(8, 4), entry(9, 4)), 0, 2},
+		{"a later term's", []*raft.Log{entry(9, 4)}, &raft.AppendEntriesRequest{Term: 6, PrevLogEntry: 8, PrevLogTerm: 4, Entries: []*raft.Log{entry(9, 6)}}, 0, 2},
 		{"another leader's", []*raft.Log{entry(9, 4)}, after(8, 5, entry(9, 5)), 0, 2},
 		{"much later", []*raft.Log{entry(9, 4)}, after(8, 4, entry(9, 4)), staleAnswer + 1, 2},
 		{"the follower lacks one before", []*raft.Log{entry(10, 4)}, after(9, 4, entry(10, 4)), 0, 1},
-		{"stored in another term", []*raft.Log{entry(9, 3)}, after(8, 4, entry(9, 4)), 0, 1},
+		{"the entry before", []*raft.Log{entry(9, 4)}, after(7, 4, entry(8, 4)), 0, 2},
+		{"stored in a later term", []*raft.Log{entry(9, 6)}, &raft.AppendEntriesRequest{Term: 6, PrevLogEntry: 8, PrevLogTerm: 4, Entries: []*raft.Log{entry(9, 6)}}, 0, 1},
+		{"a change of the members", []*raft.Log{{Index: 9, Term: 4, Type: raft.LogConfiguration}}, after(8, 4, entry(9, 4)), 0, 1},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			n, inner := known(t)
@@ -70,6 +72,23 @@ func TestAheadAnswersRaft(t *testing.T) {
 				t.Errorf("%s: when raft asked again there were %d requests, want %d", c.what, len(inner.sent), c.sent+1)
 			}
 		})
+	}
+}
+
+// Raft's requests without entries leave the answer to that which asks for it; one to another address does not get it.
+func TestAheadIsOfOneAddress(t *testing.T) {
+	for target, want := range map[raft.ServerAddress]int{"s2:1": 2, "s2:2": 3} {
+		n, inner := known(t)
+		n.sendAhead([]*raft.Log{entry(9, 4)})
+		n.wg.Wait()
+		for _, asks := range []*raft.AppendEntriesRequest{after(8, 4), after(8, 4, entry(9, 4))} {
+			if err := n.AppendEntries("s2", target, asks, &raft.AppendEntriesResponse{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(inner.sent) != want {
+			t.Errorf("%s: %d requests, want %d", target, len(inner.sent), want)
+		}
 	}
 }
 
@@ -217,4 +236,21 @@ func lastStored(t *testing.T, s *node) uint64 {
 		t.Fatal(err)
 	}
 	return last
+}
+
+// A change of the members that a leader could not store leaves the others as they were, who elect another.
+func TestMembersStayWhenTheirChangeIsNotStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, func(c *Config) { c.OnFatal = func(error) {} }) // the disk
+		n.ready()
+		l := n.leader("")
+		mustPropose(t, l, setNode(1))
+		synctest.Wait()
+		release := l.store.hang()
+		defer release()
+		l.reg.raft.RemoveServer(raft.ServerID(n.others(l.id)[0].id), 0, 0)
+		synctest.Wait()
+		n.isolate(l.id)
+		mustPropose(t, n.leader(l.id), setNode(2))
+	})
 }

@@ -73,7 +73,7 @@ func (n *notices) AppendEntries(id raft.ServerID, target raft.ServerAddress, arg
 	}
 	n.asks(id, 1)
 	var err error
-	if a := n.sentAhead(id, args); a != nil {
+	if a := n.sentAhead(id, target, args); a != nil {
 		args, *resp, err = &a.args, a.resp, a.err
 	} else {
 		err = n.Transport.AppendEntries(id, target, args, resp)
