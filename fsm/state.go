@@ -160,6 +160,9 @@ func (s *State) Route(key []byte, as scope.NodeID) scope.Routing {
 	return r
 }
 
+// Touch is [scope.Table.Touch] of the keys that Route is about to be asked for.
+func (s *State) Touch(keys [][]byte) { s.scopes.Touch(keys) }
+
 // Node returns the node with this id.
 func (s State) Node(id scope.NodeID) (Node, bool) {
 	n, ok := s.node(id)

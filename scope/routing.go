@@ -66,6 +66,18 @@ func (t Table) Route(key []byte, self NodeID) Routing {
 	return route(s, s.Owner, self)
 }
 
+// Touch reads what Route will read of many keys, and returns how many of them have a scope. A processor that waits for the
+// memory of one look-up goes on to the next one meanwhile, which it cannot see where other work stands between them: then
+// looking up twice, first all of them in a row, takes less time than once.
+func (t Table) Touch(keys [][]byte) (found int) {
+	for _, k := range keys {
+		if s, ok := t.Lookup(k); ok && s.Quiesced != s.Owner { // which it never is: no move goes to its source
+			found++
+		}
+	}
+	return found
+}
+
 // RouteWithFallback gives the verdict when the caller, not the table, knows
 // which nodes are down: the fallback, if there is one, counts as owner of a
 // scope whose writer isDown. A registry server does not use it, as there the

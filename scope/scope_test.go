@@ -189,3 +189,17 @@ func TestPrefixLength(t *testing.T) {
 		}
 	}
 }
+
+func TestTouchCountsKeysWithAScope(t *testing.T) {
+	table, err := scope.NewTable(scope.New("app:billing:", "a").WithFallback("b"), scope.New("app:auth:", "b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := [][]byte{[]byte("app:billing:1"), []byte("app:"), nil, []byte("app:auth:x"), []byte("other")}
+	if got := table.Touch(keys); got != 2 {
+		t.Errorf("%d of %q have a scope, want 2", got, keys)
+	}
+	if got := testing.AllocsPerRun(100, func() { table.Touch(keys) }); got != 0 {
+		t.Errorf("%v allocations", got)
+	}
+}

@@ -117,6 +117,70 @@ func TestAnySplitReadsTheSame(t *testing.T) {
 	})
 }
 
+// Who looks ahead reads the same commands and the same error, and has seen arrays before.
+func TestAheadChangesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		stream := genStream().Draw(t, "stream")
+		want, wantErr := readAll(bytes.NewReader(stream), tight())
+		r := NewReader(&pieces{rest: stream, sizes: rapid.SliceOfN(rapid.IntRange(1, 60), 1, 6).Draw(t, "sizes")}, tight())
+		var shown [][]string
+		for _, w := range want {
+			got, err := r.Next()
+			if err != nil || !slices.Equal(texts(got), w) {
+				t.Fatalf("%q: read %q, %v, want %q", stream, got, err, w)
+			}
+			if len(shown) > 0 {
+				if !slices.Equal(shown[0], w) {
+					t.Fatalf("%q: shown %q, then read %q", stream, shown[0], w)
+				}
+				shown = shown[1:]
+			}
+			r.Ahead(rapid.IntRange(0, 3).Draw(t, "most"), func(args [][]byte) { shown = append(shown, texts(args)) })
+		}
+		if _, err := r.Next(); !sameError(err, wantErr) || len(shown) > 0 {
+			t.Fatalf("%q: ended with %v, want %v; shown and not read: %q", stream, err, wantErr, shown)
+		}
+	})
+}
+
+func TestAheadShowsWholeArrays(t *testing.T) {
+	long := array(make([]string, aheadArgs+1)...)
+	for _, c := range []struct {
+		behind []byte
+		most   int
+		want   int
+	}{
+		{slices.Concat(array("a"), array("b", "c"), []byte("*0\r\n"), array("d")), 9, 3},
+		{slices.Concat(array("a"), array("b", "c")), 1, 1},
+		{slices.Concat(array("a"), array("b")[:9]), 9, 1},
+		{slices.Concat(array("a"), inline([]string{"b"}), array("c")), 9, 1},
+		{slices.Concat(array("a"), long, array("c")), 9, 1},
+		{nil, 9, 0},
+	} {
+		r := NewReader(bytes.NewReader(slices.Concat(array("first"), c.behind)), DefaultLimits())
+		if _, err := r.Next(); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the second time nothing new is shown
+			shown := 0
+			r.Ahead(c.most, func([][]byte) { shown++ })
+			if shown != c.want {
+				t.Errorf("%q behind a command: %d shown, want %d", c.behind, shown, c.want)
+			}
+			if c.want > 0 {
+				c.want = 0
+			}
+		}
+	}
+}
+
+func texts(args [][]byte) (out []string) {
+	for _, a := range args {
+		out = append(out, string(a))
+	}
+	return out
+}
+
 // FuzzReader: no panic; a bounded buffer; any pieces read alike; what was read is within the limits and, written as
 // arrays, is read again. A large argument in front makes the buffer grow and shrink while the input stays small.
 func FuzzReader(f *testing.F) {

@@ -17,6 +17,8 @@ const (
 	keepBuffer = 16 << 10
 	// fewInARow is after how many reads that brought little the buffer is the first one's size again.
 	fewInARow = 16
+	// aheadArgs is how many arguments a command has at most that is looked at ahead.
+	aheadArgs = 16
 	// maxEmptyReads is how often a connection's Read may return nothing and no error before it is taken for broken.
 	maxEmptyReads = 100
 )
@@ -42,7 +44,19 @@ type Reader struct {
 	spans []span
 
 	args [][]byte // what Next returned last
+
+	// The whole commands from start on that Ahead has parsed and Next has not returned, with the spans of all of them.
+	ahead      []parsed
+	aheadSpans []span
+
+	// Room for Ahead.
+	aheadRoom []parsed
+	spansRoom []span
+	aheadArgs [][]byte
 }
+
+// parsed is a whole command: how many bytes and arguments it has.
+type parsed struct{ size, args int }
 
 // span is where an argument is.
 type span struct{ from, to int }
@@ -66,6 +80,12 @@ func (r *Reader) Buffered() int { return r.end - r.start }
 // every call fails alike; others are Read's own, and Next may be called again: half a command is kept.
 func (r *Reader) Next() ([][]byte, error) {
 	for r.failed == nil {
+		if len(r.ahead) > 0 {
+			if r.takeAhead(); len(r.args) > 0 {
+				return r.args, nil
+			}
+			continue
+		}
 		whole, err := r.parse()
 		switch {
 		case err != nil:
@@ -85,13 +105,52 @@ func (r *Reader) Next() ([][]byte, error) {
 
 // take makes the arguments of the whole command at start, and steps behind it.
 func (r *Reader) take() {
-	r.args = r.args[:0]
-	for _, s := range r.spans {
-		from, to := r.start+s.from, r.start+s.to
-		r.args = append(r.args, r.buf[from:to:to]) // an append by the caller must not reach the next argument
-	}
+	r.args = r.arguments(r.args[:0], r.start, r.spans)
 	r.start += r.pos
 	r.pos, r.total, r.spans = 0, 0, r.spans[:0]
+}
+
+// takeAhead is take for a command that Ahead has parsed.
+func (r *Reader) takeAhead() {
+	first := r.ahead[0]
+	r.args = r.arguments(r.args[:0], r.start, r.aheadSpans[:first.args])
+	r.start += first.size
+	r.ahead, r.aheadSpans = r.ahead[1:], r.aheadSpans[first.args:]
+}
+
+// arguments appends those of a command that begins at start.
+func (r *Reader) arguments(to [][]byte, start int, spans []span) [][]byte {
+	for _, s := range spans {
+		from, end := start+s.from, start+s.to
+		to = append(to, r.buf[from:end:end]) // an append by the caller must not reach the next argument
+	}
+	return to
+}
+
+// Ahead shows up to most of the whole commands, other than inline ones, that are buffered behind the one that Next returned last, in
+// order, up to one that has many arguments. Next returns them all the same, and every error of what follows. What is shown is valid until Next has to read more;
+// the slice of the arguments until show returns. While Next has not returned all that was shown, nothing more is.
+func (r *Reader) Ahead(most int, show func(args [][]byte)) {
+	if len(r.ahead) > 0 || r.left > 0 || r.failed != nil {
+		return
+	}
+	r.ahead = r.aheadRoom[:0]
+	look := Reader{next: r.next, buf: r.buf, start: r.start, end: r.end, bulk: -1, spans: r.spansRoom[:0]}
+	look.next.Args = min(look.next.Args, aheadArgs)                                   // no room is kept for long ones
+	for len(r.ahead) < most && look.start < look.end && look.buf[look.start] == '*' { // an inline one is unquoted where it stands
+		before := len(look.spans)
+		if whole, err := look.parse(); !whole || err != nil {
+			look.spans = look.spans[:before]
+			break
+		}
+		r.ahead = append(r.ahead, parsed{look.pos, len(look.spans) - before})
+		if r.aheadArgs = r.arguments(r.aheadArgs[:0], look.start, look.spans[before:]); len(r.aheadArgs) > 0 {
+			show(r.aheadArgs)
+		}
+		look.start += look.pos
+		look.pos, look.total = 0, 0
+	}
+	r.aheadRoom, r.aheadSpans, r.spansRoom = r.ahead, look.spans, look.spans
 }
 
 // parse goes on with the command at start as far as there are bytes, and tells whether it is whole. What it finds
@@ -234,6 +293,7 @@ func (r *Reader) makeRoom() {
 	if size != len(r.buf) {
 		r.buf = make([]byte, size)
 		clear(r.args[:cap(r.args)]) // they would keep the old buffer in memory
+		clear(r.aheadArgs[:cap(r.aheadArgs)])
 	}
 	r.start, r.end = 0, copy(r.buf, held)
 }

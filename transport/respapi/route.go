@@ -57,12 +57,36 @@ func (c *conn) route(args [][]byte) error {
 	if err != nil {
 		return err
 	}
+	c.touch(st)
 	if asked {
 		c.verdict(st, st.Route(args[0], c.as))
 	} else {
 		c.owner(st, st.Route(args[0], "").Scope)
 	}
 	return nil
+}
+
+// touchedAhead is how many commands of a pipeline are looked at ahead: what that reads is still in the cache when they are answered.
+const touchedAhead = 32
+
+// touch is called for each command: once for many it has the table touch the keys of those that have come in behind it.
+func (c *conn) touch(st *fsm.State) {
+	if c.touched > 0 {
+		c.touched--
+		return
+	}
+	if c.r.Buffered() == 0 {
+		return
+	}
+	c.keys = c.keys[:0]
+	c.r.Ahead(touchedAhead, func(args [][]byte) {
+		if c.said.begins(args) && len(args) > c.said.n {
+			c.keys = append(c.keys, args[c.said.n])
+		}
+	})
+	c.touched = len(c.keys)
+	st.Touch(c.keys)
+	clear(c.keys) // the buffer that they are in may be given up
 }
 
 // askAs keeps the id of the node that asks.

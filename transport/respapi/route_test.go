@@ -3,9 +3,11 @@ package respapi
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -171,4 +173,40 @@ func BenchmarkPipeline(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N*pipeline)/b.Elapsed().Seconds(), "commands/s")
+}
+
+// The commands of a pipeline are answered as each is alone, also where one of them changes who owns the keys behind it.
+func TestPipelineOfRoutes(t *testing.T) {
+	b := onTCP(t)
+	b.reg.declared(t)
+	alone := b.dial()
+	var pipeline strings.Builder
+	var want []string
+	add := func(command, answer string) {
+		words := strings.Fields(command)
+		fmt.Fprintf(&pipeline, "*%d\r\n", len(words))
+		for _, w := range words {
+			fmt.Fprintf(&pipeline, "$%d\r\n%s\r\n", len(w), w)
+		}
+		want = append(want, answer)
+	}
+	for range 30 {
+		for _, c := range []string{"SCOPE ROUTE app:1 AS a", "SCOPE ROUTE app:2 AS b", "SCOPE ROUTE x AS a", "SCOPE ROUTE app:3", "SCOPE LIST", "SCOPE ROUTE app:4 AS"} {
+			add(c, alone.ask(c))
+		}
+	}
+	for range 10 {
+		add("SCOPE ROUTE late:1 AS b", "+UNKNOWN\r\n")
+	}
+	add("SCOPE DECLARE late: WRITER b", "")
+	for range 10 {
+		add("SCOPE ROUTE late:1 AS b", "+OWNED\r\n")
+	}
+	c := b.dial()
+	c.send(pipeline.String())
+	for i, w := range want {
+		if got := c.next(); got != w && w != "" {
+			t.Fatalf("answer %d is %q, want %q", i, got, w)
+		}
+	}
 }
