@@ -222,14 +222,15 @@ func (x *shipment) offer(ctx context.Context) error {
 	if !ok || x.stream.number > 0 || len(x.stream.batch) > 0 {
 		return nil
 	}
-	text, err := o.Offer(ctx, x.Slice)
+	offered, err := o.Offer(ctx, x.Slice)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	if err != nil {
 		return err
 	}
-	x.stream.queue = append(x.stream.queue, &Batch{Slice: x.Slice, Stream: x.stream.id, Offer: text})
+	x.stream.queue = append(x.stream.queue, &Batch{Slice: x.Slice, Stream: x.stream.id, Offer: offered.Text})
+	x.total.CompareAndSwap(nil, &count{offered.Records, offered.Bytes})
 	x.stream.number++
 	x.stream.start(ctx)
 	return x.stream.wait()
@@ -334,7 +335,7 @@ func (x *shipment) early() bool { return x.feed != nil && x.compared == 0 && !x.
 // take its time for it. What it returns ends that, and waits for it.
 func (x *shipment) estimate(ctx context.Context) func() {
 	sizer, ok := x.store.(Sizer)
-	if !ok {
+	if _, offers := x.store.(Offerer); !ok || offers {
 		return func() {}
 	}
 	ctx, stop := context.WithCancel(ctx)

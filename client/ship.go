@@ -103,7 +103,7 @@ func newShipper(node string, store Store, send Send, addr func(node scope.NodeID
 // copy sends the records of a scope that is still written, and goes on to send
 // what has changed, until ship is asked for or ctx ends. It tells
 //
-//   - while it sends everything for the first time, if the store is a [Sizer], as
+//   - while it sends everything for the first time, if the store is a [Sizer] or [Offerer], as
 //     left what is still to be sent, and the whole slice once more: each record may
 //     have changed meanwhile, and has to be looked at again, which is all that is
 //     known before the next pass. So the leader does not close a scope in the middle

@@ -41,6 +41,7 @@ func (s *Store) Stage(ctx context.Context, slice client.Slice, batch []client.Re
 
 // restore sends all records, and then reads all answers: they are short.
 func restore(c *conn, batch []client.Record) error {
+	defer func() { c.heavy = 0 }()
 	for _, r := range batch {
 		if r.Deleted {
 			c.head(2)
@@ -52,7 +53,12 @@ func restore(c *conn, batch []client.Record) error {
 		addBulk(c, "RESTORE")
 		addBulk(c, r.Key)
 		addBulk(c, strconv.FormatInt(r.Expires, 10))
-		addBulk(c, r.Value)
+		c.heavy += int64(len(r.Value))
+		if len(r.Value) < writeStep {
+			addBulk(c, r.Value)
+		} else if err := c.sendBulk(r.Value); err != nil {
+			return err
+		}
 		addBulk(c, "REPLACE")
 		addBulk(c, "ABSTTL")
 	}
