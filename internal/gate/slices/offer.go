@@ -16,8 +16,10 @@ var _ client.Offerer = (*Store)(nil)
 const (
 	// maxProbe bounds the value that is tried at the target before all others.
 	maxProbe = 16 << 10
-	// usualRate is what two stores on one machine do with short values, in keys a second; it is for an estimate.
-	usualRate = 50_000
+	// usualRate is what two stores on one machine do with short values, in keys a second, and usualBytes what they do with
+	// long ones; they are for an estimate.
+	usualRate  = 50_000
+	usualBytes = 64 << 20
 	// probeTime is how long the tried value stays at most, in milliseconds, if nobody deletes it.
 	probeTime = 10_000
 )
@@ -45,7 +47,7 @@ func (s *Store) Offer(ctx context.Context, slice client.Slice) (out client.Offer
 		return out, err
 	}
 	s.log.Info("a slice is about to be sent", "move", slice.Move, "scope", slice.Prefix.Text(), "keys", o.Keys, "bytes", o.Bytes,
-		"estimate", (time.Duration(o.Keys) * time.Second / usualRate).Round(time.Second))
+		"estimate", (time.Duration(o.Keys)*time.Second/usualRate + time.Duration(o.Bytes/usualBytes)*time.Second).Round(time.Second))
 	out.Records, out.Bytes = o.Keys, o.Bytes
 	out.Text, err = json.Marshal(o)
 	return out, err

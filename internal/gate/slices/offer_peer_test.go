@@ -25,6 +25,7 @@ func TestPeerOffer(t *testing.T) {
 	n.redis.do("DEL", "app:1")
 	refuses(`{"keys":1,"bytes":1,"probe":"AAECAwQFBgcICQoLDA0O"}`, "cannot restore")
 	refuses(`{"keys":1000,"bytes":100000000}`, "no room")
+	refuses(`{"keys":1,"bytes":40000000,"largest":40000000}`, "twice")
 	refuses(`x`, "cannot be read")
 	n.must(n.store.Take(t.Context(), aSlice, good.Text))
 	n.holds(0, true)
