@@ -37,6 +37,14 @@ func (m limits) check(key string, size int64) error {
 	return fmt.Errorf("key %q has %d bytes, and one that moves has %d at most; delete it, or split it into smaller ones", scope.BytesText(key), size, m.most)
 }
 
+// cutOff is why a connection ended at a long value: mostly the store has ended it, for a limit of its own.
+func cutOff(key string, size int64, why error, settings string) error {
+	if size < writeStep {
+		return fmt.Errorf("key %q: %w", scope.BytesText(key), why)
+	}
+	return fmt.Errorf("key %q with about %d bytes: %w; if the store has ended the connection, its %s must allow for such a value", scope.BytesText(key), size, why, settings)
+}
+
 // survey is how large the keys of a slice are.
 type survey struct {
 	keys, bytes uint64

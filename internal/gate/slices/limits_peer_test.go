@@ -147,3 +147,23 @@ func TestPeerKeyGrows(t *testing.T) {
 		t.Errorf("a dump that is longer than its string: %v", err)
 	}
 }
+
+// TestPeerStoreLimits: a limit of the store's own ends its connection at a long value; the error says at which, and what it may be.
+func TestPeerStoreLimits(t *testing.T) {
+	n := alone(t, Config{})
+	long := strings.Repeat("x", 8<<20)
+	for setting, value := range map[string]string{"proto-max-bulk-len": "1mb", "client-query-buffer-limit": "1mb"} {
+		n.redis.do("CONFIG", "SET", setting, value)
+		err := n.store.Stage(t.Context(), aSlice, []client.Record{{Key: []byte("app:long"), Value: []byte(long)}})
+		if err == nil || !strings.Contains(err.Error(), `"app:long" with about 8388608 bytes`) || !strings.Contains(err.Error(), setting) {
+			t.Errorf("%s: %v", setting, err)
+		}
+		n.redis.do("CONFIG", "SET", setting, "512mb")
+	}
+	n.redis.do("CONFIG", "SET", "rdbcompression", "no", "client-output-buffer-limit", "normal 1mb 0 0")
+	n.redis.do("SET", "app:long", long)
+	err := n.store.Ship(t.Context(), aSlice, func(client.Record) error { return nil })
+	if err == nil || !strings.Contains(err.Error(), `"app:long" with about `) || !strings.Contains(err.Error(), "client-output-buffer-limit") {
+		t.Errorf("%v", err)
+	}
+}

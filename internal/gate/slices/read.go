@@ -209,7 +209,7 @@ func (r *reading) readValue(ctx context.Context, c *conn, of request) error {
 		return r.limits.check(of.key, dump.n)
 	}
 	if err != nil {
-		return err
+		return cutOff(of.key, of.size, err, "client-output-buffer-limit and maxmemory-clients")
 	}
 	expires, err := c.read(nil)
 	switch {

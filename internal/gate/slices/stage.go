@@ -39,6 +39,9 @@ func (s *Store) Stage(ctx context.Context, slice client.Slice, batch []client.Re
 	return nil
 }
 
+// restoreSettings are those of the store that a long value may be beyond.
+const restoreSettings = "proto-max-bulk-len, client-query-buffer-limit and maxmemory-clients"
+
 // restore sends all records, and then reads all answers: they are short.
 func restore(c *conn, batch []client.Record) error {
 	defer func() { c.heavy = 0 }()
@@ -57,7 +60,7 @@ func restore(c *conn, batch []client.Record) error {
 		if len(r.Value) < writeStep {
 			addBulk(c, r.Value)
 		} else if err := c.sendBulk(r.Value); err != nil {
-			return err
+			return cutOff(string(r.Key), int64(len(r.Value)), err, restoreSettings)
 		}
 		addBulk(c, "REPLACE")
 		addBulk(c, "ABSTTL")
@@ -70,10 +73,10 @@ func restore(c *conn, batch []client.Record) error {
 	for _, r := range batch {
 		answer, err := c.read(text[:0])
 		if err != nil {
-			return err
+			return cutOff(string(r.Key), int64(len(r.Value)), err, restoreSettings)
 		}
 		if err := answer.err(); err != nil && first == nil {
-			first = fmt.Errorf("key %q: %w", scope.BytesText(string(r.Key)), err)
+			first = cutOff(string(r.Key), int64(len(r.Value)), err, restoreSettings)
 		}
 	}
 	return first
