@@ -33,8 +33,8 @@ const (
 
 const (
 	// MaxValue bounds the value of a record in bytes: one is held in memory whole at
-	// both ends, several times if moves run side by side.
-	MaxValue = 64 << 20
+	// both ends. It is also the longest string that Redis takes (proto-max-bulk-len).
+	MaxValue = 512 << 20
 	// MaxBatchRecords bounds the records of a batch: ten times what is sent, so that
 	// a later version may send more.
 	MaxBatchRecords = 10 * shipRecords
@@ -47,6 +47,9 @@ const (
 
 	// maxID bounds the ids of a batch, in bytes: registry ids and streams are shorter.
 	maxID = 256
+	// ownPiece is from where on a value is sent from where it lies: to copy less costs
+	// less than one more piece.
+	ownPiece = 64 << 10
 	// maxDigest bounds the digest of a manifest: what the registry takes.
 	maxDigest = 128
 	// readStep is what the decoder allocates before anything was read. It doubles
@@ -126,15 +129,27 @@ func (b *Batch) Encode(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(data)
-	return err
+	for _, piece := range data {
+		if _, err := w.Write(piece); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (b *Batch) encoded() ([]byte, error) {
+// encoded is the batch on the wire, in pieces. Long values are pieces of their own,
+// in the memory of their records.
+func (b *Batch) encoded() ([][]byte, error) {
 	if err := b.check(); err != nil {
 		return nil, err
 	}
-	out := make([]byte, headLen, headLen+b.weight()+sumLen)
+	short := b.weight()
+	for _, r := range b.Records {
+		if len(r.Value) >= ownPiece {
+			short -= len(r.Value)
+		}
+	}
+	out := make([]byte, headLen, headLen+short+sumLen)
 	copy(out, batchMagic)
 	out = putText(out, b.Move)
 	out = putText(out, string(b.Prefix))
@@ -152,17 +167,36 @@ func (b *Batch) encoded() ([]byte, error) {
 		out = append(out, 0)
 	}
 	out = binary.AppendUvarint(out, uint64(len(b.Records)))
-	for _, r := range b.Records {
-		out = r.encode(out)
+	var pieces [][]byte
+	size := 0
+	for i := range b.Records {
+		r := &b.Records[i]
+		if out = r.encodeKey(out); !r.Deleted {
+			out = binary.AppendUvarint(out, uint64(len(r.Value)))
+			if len(r.Value) < ownPiece {
+				out = append(out, r.Value...)
+			} else {
+				pieces, size = append(pieces, out, r.Value), size+len(out)+len(r.Value)
+				out = out[len(out):]
+			}
+		}
+		out = r.encodeRest(out)
 	}
-	if len(out)+sumLen > MaxBatchBytes {
-		return nil, tooLarge("a batch of %d bytes; one has %d at most", len(out)+sumLen, MaxBatchBytes)
+	if size += len(out); size+sumLen > MaxBatchBytes {
+		return nil, tooLarge("a batch of %d bytes; one has %d at most", size+sumLen, MaxBatchBytes)
 	}
-	binary.BigEndian.PutUint32(out[len(batchMagic):], uint32(len(out)-headLen))
-	return binary.BigEndian.AppendUint32(out, crc32.Checksum(out, castagnoli)), nil
+	pieces = append(pieces, out)
+	binary.BigEndian.PutUint32(pieces[0][len(batchMagic):], uint32(size-headLen))
+	var sum uint32
+	for _, piece := range pieces {
+		sum = crc32.Update(sum, castagnoli, piece)
+	}
+	pieces[len(pieces)-1] = binary.BigEndian.AppendUint32(out, sum)
+	return pieces, nil
 }
 
-func (r *Record) encode(out []byte) []byte {
+// encodeKey writes what comes before a value, encodeRest what comes after it.
+func (r *Record) encodeKey(out []byte) []byte {
 	var flags byte
 	if r.Deleted {
 		flags |= flagDeleted
@@ -170,9 +204,11 @@ func (r *Record) encode(out []byte) []byte {
 	if r.was != nil {
 		flags |= flagReplaces
 	}
-	out = putText(append(out, flags), r.Key)
+	return putText(append(out, flags), r.Key)
+}
+
+func (r *Record) encodeRest(out []byte) []byte {
 	if !r.Deleted {
-		out = putText(out, r.Value)
 		out = binary.AppendVarint(out, r.Expires)
 	}
 	if r.was != nil {
@@ -200,7 +236,7 @@ func (b *Batch) weight() int {
 
 // recordCost is what a record takes on the wire besides its key and value: flags,
 // two lengths and the expiry, at most.
-const recordCost = 1 + 3 + 4 + binary.MaxVarintLen64
+const recordCost = 1 + 3 + 5 + binary.MaxVarintLen64
 
 // formerCost is what is added by what it replaces.
 const formerCost = len(recordSum{}) + binary.MaxVarintLen64
@@ -209,7 +245,11 @@ const formerCost = len(recordSum{}) + binary.MaxVarintLen64
 // the batch's own. An error is an [*Error]: CORRUPT if it did not arrive as it was
 // sent, TOO_LARGE if it is beyond the bounds, INVALID if it is none or of a version
 // that this one does not know; one of r is wrapped as it is.
-func DecodeBatch(r io.Reader) (*Batch, error) {
+func DecodeBatch(r io.Reader) (*Batch, error) { return decodeBatch(r, nil) }
+
+// decodeBatch is DecodeBatch for somebody who knows by the move whether the batch may come: admit is asked once its first bytes
+// are there, 64 KiB at most. Before that, and without it, no more is allocated than twice what has come; after it, all at once.
+func decodeBatch(r io.Reader, admit func(move string) error) (*Batch, error) {
 	var head [headLen]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return nil, cutOff(err)
@@ -224,9 +264,9 @@ func DecodeBatch(r io.Reader) (*Batch, error) {
 	if n > MaxBatchBytes-int64(headLen+sumLen) {
 		return nil, tooLarge("a batch of %d bytes; one has %d at most", n, MaxBatchBytes)
 	}
-	body, err := readBody(r, int(n)+sumLen)
+	body, err := readBody(r, int(n)+sumLen, admit)
 	if err != nil {
-		return nil, cutOff(err)
+		return nil, err
 	}
 	body, tail := body[:n:n], body[n:]
 	if crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, body) != binary.BigEndian.Uint32(tail) {
@@ -253,19 +293,27 @@ func cutOff(err error) error {
 	return fmt.Errorf("a batch cannot be read: %w", err)
 }
 
-// readBody reads n bytes, and allocates by what has come: not more than twice
-// that.
-func readBody(r io.Reader, n int) ([]byte, error) {
+// readBody reads n bytes.
+func readBody(r io.Reader, n int, admit func(move string) error) ([]byte, error) {
 	out := make([]byte, 0, min(n, readStep))
 	for len(out) < n {
 		if len(out) == cap(out) {
-			out = slices.Grow(out, min(n-len(out), len(out)))
+			more := len(out)
+			if admit != nil {
+				more = n
+			}
+			out = slices.Grow(out, min(n-len(out), more))
 		}
 		upto := min(n, cap(out))
 		got, err := io.ReadFull(r, out[len(out):upto])
 		out = out[:len(out)+got]
 		if err != nil {
-			return nil, err
+			return nil, cutOff(err)
+		}
+		if len(out) <= readStep && admit != nil {
+			if err := admit(string((&parser{left: out}).bytes())); err != nil { // a move that is cut off is none
+				return nil, err
+			}
 		}
 	}
 	return out, nil

@@ -100,10 +100,33 @@ func TestBatchBounds(t *testing.T) {
 			t.Errorf("%s: %v, and %d bytes were written", name, err, out.Len())
 		}
 	}
+	// The largest record: it is not copied, and may come.
 	b := base()
-	b.Records = []Record{{Key: make([]byte, scope.MaxKeyLen), Value: make([]byte, MaxValue), Expires: -1 << 63}}
-	if got, err := DecodeBatch(bytes.NewReader(encode(t, b))); err != nil || !sameBatch(b, got) {
-		t.Errorf("the largest record: %v", err)
+	b.Records = []Record{{Key: make([]byte, scope.MaxKeyLen), Value: make([]byte, MaxValue), Expires: -1 << 63, was: &former{bytes: 1 << 63}}}
+	pieces, err := b.encoded()
+	if err != nil || len(pieces) != 3 || &pieces[1][0] != &b.Records[0].Value[0] {
+		t.Fatalf("the largest record: %d pieces, %v", len(pieces), err)
+	}
+	var came []string
+	_, err = decodeBatch(bytes.NewReader(pieces[0]), func(move string) error {
+		came = append(came, move)
+		return errors.New("not now")
+	})
+	if err == nil || err.Error() != "not now" || len(came) != 1 || came[0] != "m" {
+		t.Errorf("the largest record: %q may come: %v", came, err)
+	}
+}
+
+// TestLongValues arrive as they were sent, between short ones.
+func TestLongValues(t *testing.T) {
+	b := &Batch{Slice: Slice{"m", "p"}, Stream: "s"}
+	for i, n := range []int{3, ownPiece - 1, ownPiece, 10 * ownPiece, 0, ownPiece} {
+		b.Records = append(b.Records, Record{Key: []byte{byte(i)}, Value: bytes.Repeat([]byte{byte(i)}, n), Expires: int64(n)}, Record{Key: []byte{9, byte(i)}, Deleted: true})
+	}
+	asked := 0
+	got, err := decodeBatch(bytes.NewReader(encode(t, b)), func(string) error { asked++; return nil })
+	if err != nil || !sameBatch(b, got) || asked != 1 {
+		t.Errorf("%v, asked %d times", err, asked)
 	}
 }
 

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -44,6 +45,10 @@ const (
 	// maxChunk: most slices are small.
 	firstChunk = 4 << 10
 	maxChunk   = 256 << 10
+	// largeRecord is from where on a record is sent alone from where the store has it,
+	// and the store waits until it got there: a copy of it, and the next one beside it,
+	// would take too much memory.
+	largeRecord = 16 << 20
 )
 
 // delivery is one stream of batches to the target of a move. While a batch is on
@@ -78,12 +83,30 @@ func (b brokenStream) Unwrap() error { return b.error }
 // even if it fails: then with the rest, if the stream is not dead and goes on.
 func (x *delivery) add(ctx context.Context, r Record) (err error) {
 	n := len(r.Key) + len(r.Value)
+	if n >= largeRecord {
+		return x.addLarge(ctx, r)
+	}
 	if len(x.batch) > 0 && (len(x.batch) == shipRecords || x.bytes+n > shipBytes) {
 		err = x.push(ctx, nil)
 	}
 	r.Key, r.Value = x.copied(r.Key), x.copied(r.Value)
 	x.batch = append(x.batch, r)
 	x.bytes += n
+	return err
+}
+
+// addLarge sends a large record, and copies it only if it did not get there.
+func (x *delivery) addLarge(ctx context.Context, r Record) (err error) {
+	if len(x.batch) > 0 {
+		err = x.push(ctx, nil)
+	}
+	r.Key = x.copied(r.Key)
+	x.batch, x.bytes = []Record{r}, len(r.Key)+len(r.Value)
+	err = either(err, x.push(ctx, nil))
+	err = either(err, x.wait())
+	if n := len(x.queue); n > 0 && x.dead == nil { // the last one is this
+		x.queue[n-1].Records[0].Value = bytes.Clone(r.Value)
+	}
 	return err
 }
 

@@ -222,14 +222,15 @@ func (x *shipment) offer(ctx context.Context) error {
 	if !ok || x.stream.number > 0 || len(x.stream.batch) > 0 {
 		return nil
 	}
-	text, err := o.Offer(ctx, x.Slice)
+	offered, err := o.Offer(ctx, x.Slice)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	if err != nil {
 		return err
 	}
-	x.stream.queue = append(x.stream.queue, &Batch{Slice: x.Slice, Stream: x.stream.id, Offer: text})
+	x.stream.queue = append(x.stream.queue, &Batch{Slice: x.Slice, Stream: x.stream.id, Offer: offered.Text})
+	x.total.CompareAndSwap(nil, &count{offered.Records, offered.Bytes})
 	x.stream.number++
 	x.stream.start(ctx)
 	return x.stream.wait()
@@ -320,15 +321,21 @@ func (x *shipment) dropGone(ctx context.Context, did *passed) (err error) {
 
 func (x *shipment) report(left count) {
 	x.left.Store(&left)
-	x.tell(agent.Progressed{Move: x.Move, Keys: x.keys.Load(), Bytes: x.bytes.Load(), KeysLeft: left.keys, BytesLeft: left.bytes})
+	x.tell(agent.Progressed{Move: x.Move, Keys: x.keys.Load(), Bytes: x.bytes.Load(), KeysLeft: left.keys, BytesLeft: left.bytes, Early: x.early()})
 	x.reported = time.Now()
 }
+
+// early reports whether closing the scope now would keep it closed for longer than a
+// little later: as long as not all that was there is known to be sent, it is read, or
+// all its keys are compared. A telling that was lost once may be lost for ever, and
+// is not waited for.
+func (x *shipment) early() bool { return x.feed != nil && x.compared == 0 && !x.missed }
 
 // estimate asks the store how much there is, beside everything else: a store may
 // take its time for it. What it returns ends that, and waits for it.
 func (x *shipment) estimate(ctx context.Context) func() {
 	sizer, ok := x.store.(Sizer)
-	if !ok {
+	if _, offers := x.store.(Offerer); !ok || offers {
 		return func() {}
 	}
 	ctx, stop := context.WithCancel(ctx)

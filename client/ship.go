@@ -66,6 +66,7 @@ type shipment struct {
 	fed      bool          // all that was there is in have since the feed began
 	tracks   bool          // the store is a Tracker
 	compared time.Duration // how long it took to compare keys; 0 if it was not done
+	missed   bool          // the feed was lost once
 	reported time.Time
 	total    atomic.Pointer[count] // of the slice, about; nil if not known
 
@@ -102,12 +103,14 @@ func newShipper(node string, store Store, send Send, addr func(node scope.NodeID
 // copy sends the records of a scope that is still written, and goes on to send
 // what has changed, until ship is asked for or ctx ends. It tells
 //
-//   - while it sends everything for the first time, if the store is a [Sizer], as
+//   - while it sends everything for the first time, if the store is a [Sizer] or [Offerer], as
 //     left what is still to be sent, and the whole slice once more: each record may
 //     have changed meanwhile, and has to be looked at again, which is all that is
 //     known before the next pass. So the leader does not close a scope in the middle
 //     of its first copy, unless going through it twice takes no time that counts;
-//   - after that pass, as left the whole slice;
+//   - after that pass, as left the whole slice; with a [Tracker] all this with the
+//     word that it is early, as the next pass looks only at what has changed, and
+//     compares the keys, which need not be done again while the scope is closed;
 //   - before and after every other pass, as left what the last one has found
 //     changed: as many records change during a pass that takes as long. The rate
 //     between the two reports is that of the pass, and what the leader computes from
@@ -281,6 +284,7 @@ func (x *shipment) copyAll(ctx context.Context) error {
 		case errors.Is(err, ErrTrackingLost):
 			x.log.Info("slice is read as a whole again", "move", x.Move, "to", x.to, "error", err)
 			x.untrack()
+			x.missed = true
 			if !sleep(ctx, minRest) { // whatever ends it may do so again
 				return x.interrupted(ctx)
 			}

@@ -80,8 +80,8 @@ type Store interface {
 	Clean(ctx context.Context, p scope.Prefix) (more bool, err error)
 }
 
-// Sizer is what a [Store] may have besides, to tell how far a move is: how many
-// records and bytes are under a prefix, about. It is asked while Ship runs, and
+// Sizer is what a [Store] may have besides that is no [Offerer], to tell how far a
+// move is: how many records and bytes are under a prefix, about. It is asked while Ship runs, and
 // must stop soon when its context ends. Without it nothing is told of a move until
 // its records were sent once.
 type Sizer interface {
@@ -129,13 +129,19 @@ type Tracking interface {
 // leaves whether a slice can go to its target at all: with a copy beforehand while
 // the scope is still written.
 type Offerer interface {
-	// Offer describes a slice at its source, in at most [MaxOffer] bytes. An error
-	// aborts the move.
-	Offer(ctx context.Context, s Slice) ([]byte, error)
+	// Offer describes a slice at its source. An error aborts the move.
+	Offer(ctx context.Context, s Slice) (Offered, error)
 
 	// Take looks at the target at what the source has offered. It is followed by Stage,
 	// or by Settle. An error aborts the move.
 	Take(ctx context.Context, s Slice, offer []byte) error
+}
+
+// Offered describes a slice: for its target, in at most [MaxOffer] bytes; and, to
+// tell how far the move is, how much there is, about.
+type Offered struct {
+	Text           []byte
+	Records, Bytes uint64
 }
 
 // Settler is what a [Store] has besides that cannot read back a record as it came,
@@ -169,5 +175,5 @@ type Peer struct{ Node, Addr string }
 // Send carries a batch to another node, which gives it to [Session.Receive], and
 // returns what that returned: an [*Error] with its code, or one with code
 // UNAVAILABLE or OUTCOME_UNKNOWN if it did not get there or no answer came back. A
-// batch may be sent twice.
+// batch may be sent twice. Nothing of b is used once it has returned.
 type Send func(ctx context.Context, to Peer, b *Batch) error

@@ -26,17 +26,22 @@ const (
 	// sliceDial bounds the dial of another node: within it a connection on one network
 	// is made several times over, or not at all.
 	sliceDial = time.Second
-	// sliceAnswer bounds the wait for an answer once a batch is sent, for callers that
-	// set no time of their own: the target may have to wait for its disk.
+	// sliceAnswer bounds a call until the answer, for callers that set no time of their
+	// own: the target may have to wait for its disk. A long batch gets more, at slowest
+	// bytes a second.
 	sliceAnswer = 30 * time.Second
 
 	// A body has to come within bodyTime, and a long one at slowestBody bytes a
 	// second: a sender that is slower has given up the try itself.
 	bodyTime    = 5 * time.Second
 	slowestBody = 512 << 10
-	// maxBodies bounds the bodies that are held at one time, in bytes: two of the
-	// largest kind, and hundreds of the usual size.
-	maxBodies = 2*MaxBatchBytes + 64<<20
+	// Bodies are held in two rooms, so that a few long ones do not keep out those of
+	// the usual size: usualBodies bytes of bodies that are no longer than usualBody, and
+	// the first bytes of others; and longBodies bytes, which is one of the longest kind,
+	// of others whose move is known to come here.
+	usualBody   = 2 * shipBytes
+	usualBodies = 64 << 20
+	longBodies  = MaxBatchBytes
 	// busyRetryMS is what a sender waits that finds them all in use.
 	busyRetryMS = 50
 )
@@ -48,8 +53,7 @@ const (
 func HTTPSend(h *http.Client) Send {
 	if h == nil {
 		dialer := &net.Dialer{Timeout: sliceDial}
-		h = &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second,
-			ResponseHeaderTimeout: sliceAnswer, DisableCompression: true}}
+		h = &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second, DisableCompression: true}}
 	}
 	direct := *h
 	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -63,11 +67,17 @@ func sender(scheme string, clientOf func(node string) *http.Client) Send {
 		if err != nil {
 			return err
 		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, scheme+"://"+to.Addr+SlicePath, bytes.NewReader(data))
+		sent := &outgoing{pieces: data}
+		defer sent.end()
+		ctx, cancel := context.WithTimeout(ctx, sliceAnswer+time.Duration(sent.size())*time.Second/slowest)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, scheme+"://"+to.Addr+SlicePath, nil)
 		if err != nil {
 			return badBatch("node %q cannot be sent anything at the address %q: %v; declare it with host:port", to.Node, to.Addr, err)
 		}
 		req.Header.Set("Content-Type", sliceType)
+		req.ContentLength, req.GetBody = sent.size(), sent.body
+		req.Body, _ = sent.body()
 		resp, err := clientOf(to.Node).Do(req)
 		if err != nil {
 			return sendFailed(to, err)
@@ -75,6 +85,50 @@ func sender(scheme string, clientOf func(node string) *http.Client) Send {
 		defer resp.Body.Close()
 		return sliceAnswered(to, resp)
 	}
+}
+
+// outgoing is a batch that is sent, perhaps twice: over a connection that turns out to be closed, and then over another.
+type outgoing struct {
+	pieces [][]byte
+
+	mu   sync.Mutex // guards over, and the pieces
+	over bool       // the pieces are not the sender's any more; a transport may go on to read for a while
+}
+
+func (o *outgoing) size() (n int64) {
+	for _, p := range o.pieces {
+		n += int64(len(p))
+	}
+	return n
+}
+
+// body reads the batch from its beginning.
+func (o *outgoing) body() (io.ReadCloser, error) {
+	var all []io.Reader
+	for _, p := range o.pieces {
+		all = append(all, bytes.NewReader(p))
+	}
+	return io.NopCloser(&outgoingBody{o, io.MultiReader(all...)}), nil
+}
+
+func (o *outgoing) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.over = true
+}
+
+type outgoingBody struct {
+	of   *outgoing
+	left io.Reader
+}
+
+func (b *outgoingBody) Read(p []byte) (int, error) {
+	b.of.mu.Lock()
+	defer b.of.mu.Unlock()
+	if b.of.over {
+		return 0, errors.New("the sender has given up")
+	}
+	return b.left.Read(p)
 }
 
 // sendFailed tells a batch that never left from one of which it is not known what
@@ -110,15 +164,10 @@ func sliceAnswered(to Peer, resp *http.Response) error {
 
 // sliceHandler takes batches over HTTP. A batch that is taken is answered 204, else
 // there is a problem JSON with the status of its code.
-func sliceHandler(take func(context.Context, *Batch) error, mayCome func(*tls.ConnectionState, *Batch) error) http.Handler {
-	var room bodies
+func sliceHandler(take func(context.Context, *Batch) error, mayCome func(over *tls.ConnectionState, move string, long bool) error) http.Handler {
+	e := &sliceEnd{take: take, mayCome: mayCome, usual: bodies{most: usualBodies}, long: bodies{most: longBodies}}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := takeRequest(w, r, &room, func(ctx context.Context, b *Batch) error {
-			if err := mayCome(r.TLS, b); err != nil {
-				return err
-			}
-			return take(ctx, b)
-		}); err != nil {
+		if err := e.takeRequest(w, r); err != nil {
 			sayProblem(w, err)
 			return
 		}
@@ -126,7 +175,15 @@ func sliceHandler(take func(context.Context, *Batch) error, mayCome func(*tls.Co
 	})
 }
 
-func takeRequest(w http.ResponseWriter, r *http.Request, room *bodies, take func(context.Context, *Batch) error) error {
+// sliceEnd is where batches come in.
+type sliceEnd struct {
+	take func(context.Context, *Batch) error
+	// mayCome is asked by what a batch begins with. A long one is held only if it is certain that its move comes here.
+	mayCome     func(over *tls.ConnectionState, move string, long bool) error
+	usual, long bodies
+}
+
+func (e *sliceEnd) takeRequest(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case r.Method != http.MethodPost:
 		return badBatch("%s %s; batches are sent by POST", r.Method, r.URL.Path)
@@ -136,14 +193,34 @@ func takeRequest(w http.ResponseWriter, r *http.Request, room *bodies, take func
 		return badBatch("a body without a length; a batch tells its own")
 	case r.ContentLength > MaxBatchBytes:
 		return tooLarge("a body of %d bytes; a batch has %d at most", r.ContentLength, MaxBatchBytes)
-	case !room.take(r.ContentLength):
-		return &api.Error{Code: api.Unavailable, RetryMS: busyRetryMS, Detail: fmt.Sprintf("bodies of %d bytes are being taken already; try again", maxBodies)}
 	}
-	defer room.give(r.ContentLength)
+	n := r.ContentLength
+	first, long := n, n > usualBody
+	if long {
+		first = readStep
+	}
+	if err := e.usual.take(first); err != nil {
+		return err
+	}
+	defer e.usual.give(first)
 	conn := http.NewResponseController(w)
 	// A test's recorder has no deadlines; a server has.
-	_ = conn.SetReadDeadline(time.Now().Add(bodyTime + time.Duration(r.ContentLength)*time.Second/slowestBody))
-	b, err := DecodeBatch(r.Body)
+	within := func(bytes int64) {
+		_ = conn.SetReadDeadline(time.Now().Add(bodyTime + time.Duration(bytes)*time.Second/slowestBody))
+	}
+	within(first)
+	held := int64(0)
+	b, err := decodeBatch(r.Body, func(move string) error {
+		err := e.mayCome(r.TLS, move, long)
+		if err == nil && long {
+			if err = e.long.take(n); err == nil {
+				held = n
+				within(n)
+			}
+		}
+		return err
+	})
+	defer func() { e.long.give(held) }()
 	if err == nil {
 		err = ended(r.Body)
 	}
@@ -157,7 +234,7 @@ func takeRequest(w http.ResponseWriter, r *http.Request, room *bodies, take func
 	}
 	// What follows takes as long as the store needs.
 	_ = conn.SetReadDeadline(time.Time{})
-	return take(r.Context(), b)
+	return e.take(r.Context(), b)
 }
 
 // ended refuses what comes after a batch.
@@ -186,18 +263,19 @@ func sayProblem(w http.ResponseWriter, err error) {
 
 // bodies counts the bytes of those that are held.
 type bodies struct {
+	most int64
 	mu   sync.Mutex // guards used
 	used int64
 }
 
-func (b *bodies) take(n int64) bool {
+func (b *bodies) take(n int64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.used+n > maxBodies {
-		return false
+	if b.used+n > b.most {
+		return &api.Error{Code: api.Unavailable, RetryMS: busyRetryMS, Detail: fmt.Sprintf("%d bytes of bodies are being taken already, and %d is the most; try again", b.used, b.most)}
 	}
 	b.used += n
-	return true
+	return nil
 }
 
 func (b *bodies) give(n int64) {

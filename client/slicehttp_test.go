@@ -155,13 +155,69 @@ func (brokenReader) Read([]byte) (int, error) { return 0, errors.New("connection
 // TestSliceHandlerBoundsMemory: bodies beyond what is held at one time are sent
 // back, and there is room again when the others are done.
 func TestSliceHandlerBoundsMemory(t *testing.T) {
-	var room bodies
-	if !room.take(maxBodies-1) || room.take(2) || !room.take(1) || room.take(1) {
+	room := bodies{most: 10}
+	fits := func(n int64) bool { return room.take(n) == nil }
+	if !fits(9) || fits(2) || !fits(1) || fits(1) {
 		t.Error("the bound is not kept")
 	}
 	room.give(1)
-	if !room.take(1) {
+	if !fits(1) {
 		t.Error("what was given back is not there")
+	}
+}
+
+// TestLongBodies: of a long body no more is read than its beginning before it is known that its move may come; then there is
+// room for it, of its own, or it is sent back.
+func TestLongBodies(t *testing.T) {
+	may := errors.New("not here")
+	e := &sliceEnd{take: func(context.Context, *Batch) error { return nil }, usual: bodies{most: usualBodies}, long: bodies{most: longBodies},
+		mayCome: func(_ *tls.ConnectionState, move string, long bool) error {
+			if move != "m1" || !long {
+				t.Errorf("move %q, long %t", move, long)
+			}
+			return may
+		}}
+	b := batchOf("s1", 0)
+	b.Records = []Record{{Key: []byte("app:a"), Value: make([]byte, usualBody)}}
+	body := encode(t, b)
+	post := func() (read int, err error) {
+		r := httptest.NewRequest(http.MethodPost, SlicePath, nil)
+		come := &endless{head: body}
+		r.Body, r.ContentLength = io.NopCloser(io.LimitReader(come, int64(len(body)))), int64(len(body))
+		r.Header.Set("Content-Type", sliceType)
+		err = e.takeRequest(httptest.NewRecorder(), r)
+		if e.usual.used+e.long.used > 0 {
+			t.Errorf("%d and %d bytes are held after it", e.usual.used, e.long.used)
+		}
+		return come.n, err
+	}
+	if read, err := post(); !strings.Contains(err.Error(), "not here") || read > headLen+readStep {
+		t.Errorf("%d bytes were read of what may not come: %v", read, err)
+	}
+	may = nil
+	if read, err := post(); err != nil || read != len(body) {
+		t.Errorf("%d of %d bytes were read: %v", read, len(body), err)
+	}
+	e.long.most = int64(len(body)) - 1 // others are held
+	if read, err := post(); api.CodeOf(err) != api.Unavailable || read > headLen+readStep {
+		t.Errorf("%d bytes were read without room: %v", read, err)
+	}
+	e.usual.most = readStep - 1
+	if read, err := post(); api.CodeOf(err) != api.Unavailable || read > 0 {
+		t.Errorf("%d bytes were read without room for any: %v", read, err)
+	}
+}
+
+// TestOutgoingEnds: what a transport reads late is not the sender's memory any more.
+func TestOutgoingEnds(t *testing.T) {
+	o := &outgoing{pieces: [][]byte{[]byte("ab"), []byte("cd")}}
+	body, _ := o.body()
+	if _, err := io.ReadFull(body, make([]byte, 3)); err != nil || o.size() != 4 {
+		t.Fatal(err, o.size())
+	}
+	o.end()
+	if n, err := body.Read(make([]byte, 1)); n > 0 || err == nil {
+		t.Errorf("%d bytes, %v", n, err)
 	}
 }
 
@@ -304,4 +360,4 @@ func TestSliceHandlerSlowSender(t *testing.T) {
 	})
 }
 
-func anybody(*tls.ConnectionState, *Batch) error { return nil }
+func anybody(*tls.ConnectionState, string, bool) error { return nil }

@@ -231,7 +231,8 @@ func (w *badWire) draw(n int) int {
 }
 
 func (w *badWire) send(ctx context.Context, _ Peer, b *Batch) error {
-	data, err := b.encoded()
+	pieces, err := b.encoded()
+	data := bytes.Join(pieces, nil)
 	if err != nil {
 		return err
 	}

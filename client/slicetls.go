@@ -48,8 +48,7 @@ func (n *nodeClients) of(node string) *http.Client {
 			}
 			return conn, nil
 		}
-		h = &http.Client{Transport: &http.Transport{DialTLSContext: dial, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second,
-			ResponseHeaderTimeout: sliceAnswer, DisableCompression: true},
+		h = &http.Client{Transport: &http.Transport{DialTLSContext: dial, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second, DisableCompression: true},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 		n.made[node] = h
 	}
@@ -58,21 +57,24 @@ func (n *nodeClients) of(node string) *http.Client {
 
 // mayCome refuses a batch that comes over TLS from anybody but the source of its move, by the certificate that the listener
 // has verified. Without TLS nobody is known, and whoever reaches the port may send. A move that the view does not show
-// is refused by whoever takes the batch.
-func (s *Session) mayCome(over *tls.ConnectionState, b *Batch) error {
+// is refused by whoever takes the batch; a long batch before it is held.
+func (s *Session) mayCome(over *tls.ConnectionState, move string, long bool) error {
+	m, running := s.adm.Rules().View().Move(move)
+	if long && (!running || string(m.To) != s.cfg.Node) {
+		return refusal(api.NotFound, move, "node %q does not see it come (yet), and does not take a batch of more than %d bytes of it", s.cfg.Node, usualBody)
+	}
 	if over == nil {
 		return nil
 	}
 	if len(over.VerifiedChains) == 0 {
-		return refusal(api.Unauthenticated, b.Move, "records come over TLS from somebody without a certificate; the source of the move has to show its own, of role node")
+		return refusal(api.Unauthenticated, move, "records come over TLS from somebody without a certificate; the source of the move has to show its own, of role node")
 	}
 	_, who, err := certs.Identity(over.PeerCertificates[0])
 	if err != nil {
-		return refusal(api.Unauthenticated, b.Move, "the sender's certificate: %v", err)
+		return refusal(api.Unauthenticated, move, "the sender's certificate: %v", err)
 	}
-	m, running := s.adm.Rules().View().Move(b.Move)
 	if running && (who.Role != access.Node || who.ID != string(m.From)) {
-		return refusal(api.Forbidden, b.Move, "records come from %s, and node %q is the source; only that may send them", who.String(), m.From)
+		return refusal(api.Forbidden, move, "records come from %s, and node %q is the source; only that may send them", who.String(), m.From)
 	}
 	return nil
 }

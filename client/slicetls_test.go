@@ -35,7 +35,7 @@ func TestTLSSend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node := &Session{adm: target.adm}
+	node := &Session{adm: target.adm, cfg: SessionConfig{Node: "n2"}}
 	srv := httptest.NewUnstartedServer(sliceHandler(func(context.Context, *Batch) error { return nil }, node.mayCome))
 	srv.TLS = source.Listen(true)
 	srv.StartTLS()
@@ -62,11 +62,15 @@ func TestTLSSend(t *testing.T) {
 	if err := send(files(access.Node, "n3"), Peer{"n2", addr}, &other); err != nil {
 		t.Error(err)
 	}
-	if err := node.mayCome(nil, b); err != nil {
+	if err := node.mayCome(nil, b.Move, true); err != nil {
 		t.Errorf("without TLS: %v", err)
 	}
 	if _, err := TLSSend(TLS{CA: n1.CA}); err == nil {
 		t.Error("it sends without a certificate")
 	}
-	wants(t, node.mayCome(&tls.ConnectionState{}, b), &Error{Code: api.Unauthenticated})
+	wants(t, node.mayCome(&tls.ConnectionState{}, b.Move, false), &Error{Code: api.Unauthenticated})
+	wants(t, node.mayCome(nil, "m9", true), &Error{Code: api.NotFound}) // nothing long of a move that is not known
+	if err := node.mayCome(nil, "m9", false); err != nil {
+		t.Errorf("a short batch of a move that is not known yet: %v", err)
+	}
 }

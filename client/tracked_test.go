@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -22,6 +23,7 @@ type fedStore struct {
 	full    int        // how often everything was read by a feed
 	lost    int
 	settled []Manifest
+	steady  bool // nothing is lost
 }
 
 type memFeed struct {
@@ -37,7 +39,7 @@ func newFedStore(seed uint64, records ...Record) *fedStore {
 func (s *fedStore) Track(context.Context, Slice) (Tracking, error) {
 	s.mu2.Lock()
 	defer s.mu2.Unlock()
-	if s.rng.IntN(10) == 0 {
+	if !s.steady && s.rng.IntN(10) == 0 {
 		return nil, errors.New("not now")
 	}
 	s.feed = &memFeed{s: s, changed: map[string]bool{}}
@@ -73,7 +75,7 @@ func (f *memFeed) Ship(ctx context.Context, send func(Record) error) error {
 
 func (f *memFeed) Changed(_ context.Context, send func(Record) error) error {
 	f.s.mu2.Lock()
-	if f.s.rng.IntN(8) == 0 {
+	if !f.s.steady && f.s.rng.IntN(8) == 0 {
 		f.lost = true
 	}
 	if f.lost {
@@ -180,6 +182,44 @@ func TestShipTracked(t *testing.T) {
 	t.Logf("of %d moves %d agreed, tracking was lost %d times, everything was read %d times", faultRuns, agreed, lost, full)
 	if lost < faultRuns/4 || full > 4*faultRuns {
 		t.Error("that tests little")
+	}
+}
+
+// TestCopyIsEarly: a scope is not to be closed before its keys were compared, so that what is left is what has changed; unless
+// the telling breaks off, as it may do so again and again.
+func TestCopyIsEarly(t *testing.T) {
+	for _, loses := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			from, to := newFedStore(1, manyRecords(3000, 10)...), newFedStore(1)
+			from.steady = true
+			target := newSliceTarget(t, to.memStore)
+			target.recv.store = to
+			defer target.stop()
+			target.sees("copying")
+			wire := &badWire{target: target}
+			source := newSliceSource(from, func(ctx context.Context, p Peer, b *Batch) error {
+				if b.Number == 1 {
+					from.mu2.Lock()
+					from.feed.lost = loses
+					from.mu2.Unlock()
+				}
+				from.put("app:000007", fmt.Sprint(b.Number))
+				from.note("app:000007")
+				return wire.send(ctx, p, b)
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			var copying sync.WaitGroup
+			copying.Go(func() { source.copySlice(ctx) })
+			sleep(ctx, 2*minRest)
+			cancel()
+			copying.Wait()
+			said := eventsOf[agent.Progressed](source.events())
+			at := slices.IndexFunc(said, func(r agent.Progressed) bool { return !r.Early })
+			left := map[bool]uint64{false: 1, true: 3000}[loses]
+			if at < 1 || said[at].KeysLeft > left || said[at-1].KeysLeft < 3000 || loses && from.full < 2 {
+				t.Errorf("lost %t: it was read %d times, and told %+v", loses, from.full, said)
+			}
+		})
 	}
 }
 

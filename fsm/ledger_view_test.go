@@ -208,6 +208,18 @@ func TestSourceWithLittleLeftIsClosed(t *testing.T) {
 	c.wantNothing("nothing left, and closed already")
 }
 
+func TestEarlyIsNotClosed(t *testing.T) {
+	c := count(t, copying(t, "agent"))
+	c.report(api.Report{Early: true}, "")
+	c.after(time.Second).report(api.Report{Keys: 10, Bytes: 10, Early: true}, "")
+	c.wantNothing("nothing is left, and it is early")
+	if c.l.Urgent() {
+		t.Error("early, and urgent")
+	}
+	c.report(api.Report{Keys: 10, Bytes: 10}, "")
+	c.want("it is early no more", "quiesce m1")
+}
+
 func TestNothingLeftIsAlwaysLittle(t *testing.T) {
 	c := count(t, copying(t, "agent"))
 	c.report(api.Report{}, "")

@@ -20,6 +20,7 @@ type progress struct {
 	session             string
 	keys, bytes         uint64 // shipped so far
 	keysLeft, bytesLeft uint64
+	early               bool // as in api.Report
 	at                  time.Duration
 	keyRate, byteRate   float64 // per second; 0 if not known
 }
@@ -58,7 +59,7 @@ func (l Ledger) Report(s State, r api.Report, now time.Duration) (Ledger, error)
 // next is the progress after one more report. Reports that do not follow from the
 // one before, as another process made them or it began anew, give no rate.
 func (p progress) next(r api.Report, now time.Duration) progress {
-	n := progress{session: r.Session, keys: r.Keys, bytes: r.Bytes, keysLeft: r.KeysLeft, bytesLeft: r.BytesLeft, at: now}
+	n := progress{session: r.Session, keys: r.Keys, bytes: r.Bytes, keysLeft: r.KeysLeft, bytesLeft: r.BytesLeft, early: r.Early, at: now}
 	if p.session != r.Session || r.Keys < p.keys || r.Bytes < p.bytes {
 		return n
 	}
@@ -102,7 +103,8 @@ func (p progress) shown(now time.Duration) api.Progress {
 
 // mayClose reports whether a move's source can be closed: it copies by itself, and
 // its process says that little is left. A move of which nothing was reported is
-// never closed: nobody knows for how long.
+// never closed: nobody knows for how long. Nor is one whose source says that it is
+// early: what is left may be little then, and will soon be next to nothing.
 func (g sighting) mayClose(s State, m migration.Move) bool {
 	if m.Mode != migration.Agent || m.Phase != migration.Copying {
 		return false
@@ -111,5 +113,5 @@ func (g sighting) mayClose(s State, m migration.Move) bool {
 		return false
 	}
 	left, known := g.said.left()
-	return known && left <= m.Window/littleOfWindow
+	return known && !g.said.early && left <= m.Window/littleOfWindow
 }

@@ -14,6 +14,7 @@ type Progressed struct {
 	Move                string
 	Keys, Bytes         uint64 // sent so far
 	KeysLeft, BytesLeft uint64 // estimated
+	Early               bool   // a little later much less will be left
 }
 
 // Shipped says that the target holds all records of the closed scope.
@@ -163,7 +164,7 @@ func (t *step) moveEvent(e Event) {
 		t.drained(e)
 	case Progressed:
 		if m, running := t.view.Move(e.Move); running && m.From == t.cfg.Node && t.Ready() {
-			t.do(Tell{api.Report{Move: e.Move, Session: t.session.id, Keys: e.Keys, Bytes: e.Bytes, KeysLeft: e.KeysLeft, BytesLeft: e.BytesLeft}})
+			t.do(Tell{api.Report{Move: e.Move, Session: t.session.id, Keys: e.Keys, Bytes: e.Bytes, KeysLeft: e.KeysLeft, BytesLeft: e.BytesLeft, Early: e.Early}})
 		}
 	case Shipped:
 		t.changeSource(e.Move, func(x *source) {

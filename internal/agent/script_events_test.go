@@ -37,7 +37,7 @@ func (s *script) moveEvent(a words) Event {
 	case "drained":
 		return Drained{move}
 	case "progressed":
-		return Progressed{Move: move, Keys: a.number(a.named["keys"]), KeysLeft: a.number(a.named["left"])}
+		return Progressed{Move: move, Keys: a.number(a.named["keys"]), Early: a.has("early"), KeysLeft: a.number(a.named["left"])}
 	case "shipped":
 		return Shipped{move, a.manifest()}
 	case "ship-failed":

@@ -213,7 +213,11 @@ func effectText(e Effect) string {
 	case Delete:
 		return fmt.Sprintf("delete %s e%d", e.Prefix.Text(), e.Epoch)
 	case Tell:
-		return fmt.Sprintf("tell %s by=%s keys=%d left=%d", e.Report.Move, e.Report.Session, e.Report.Keys, e.Report.KeysLeft)
+		text := fmt.Sprintf("tell %s by=%s keys=%d left=%d", e.Report.Move, e.Report.Session, e.Report.Keys, e.Report.KeysLeft)
+		if e.Report.Early {
+			text += " early"
+		}
+		return text
 	case Say:
 		return wordText(e.Word)
 	}

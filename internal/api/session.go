@@ -77,7 +77,9 @@ type Report struct {
 	Bytes     uint64 `json:"bytes"`
 	KeysLeft  uint64 `json:"keys_left"` // as the source estimates
 	BytesLeft uint64 `json:"bytes_left"`
-	As        string `json:"as,omitempty"` // as in Renewal
+	// Early: a little later much less will be left than now, so that the leader does not close the scope yet.
+	Early bool   `json:"early,omitempty"`
+	As    string `json:"as,omitempty"` // as in Renewal
 }
 
 // Progress is the newest report of a move, with what follows from it.

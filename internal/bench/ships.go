@@ -55,7 +55,7 @@ func ships(ctx context.Context, r *report, ours *registry, o options, dir string
 	defer stop()
 	wrote := make(chan written, 1)
 	go func() { wrote <- writeBoth(writing, both, value) }()
-	var quiesced, copied sample
+	var quiesced, shipped, flipped, copied sample
 	var rates []float64
 	for i := range shipMoves {
 		m, err := shipOnce(ctx, c, both[i%2].id, both[(i+1)%2].id, i)
@@ -63,6 +63,7 @@ func ships(ctx context.Context, r *report, ours *registry, o options, dir string
 			return err
 		}
 		quiesced = append(quiesced, time.Duration(m.QuiescedMS)*time.Millisecond)
+		shipped, flipped = append(shipped, phaseTook(m, "quiescing")), append(flipped, phaseTook(m, "shipped"))
 		took := phaseTook(m, "copying")
 		copied, rates = append(copied, took), append(rates, shipKeys/took.Seconds())
 	}
@@ -75,6 +76,8 @@ func ships(ctx context.Context, r *report, ours *registry, o options, dir string
 	r.samples("what", "ms")
 	r.sampleRow("copied while it is written, all passes", copied, time.Millisecond)
 	r.sampleRow("closed, as the registry records it (target: p50 100, max 500)", quiesced, time.Millisecond)
+	r.sampleRow("… the closing → shipped: the last writes, what has changed since the last pass", shipped, time.Millisecond)
+	r.sampleRow("… shipped → the flip: the target compares, marks and syncs", flipped, time.Millisecond)
 	r.sampleRow("a write, with its waits for moves", w.took, time.Millisecond)
 	r.line("")
 	r.line("Shipped: %.0f keys a second (median; %.0f – %.0f), all passes counted as one (target: 80,000). Written meanwhile: %d keys, %.0f a second.",

@@ -321,6 +321,7 @@ type reportInput struct {
 		Bytes     uint64 `json:"bytes"`
 		KeysLeft  uint64 `json:"keys_left" doc:"As the source estimates"`
 		BytesLeft uint64 `json:"bytes_left"`
+		Early     bool   `json:"early,omitempty" doc:"A little later much less will be left: the scope is not closed yet"`
 	}
 }
 
@@ -343,7 +344,7 @@ func (s *server) reportMove(ctx context.Context, in *reportInput) (*reportedOutp
 	ctx, cancel := in.bound(ctx)
 	defer cancel()
 	err := s.reg.Report(ctx, api.Report{Move: in.ID, Session: b.Session, Keys: b.Keys, Bytes: b.Bytes, KeysLeft: b.KeysLeft, BytesLeft: b.BytesLeft,
-		As: callerOf(ctx).node()})
+		Early: b.Early, As: callerOf(ctx).node()})
 	if err != nil {
 		return nil, err
 	}

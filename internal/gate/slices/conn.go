@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -18,6 +19,8 @@ const (
 	// silence is how long the store may say nothing while an answer is due: longer than the long commands that stores are
 	// configured for, and than a fork of a large one.
 	silence = 30 * time.Second
+	// slowStore is what a store restores in a second at least, in bytes of a dump: it says nothing meanwhile.
+	slowStore = 16 << 20
 	// maxBulk bounds a string in an answer: a value that may move.
 	maxBulk = client.MaxValue
 	// maxItems bounds an array in an answer: a page of a scan has some thousand.
@@ -51,9 +54,10 @@ func (r reply) err() error {
 
 // conn is a connection to the store on which commands are pipelined.
 type conn struct {
-	up  *upstream.Conn
-	in  *bufio.Reader
-	out []byte // commands that were not sent yet
+	up    *upstream.Conn
+	in    *bufio.Reader
+	out   []byte // commands that were not sent yet
+	heavy int64  // bytes of the values that the store has to dump or to restore before it answers
 	// endless: nothing may come for as long as nothing happens.
 	endless bool
 
@@ -84,7 +88,7 @@ func (c *conn) patient() error {
 	case c.endless:
 		return c.up.SetDeadline(time.Time{})
 	}
-	return c.up.SetDeadline(time.Now().Add(silence))
+	return c.up.SetDeadline(time.Now().Add(silence + time.Duration(c.heavy)*time.Second/slowStore))
 }
 
 // bind has the end of ctx end what waits. After release the connection may be used again if that is true.
@@ -117,6 +121,29 @@ func addBulk[T ~string | ~[]byte](c *conn, text T) {
 	c.out = append(c.out, '\r', '\n')
 	c.out = append(c.out, text...)
 	c.out = append(c.out, '\r', '\n')
+}
+
+// writeStep is what a store takes in well within silence: a long value is written in such steps.
+const writeStep = 1 << 20
+
+// sendBulk is addBulk of a long text, which is not copied: it is sent, behind all that was added.
+func (c *conn) sendBulk(text []byte) error {
+	c.out = append(c.out, '$')
+	c.out = strconv.AppendInt(c.out, int64(len(text)), 10)
+	c.out = append(c.out, '\r', '\n')
+	if err := c.flush(); err != nil {
+		return err
+	}
+	for step := range slices.Chunk(text, writeStep) {
+		if err := c.patient(); err != nil {
+			return err
+		}
+		if _, err := c.up.Write(step); err != nil {
+			return err
+		}
+	}
+	c.out = append(c.out, '\r', '\n')
+	return nil
 }
 
 // keptOut is the memory that is kept for commands.

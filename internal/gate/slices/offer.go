@@ -3,14 +3,12 @@ package slices
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/gate/upstream"
-	"github.com/scope-registry/scope-registry/scope"
 )
 
 var _ client.Offerer = (*Store)(nil)
@@ -18,52 +16,51 @@ var _ client.Offerer = (*Store)(nil)
 const (
 	// maxProbe bounds the value that is tried at the target before all others.
 	maxProbe = 16 << 10
-	// usualRate is what two stores on one machine do with short values, in keys a second; it is for an estimate.
-	usualRate = 50_000
+	// usualRate is what two stores on one machine do with short values, in keys a second, and usualBytes what they do with
+	// long ones; they are for an estimate.
+	usualRate  = 50_000
+	usualBytes = 64 << 20
 	// probeTime is how long the tried value stays at most, in milliseconds, if nobody deletes it.
 	probeTime = 10_000
 )
 
 // offer is what a source knows of a slice before it sends it, as JSON.
 type offer struct {
-	Keys  uint64 `json:"keys"`
-	Bytes uint64 `json:"bytes"`           // of the source's memory, about
-	Probe []byte `json:"probe,omitempty"` // one of the values
+	Keys    uint64 `json:"keys"`
+	Bytes   uint64 `json:"bytes"`           // of the source's memory, about
+	Largest uint64 `json:"largest"`         // bytes of one key
+	Probe   []byte `json:"probe,omitempty"` // one of the values
 }
 
 // Offer implements [client.Offerer].
-func (s *Store) Offer(ctx context.Context, slice client.Slice) ([]byte, error) {
-	var o offer
-	var err error
-	if o.Keys, o.Bytes, err = s.Size(ctx, slice.Prefix); err != nil {
-		return nil, err
+func (s *Store) Offer(ctx context.Context, slice client.Slice) (out client.Offered, err error) {
+	found, err := s.survey(ctx, slice)
+	if err == nil {
+		err = s.limits.refuse(found)
 	}
-	if o.Probe, err = s.probe(ctx, slice.Prefix); err != nil {
-		return nil, err
+	if err != nil {
+		return out, err
+	}
+	s.weighed(slice.Move, found.long)
+	o := offer{Keys: found.keys, Bytes: found.bytes, Largest: uint64(found.largest.size)}
+	if o.Probe, err = s.probe(ctx, found.small); err != nil {
+		return out, err
 	}
 	s.log.Info("a slice is about to be sent", "move", slice.Move, "scope", slice.Prefix.Text(), "keys", o.Keys, "bytes", o.Bytes,
-		"estimate", (time.Duration(o.Keys) * time.Second / usualRate).Round(time.Second))
-	return json.Marshal(o)
+		"estimate", (time.Duration(o.Keys)*time.Second/usualRate + time.Duration(o.Bytes/usualBytes)*time.Second).Round(time.Second))
+	out.Records, out.Bytes = o.Keys, o.Bytes
+	out.Text, err = json.Marshal(o)
+	return out, err
 }
 
-// probe is a value of the slice, nil if none of the first ones is small enough.
-func (s *Store) probe(ctx context.Context, p scope.Prefix) (value []byte, err error) {
+// probe is the value of one key, nil if there is none, or it has gone or grown.
+func (s *Store) probe(ctx context.Context, small []string) (value []byte, err error) {
+	if len(small) == 0 {
+		return nil, nil
+	}
 	l := &link{up: s.up, reads: true}
 	defer l.close()
-	found := errors.New("one key is enough")
-	err = l.do(ctx, func(c *conn) error {
-		return scan(c, p, func(keys []string) error {
-			if len(keys) > 0 {
-				value = []byte(keys[0])
-				return found
-			}
-			return nil
-		})
-	})
-	if value == nil {
-		return nil, err
-	}
-	r, err := l.ask(ctx, "DUMP", string(value))
+	r, err := l.ask(ctx, "DUMP", small[0])
 	if err != nil || r.null || len(r.text) > maxProbe {
 		return nil, err
 	}
@@ -110,15 +107,16 @@ func (s *Store) tryProbe(ctx context.Context, l *link, move string, probe []byte
 	return err
 }
 
-// roomFor refuses a slice for which the store has no memory.
+// roomFor refuses a slice for which the store has no memory. While a value is restored the store has it twice.
 func roomFor(o offer, info map[string]string) error {
 	most, err := strconv.ParseUint(info["maxmemory"], 10, 64)
 	if err != nil || most == 0 {
 		return nil // no limit, or none that is told
 	}
 	used, err := strconv.ParseUint(info["used_memory"], 10, 64)
-	if err == nil && used+o.Bytes > most {
-		return fmt.Errorf("the store has no room for about %d bytes: it uses %d of %d (maxmemory); raise that, or move something else away", o.Bytes, used, most)
+	if err == nil && used+o.Bytes+o.Largest > most {
+		return fmt.Errorf("the store has no room for about %d bytes, of which one value has %d and is there twice while it is restored: it uses %d of %d (maxmemory); raise that, or move something else away",
+			o.Bytes, o.Largest, used, most)
 	}
 	return nil
 }

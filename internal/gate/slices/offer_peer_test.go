@@ -20,13 +20,14 @@ func TestPeerOffer(t *testing.T) {
 		}
 		n.must(n.store.Discard(t.Context(), "m1"))
 	}
-	refuses(string(good), "holds 1 keys")
+	refuses(string(good.Text), "holds 1 keys")
 	n.holds(1, false)
 	n.redis.do("DEL", "app:1")
 	refuses(`{"keys":1,"bytes":1,"probe":"AAECAwQFBgcICQoLDA0O"}`, "cannot restore")
 	refuses(`{"keys":1000,"bytes":100000000}`, "no room")
+	refuses(`{"keys":1,"bytes":40000000,"largest":40000000}`, "twice")
 	refuses(`x`, "cannot be read")
-	n.must(n.store.Take(t.Context(), aSlice, good))
+	n.must(n.store.Take(t.Context(), aSlice, good.Text))
 	n.holds(0, true)
 	n.must(n.store.Discard(t.Context(), "m1"))
 	n.holds(0, false)

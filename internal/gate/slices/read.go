@@ -11,46 +11,59 @@ import (
 )
 
 const (
-	// firstWidth and lastWidth bound the keys of which the values are asked for at one time: enough that the way there and
-	// back does not count.
-	firstWidth = 32
-	lastWidth  = 512
-	// maxAhead bounds what the store may have to hold for the reader, if no value is larger than the largest so far.
+	// width bounds what the store is asked for at one time: enough that the way there and back does not count.
+	width = 512
+	// maxAhead bounds what the store has to hold for the reader: the values that were asked for together, but for a single one
+	// that is larger.
 	maxAhead = 16 << 20
-	// largeValue is where an operator may want to know: as long as it takes to dump and to restore it, a store does nothing else.
-	largeValue = 16 << 20
 )
 
-// reading is one pass over keys and their values.
+// reading is one pass over keys and their values. A value is asked for once it is known how large it is.
 type reading struct {
+	limits limits
 	prefix scope.Prefix
 	log    *slog.Logger
 	send   func(client.Record) error
+	// weigh is told how large each key is, and no value is read; nil has them read.
+	weigh func(key string, size int64)
 	// encoding is told of each value.
 	encoding func(key string, encoding byte)
+	// short tells of a key that its value is shorter than longKey, so that it need not be weighed; nil knows of none.
+	short func(key string) bool
 	// gone is told of keys that are not there; nil does not care.
 	gone func(key string) error
 	pace pace
 
-	pending []string // that were not asked for
-	cursor  string   // of the next page; "" if the keys are given
+	pending []string  // that were not weighed
+	weighed []request // whose values were not asked for
+	cursor  string    // of the next page; "" if the keys are given
 	seen    map[string]struct{}
 	asked   []request // in this order
-	width   int
-	largest int
+	ahead   int64     // bytes of the values among them
 	value   []byte
 	page    []string
 }
 
-// request is one thing that was asked for: a page of the scan, or a key with its value. The key may be empty.
+// question is what the store is asked.
+type question uint8
+
+const (
+	aPage   question = iota // of the scan
+	aWeight                 // how much memory a key takes
+	aLength                 // of a string
+	aValue                  // and when it expires
+)
+
+// request is something that was asked for, or will be. The key may be empty.
 type request struct {
-	page bool
+	question
 	key  string
+	size int64 // once it is known
 }
 
 // run asks for the values of r.pending, and of what the scan brings, until all have come.
 func (r *reading) run(ctx context.Context, c *conn) error {
-	r.width = firstWidth
+	defer func() { c.heavy = 0 }()
 	for {
 		if err := r.ask(c); err != nil {
 			return err
@@ -58,39 +71,55 @@ func (r *reading) run(ctx context.Context, c *conn) error {
 		if len(r.asked) == 0 {
 			return nil
 		}
+		next := r.asked[0]
+		r.asked = r.asked[1:]
 		var err error
-		if next := r.asked[0]; next.page {
+		switch next.question {
+		case aPage:
 			err = r.readPage(c)
-		} else {
-			err = r.readValue(ctx, c, next.key)
+		case aWeight:
+			err = r.readWeight(c, next)
+		case aLength:
+			err = r.readLength(c, next)
+		case aValue:
+			err = r.readValue(ctx, c, next)
+		}
+		if err == nil {
+			err = ctx.Err()
 		}
 		if err != nil {
 			return err
 		}
-		r.asked = r.asked[1:]
 	}
 }
 
 // ask keeps the store busy: what is asked for while there is still half of what was is answered by the time that is read.
 func (r *reading) ask(c *conn) error {
-	if len(r.asked) > r.width/2 {
+	if len(r.asked) > width/2 {
 		return nil
 	}
-	n := min(len(r.pending), r.width-len(r.asked))
+	n := min(len(r.pending), max(0, width-len(r.asked)-len(r.weighed)))
 	for _, k := range r.pending[:n] {
-		c.head(2)
-		addBulk(c, "DUMP")
-		addBulk(c, k)
-		c.head(2)
-		addBulk(c, "PEXPIRETIME")
-		addBulk(c, k)
-		r.asked = append(r.asked, request{key: k})
+		if r.short != nil && r.short(k) {
+			r.weighed = append(r.weighed, request{aValue, k, longKey})
+			continue
+		}
+		c.add("MEMORY", "USAGE", k)
+		r.asked = append(r.asked, request{question: aWeight, key: k})
+	}
+	for len(r.weighed) > 0 && len(r.asked) < width && (r.ahead == 0 || r.ahead+r.weighed[0].size <= maxAhead) {
+		next := r.weighed[0]
+		r.weighed, r.ahead = r.weighed[1:], r.ahead+next.size
+		c.add("DUMP", next.key)
+		c.add("PEXPIRETIME", next.key)
+		r.asked = append(r.asked, next)
 	}
 	if r.pending = r.pending[n:]; len(r.pending) == 0 && r.cursor != "" {
 		addScan(c, r.cursor, r.prefix)
-		r.asked = append(r.asked, request{page: true})
+		r.asked = append(r.asked, request{question: aPage})
 		r.cursor = ""
 	}
+	c.heavy = r.ahead
 	return c.flush()
 }
 
@@ -112,33 +141,98 @@ func (r *reading) readPage(c *conn) error {
 	return nil
 }
 
-// readValue reads what DUMP and PEXPIRETIME say of a key, and hands it on. A change between the two is told later, or there
-// is none.
-func (r *reading) readValue(ctx context.Context, c *conn, key string) error {
-	dump, err := c.read(r.value)
-	if errors.Is(err, errLong) {
-		return fmt.Errorf("key %q: its value has %d bytes, and one that moves has %d at most", scope.BytesText(key), dump.n, maxBulk)
+// readWeight reads what MEMORY USAGE says of a key. What it says of a long string is more than the string has, by up to a
+// quarter: its length is asked for.
+func (r *reading) readWeight(c *conn, of request) error {
+	usage, err := c.read(nil)
+	switch {
+	case err != nil:
+		return err
+	case usage.err() != nil:
+		return fmt.Errorf("key %q: its size cannot be read: %w", scope.BytesText(of.key), broken(usage.err()))
+	case usage.null:
+		return r.left(of.key)
 	}
+	of.size = usage.n
+	if of.size <= r.limits.large {
+		return r.know(of)
+	}
+	c.add("STRLEN", of.key)
+	of.question = aLength
+	r.asked = append(r.asked, of)
+	return nil
+}
+
+// readLength reads what STRLEN says: of what is no string an error.
+func (r *reading) readLength(c *conn, of request) error {
+	length, err := c.read(nil)
 	if err != nil {
 		return err
+	}
+	if length.err() == nil {
+		of.size = length.n
+	}
+	return r.know(of)
+}
+
+// know goes on with a key whose size is known.
+func (r *reading) know(of request) error {
+	if r.weigh != nil {
+		r.weigh(of.key, of.size)
+		return nil
+	}
+	if err := r.limits.check(of.key, of.size); err != nil {
+		return err
+	}
+	if of.size > r.limits.large {
+		r.log.Info("a large key is read; both stores stand still meanwhile", "key", scope.BytesText(of.key), "bytes", of.size)
+	}
+	of.question = aValue
+	r.weighed = append(r.weighed, of)
+	return nil
+}
+
+// left goes on with a key that is not there.
+func (r *reading) left(key string) error {
+	if r.gone == nil {
+		return nil
+	}
+	return r.gone(key)
+}
+
+// readValue reads what DUMP and PEXPIRETIME say of a key, and hands it on. A change between the two is told later, or there
+// is none.
+func (r *reading) readValue(ctx context.Context, c *conn, of request) error {
+	r.ahead -= of.size
+	dump, err := c.read(r.value)
+	if errors.Is(err, errLong) {
+		return r.limits.check(of.key, dump.n)
+	}
+	if err != nil {
+		return cutOff(of.key, of.size, err, "client-output-buffer-limit and maxmemory-clients")
 	}
 	expires, err := c.read(nil)
 	switch {
 	case err != nil:
 		return err
 	case dump.err() != nil:
-		return fmt.Errorf("key %q cannot be read: %w", scope.BytesText(key), broken(dump.err()))
+		return fmt.Errorf("key %q cannot be read: %w", scope.BytesText(of.key), broken(dump.err()))
 	case expires.err() != nil:
-		return fmt.Errorf("key %q: its expiry cannot be read: %w; a gate needs Redis 7.0 or later, or Valkey", scope.BytesText(key), broken(expires.err()))
+		return fmt.Errorf("key %q: its expiry cannot be read: %w; a gate needs Redis 7.0 or later, or Valkey", scope.BytesText(of.key), broken(expires.err()))
 	case dump.null || expires.n == -2: // it went, or expired between the two
-		if r.gone != nil {
-			return r.gone(key)
-		}
-		return nil
+		return r.left(of.key)
 	}
-	r.learn(key, dump.text)
-	record := client.Record{Key: []byte(key), Value: dump.text, Expires: max(0, expires.n)}
-	if err := r.pace.wait(ctx, len(key)+len(dump.text)); err != nil {
+	if err := r.limits.check(of.key, int64(len(dump.text))); err != nil {
+		return err
+	}
+	if cap(dump.text) <= maxAhead {
+		r.value = dump.text[:0]
+	}
+	if r.encoding != nil && len(dump.text) > 0 {
+		r.encoding(of.key, dump.text[0])
+	}
+	record := client.Record{Key: []byte(of.key), Value: dump.text, Expires: max(0, expires.n)}
+	if err := r.pace.wait(ctx, len(record.Key)+len(record.Value)); err != nil {
 		return err
 	}
 	return r.send(record)
@@ -147,74 +241,15 @@ func (r *reading) readValue(ctx context.Context, c *conn, key string) error {
 // broken keeps a refusal from counting as one: more answers are on their way.
 func broken(err error) error { return errors.New(err.Error()) }
 
-// learn adapts how much is asked for at one time to how large values are.
-func (r *reading) learn(key string, value []byte) {
-	if cap(value) <= maxAhead {
-		r.value = value[:0]
-	}
-	if len(value) > largeValue {
-		r.log.Warn("a key is large, and the stores stand still while it is read and written", "key", scope.BytesText(key), "bytes", len(value))
-	}
-	if r.encoding != nil && len(value) > 0 {
-		r.encoding(key, value[0])
-	}
-	r.largest = max(r.largest, len(value))
-	r.width = min(2*r.width, lastWidth, max(1, maxAhead/(r.largest+1)))
-}
-
 // Ship implements [client.Store].
 func (s *Store) Ship(ctx context.Context, slice client.Slice, send func(client.Record) error) error {
-	return s.shipAll(ctx, slice, &reading{send: send})
+	return s.readAll(ctx, slice.Prefix, &reading{send: send})
 }
 
-// shipAll runs a reading of all keys.
-func (s *Store) shipAll(ctx context.Context, slice client.Slice, r *reading) error {
-	r.prefix, r.log, r.cursor, r.seen = slice.Prefix, s.log, "0", map[string]struct{}{}
+// readAll runs a reading of all keys.
+func (s *Store) readAll(ctx context.Context, p scope.Prefix, r *reading) error {
+	r.limits, r.prefix, r.log, r.cursor, r.seen = s.limits, p, s.log, "0", map[string]struct{}{}
 	l := &link{up: s.up, reads: true}
 	defer l.close()
 	return l.do(ctx, func(c *conn) error { return r.run(ctx, c) })
-}
-
-// Size implements [client.Sizer]: keys are counted, and the bytes of some of them are taken for those of all.
-func (s *Store) Size(ctx context.Context, p scope.Prefix) (records, bytes uint64, err error) {
-	const samples = 256
-	l := &link{up: s.up, reads: true}
-	defer l.close()
-	var some []string
-	err = l.do(ctx, func(c *conn) error {
-		return scan(c, p, func(keys []string) error {
-			records += uint64(len(keys))
-			if len(keys) > 0 && len(some) < samples {
-				some = append(some, keys[0])
-			}
-			return nil
-		})
-	})
-	if err != nil || len(some) == 0 {
-		return records, 0, err
-	}
-	var sum uint64
-	err = l.do(ctx, func(c *conn) error {
-		for _, k := range some {
-			c.add("MEMORY", "USAGE", k)
-		}
-		if err := c.flush(); err != nil {
-			return err
-		}
-		for _, k := range some {
-			r, err := c.read(nil)
-			if err == nil && r.err() != nil {
-				err = broken(r.err())
-			}
-			if err != nil {
-				return err
-			}
-			sum += uint64(max(0, r.n)) + uint64(len(k))
-		}
-		return nil
-	})
-	if err != nil {
-		return records, 0, err
-	}
-	return records, sum / uint64(len(some)) * records, nil
 }

@@ -39,8 +39,12 @@ func (s *Store) Stage(ctx context.Context, slice client.Slice, batch []client.Re
 	return nil
 }
 
+// restoreSettings are those of the store that a long value may be beyond.
+const restoreSettings = "proto-max-bulk-len, client-query-buffer-limit and maxmemory-clients"
+
 // restore sends all records, and then reads all answers: they are short.
 func restore(c *conn, batch []client.Record) error {
+	defer func() { c.heavy = 0 }()
 	for _, r := range batch {
 		if r.Deleted {
 			c.head(2)
@@ -52,7 +56,12 @@ func restore(c *conn, batch []client.Record) error {
 		addBulk(c, "RESTORE")
 		addBulk(c, r.Key)
 		addBulk(c, strconv.FormatInt(r.Expires, 10))
-		addBulk(c, r.Value)
+		c.heavy += int64(len(r.Value))
+		if len(r.Value) < writeStep {
+			addBulk(c, r.Value)
+		} else if err := c.sendBulk(r.Value); err != nil {
+			return cutOff(string(r.Key), int64(len(r.Value)), err, restoreSettings)
+		}
 		addBulk(c, "REPLACE")
 		addBulk(c, "ABSTTL")
 	}
@@ -64,10 +73,10 @@ func restore(c *conn, batch []client.Record) error {
 	for _, r := range batch {
 		answer, err := c.read(text[:0])
 		if err != nil {
-			return err
+			return cutOff(string(r.Key), int64(len(r.Value)), err, restoreSettings)
 		}
 		if err := answer.err(); err != nil && first == nil {
-			first = fmt.Errorf("key %q: %w", scope.BytesText(string(r.Key)), err)
+			first = cutOff(string(r.Key), int64(len(r.Value)), err, restoreSettings)
 		}
 	}
 	return first

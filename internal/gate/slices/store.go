@@ -48,23 +48,24 @@ func parseMarker(text []byte) marker {
 
 var (
 	_ client.Store   = (*Store)(nil)
-	_ client.Sizer   = (*Store)(nil)
 	_ client.Settler = (*Store)(nil)
 )
 
 // Store is the [client.Store] of a gate.
 type Store struct {
-	cfg  Config
-	up   Upstream
-	log  *slog.Logger
-	disk ledger
-	ctx  context.Context // until Close
-	stop context.CancelFunc
+	cfg    Config
+	up     Upstream
+	limits limits
+	log    *slog.Logger
+	disk   ledger
+	ctx    context.Context // until Close
+	stop   context.CancelFunc
 
 	held atomic.Pointer[[]scope.Prefix] // that clients may not come near
 
-	mu     sync.Mutex // guards stages, and the disk
+	mu     sync.Mutex // guards what follows, and the disk
 	stages map[string]*stage
+	tracks map[string]*tracking // by move, of slices that go from here
 
 	old old // for Clean, which is called by one goroutine
 }
@@ -87,7 +88,7 @@ func Open(ctx context.Context, up Upstream, cfg Config) (*Store, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{cfg: cfg, up: up, log: cfg.Log, disk: ledger(cfg.Dir), stages: map[string]*stage{}}
+	s := &Store{cfg: cfg, up: up, log: cfg.Log, disk: ledger(cfg.Dir), limits: usualLimits, stages: map[string]*stage{}, tracks: map[string]*tracking{}}
 	s.old.link.up = up
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	entries, err := s.disk.open()

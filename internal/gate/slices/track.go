@@ -32,6 +32,7 @@ type tracking struct {
 	changed map[string]struct{}
 	bytes   int
 	lost    error
+	long    map[string]struct{} // all keys that are, but for those that have changed since; nil is not known
 
 	// For the one who uses it: keys whose changes the store does not tell, of this slice.
 	untold map[string]struct{}
@@ -62,6 +63,9 @@ func (s *Store) Track(ctx context.Context, slice client.Slice) (client.Tracking,
 		return nil, fmt.Errorf("the store does not tell what changes (CLIENT TRACKING): %w", err)
 	}
 	t.push.endless = true
+	s.mu.Lock()
+	s.tracks[slice.Move] = t
+	s.mu.Unlock()
 	go t.listen()
 	return t, nil
 }
@@ -173,9 +177,38 @@ func (t *tracking) ping(ctx context.Context) error {
 func (t *tracking) Ship(ctx context.Context, send func(client.Record) error) error {
 	clear(t.untold)
 	t.mu.Lock()
-	t.changed, t.bytes = map[string]struct{}{}, 0 // all of it is read from here on
+	before, long := t.changed, t.long
+	t.changed, t.bytes, t.long = map[string]struct{}{}, 0, nil // all of it is read from here on
 	t.mu.Unlock()
-	return t.s.shipAll(ctx, t.slice, &reading{send: send, encoding: t.learn, pace: newPace(t.s.cfg.Rate)})
+	r := &reading{send: send, encoding: t.learn, pace: newPace(t.s.cfg.Rate)}
+	if long != nil {
+		r.short = func(key string) bool {
+			_, is := long[key]
+			_, was := before[key]
+			return !is && !was && !t.hasChanged(key)
+		}
+	}
+	return t.s.readAll(ctx, t.slice.Prefix, r)
+}
+
+func (t *tracking) hasChanged(key string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, has := t.changed[key]
+	return has || t.lost != nil
+}
+
+// weighed hands the tracking of a move, if there is one, the long keys of its slice.
+func (s *Store) weighed(move string, long map[string]struct{}) {
+	s.mu.Lock()
+	t := s.tracks[move]
+	s.mu.Unlock()
+	if t == nil || len(long) > longKeys {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.long = long
 }
 
 func (t *tracking) learn(key string, encoding byte) {
@@ -200,7 +233,7 @@ func (t *tracking) Changed(ctx context.Context, send func(client.Record) error) 
 		pending = append(pending, k)
 	}
 	done := func(key string) { delete(left, key) }
-	r := &reading{prefix: t.slice.Prefix, log: t.s.log, pending: pending, encoding: t.learn}
+	r := &reading{limits: t.s.limits, prefix: t.slice.Prefix, log: t.s.log, pending: pending, encoding: t.learn}
 	r.send = func(x client.Record) error {
 		err := send(x)
 		if err == nil {
@@ -274,4 +307,9 @@ func (t *tracking) Close() {
 	_ = t.push.up.Close()
 	<-t.ended
 	t.read.close()
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	if t.s.tracks[t.slice.Move] == t {
+		delete(t.s.tracks, t.slice.Move)
+	}
 }

@@ -1,0 +1,64 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/scope-registry/scope-registry/internal/agent"
+)
+
+// TestLargeRecords are sent from where they are, one at a time, and kept when the copy ends before they got there.
+func TestLargeRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, to := newMemStore(manyRecords(10, 10)...), newMemStore()
+		from.put("app:large1", strings.Repeat("1", largeRecord))
+		from.put("app:large2", strings.Repeat("2", largeRecord))
+		target := newSliceTarget(t, to)
+		defer target.stop()
+		target.sees("quiescing")
+		wire := &badWire{target: target}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		lent := &lender{memStore: from}
+		source := newSliceSource(lent, func(to context.Context, p Peer, b *Batch) error {
+			if len(b.Records) == 1 && len(b.Records[0].Value) >= largeRecord && to.Err() == nil && ctx.Err() == nil {
+				cancel(errAsked) // as a closing does, in the middle of the first large one
+				<-to.Done()
+				return to.Err()
+			}
+			return wire.send(to, p, b)
+		})
+		x := source.beginCopy(ctx, agent.Copy{Slice: aMove, To: "n2"}, cancel)
+		if err := x.copyAll(ctx); !errors.Is(err, errAsked) || x.stream == nil {
+			t.Fatalf("the copy ended with %v", err)
+		}
+		source.end(x, x.copyEnded)
+		source.shipSlice(t.Context())
+		synctest.Wait()
+		shipped, received := only[agent.Shipped](t, source.events()), only[agent.Received](t, target.events())
+		if shipped.Manifest != received.Manifest || !sameRecords(to.stagedOf("m1"), from.slice()) {
+			t.Errorf("shipped %+v, received %+v", shipped.Manifest, received.Manifest)
+		}
+		if len(wire.streams) != 1 {
+			t.Errorf("%d streams", len(wire.streams))
+		}
+	})
+}
+
+// lender hands over values in memory that it uses again.
+type lender struct {
+	*memStore
+	buf []byte
+}
+
+func (l *lender) Ship(ctx context.Context, s Slice, send func(Record) error) error {
+	return l.memStore.Ship(ctx, s, func(r Record) error {
+		l.buf = append(l.buf[:0], r.Value...)
+		r.Value = l.buf
+		err := send(r)
+		clear(l.buf)
+		return err
+	})
+}
