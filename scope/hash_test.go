@@ -209,6 +209,9 @@ func TestCollisions(t *testing.T) {
 		if n := asking(v.table); n != 0 {
 			t.Fatalf("%s: %d classes ask the index, want none where no hashes are equal", kind, n)
 		}
+		if s, ok := v.table.Lookup([]byte(shapes[kind](1))); ok {
+			t.Fatalf("%s: a key under no scope is found to be under %+v, which has its hash", kind, s)
+		}
 		declare(kind, 2)
 		if n := asking(v.table); n != 1 {
 			t.Fatalf("%s: %d classes ask the index, want that of the two that collide", kind, n)
@@ -254,6 +257,28 @@ func TestHashShrinks(t *testing.T) {
 	if v.table != (Table{}) {
 		t.Errorf("emptied, it is %+v", v.table)
 	}
+}
+
+// What is retired leaves no length, first or last byte behind.
+func TestLengthsShrink(t *testing.T) {
+	v := version{model: map[Prefix]NodeID{}}
+	kinds := slices.Sorted(maps.Keys(shapes))
+	each := func(what string, of []string) {
+		for _, kind := range of {
+			for i := range 60 {
+				v.change(what, New(shapes[kind](i), "x"))
+				if i%20 != 19 {
+					continue
+				}
+				if err := v.check(); err != nil {
+					t.Fatalf("%s of %s: %v", what, kind, err)
+				}
+			}
+		}
+	}
+	each("declare", kinds)
+	slices.Reverse(kinds)
+	each("retire", kinds)
 }
 
 // A look-up takes no memory, whichever way it goes.
@@ -317,7 +342,7 @@ func TestBucketsAreFull(t *testing.T) {
 // into the index, and the bucket does not grow.
 func TestBucketIsBounded(t *testing.T) {
 	v := version{model: map[Prefix]NodeID{}}
-	for i := 0; len(v.model) < 4*maxBucket; i++ {
+	for i := 0; len(v.model) < 2*maxBucket; i++ {
 		if p := fmt.Sprintf("app:%d:", i); wordsOf([]byte(p)).hash()%256 == 3 {
 			v.change("declare", New(p, "x"))
 		}
