@@ -356,6 +356,21 @@ func TestBucketIsBounded(t *testing.T) {
 	}
 }
 
+// The head of a key of any length has its bytes and zeros.
+func TestShortHead(t *testing.T) {
+	key := []byte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJ")
+	for n := range key {
+		var padded [headSize]byte
+		copy(padded[:], key[:n])
+		w := shortHead(key[:n])
+		for i, word := range []uint64{w.a, w.b, w.c, w.d} {
+			if want := binary.LittleEndian.Uint64(padded[8*i:]); word != want {
+				t.Errorf("word %d of %q is %x, want %x", i, key[:n], word, want)
+			}
+		}
+	}
+}
+
 // Bytes that are 0 are found where they are, and hardly any others.
 func TestZeros(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

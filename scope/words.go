@@ -49,20 +49,25 @@ func mix(a, b uint64) uint64 {
 }
 
 // shortHead has the first [headSize] bytes of key, followed by zeros if it has less.
-func shortHead(key []byte) words {
-	return words{wordAt(key, 0), wordAt(key, 8), wordAt(key, 16), wordAt(key, 24)}
-}
-
-// wordAt has up to 8 bytes of a key from at on, followed by zeros.
-func wordAt(key []byte, at int) (w uint64) {
-	switch {
-	case at+8 <= len(key):
-		return binary.LittleEndian.Uint64(key[at:])
-	case len(key) >= 8:
-		return binary.LittleEndian.Uint64(key[len(key)-8:]) >> (8 * uint(at+8-len(key)))
+func shortHead(key []byte) (w words) {
+	n := uint(len(key))
+	if n < 8 {
+		for i := range key {
+			w.a |= uint64(key[i]) << (8 * uint(i))
+		}
+		return w
 	}
-	for i := len(key) - 1; i >= at; i-- {
-		w = w<<8 | uint64(key[i])
+	w.a = binary.LittleEndian.Uint64(key)
+	last := binary.LittleEndian.Uint64(key[n-8:]) // of which the words before have some; shifted out if they have all
+	switch {
+	case n < 16:
+		w.b = last >> (8 * (16 - n))
+	case n < 24:
+		w.b, w.c = binary.LittleEndian.Uint64(key[8:]), last>>(8*(24-n))
+	case n < 32:
+		w.b, w.c, w.d = binary.LittleEndian.Uint64(key[8:]), binary.LittleEndian.Uint64(key[16:]), last>>(8*(32-n))
+	default:
+		w.b, w.c, w.d = binary.LittleEndian.Uint64(key[8:]), binary.LittleEndian.Uint64(key[16:]), binary.LittleEndian.Uint64(key[24:])
 	}
 	return w
 }
