@@ -14,33 +14,35 @@ import (
 
 // shapes make prefix number i of a kind. No two of them overlap, of one kind or of two.
 var shapes = map[string]func(i int) string{
-	"short":   func(i int) string { return fmt.Sprintf("s%05d:", i) },
-	"23":      func(i int) string { return fmt.Sprintf("t%018d%04d", 7, i) },
-	"24":      func(i int) string { return fmt.Sprintf("u%019d%04d", 7, i) },
-	"long":    func(i int) string { return fmt.Sprintf("long:%030d:%c", i, 'a'+i%26) },
-	"lengths": func(i int) string { return "n" + strings.Repeat("y", i%700) + fmt.Sprintf("%05d:", i) },
-	"collide": colliding,
-	"collide when long": func(i int) string {
-		return longColliding(i) + "and so on"
-	},
+	"short":             func(i int) string { return fmt.Sprintf("s%05d:", i) },
+	"zeros":             func(i int) string { return fmt.Sprintf("z%05d\x00\x00\x00", i) },
+	"ends":              func(i int) string { return fmt.Sprintf("e%05d%c", i, ":/|"[i%3]) },
+	"31":                func(i int) string { return fmt.Sprintf("t%026d%04d", 7, i) },
+	"32":                func(i int) string { return fmt.Sprintf("u%027d%04d", 7, i) },
+	"long":              func(i int) string { return fmt.Sprintf("long:%038d:%c", i, 'a'+i%26) },
+	"lengths":           func(i int) string { return "n" + strings.Repeat("y", i%700) + fmt.Sprintf("%05d:", i) },
+	"collide":           colliding,
+	"collide when long": longColliding,
 }
 
 // colliding makes prefixes that all have one hash, as somebody can who reads this
-// repository: 0 times the second word is 0.
+// repository: their second word takes away what the first adds.
 func colliding(i int) string {
-	return string(binary.LittleEndian.AppendUint64(nil, salt0)) + fmt.Sprintf("%08d", i)
+	first := binary.LittleEndian.Uint64(fmt.Appendf(nil, "%08d", i))
+	return fmt.Sprintf("%08d", i) + string(binary.LittleEndian.AppendUint64(nil, -first*salt))
 }
 
 // longColliding does the same for those whose hash takes word after word: the second
 // makes what the first has left 0.
 func longColliding(i int) string {
+	const rest = "and so on, and so on"
 	b := binary.LittleEndian.AppendUint64(nil, uint64(i))
-	return string(binary.LittleEndian.AppendUint64(b, mix(salt0^uint64(i), salt1)))
+	return string(binary.LittleEndian.AppendUint64(b, mix(uint64(i)^uint64(16+len(rest)), salt))) + rest
 }
 
 func TestCollidingCollide(t *testing.T) {
 	for _, kind := range []string{"collide", "collide when long"} {
-		if a, b := wordsOf(Prefix(shapes[kind](1))), wordsOf(Prefix(shapes[kind](2))); a == b && kind == "collide" || a.hash() != b.hash() {
+		if a, b := wordsOf([]byte(shapes[kind](1))), wordsOf([]byte(shapes[kind](2))); a == b && kind == "collide" || a.hash() != b.hash() {
 			t.Errorf("%s: %x and %x have hashes %x and %x; the tests need them equal", kind, a, b, a.hash(), b.hash())
 		}
 	}
@@ -48,29 +50,31 @@ func TestCollidingCollide(t *testing.T) {
 
 // hashSound says which promise of its hash table a table breaks.
 func hashSound(t Table) error {
-	h := t.hash
-	if h == nil {
-		if t.Len() >= minHashed {
-			return fmt.Errorf("no hash table of %d scopes", t.Len())
-		}
+	if t.held == nil {
 		return nil
 	}
-	if h.n != t.Len() || t.Len() < minHashed/2 || h.buckets < 1 || h.n > h.buckets*meanBucket || h.buckets > 1 && h.n < h.buckets*meanBucket/2 ||
-		len(h.segments) != (h.buckets+segmentSize-1)/segmentSize {
-		return fmt.Errorf("%d scopes counted, %d held, in %d buckets of %d segments", h.n, t.Len(), h.buckets, len(h.segments))
+	h := &t.held.hash
+	if t.Len() == 1 && h.buckets == 0 {
+		return nil
 	}
-	if fresh := hashed(t.index); !reflect.DeepEqual(fresh.lengths, h.lengths) {
+	if h.n != t.Len() || t.Len() < 2 || h.n > h.buckets*meanBucket || h.buckets > 1 && h.n < h.buckets*meanBucket/2 ||
+		len(h.parts) != (h.buckets+partBuckets-1)/partBuckets {
+		return fmt.Errorf("%d scopes counted, %d held, in %d buckets of %d parts", h.n, t.Len(), h.buckets, len(h.parts))
+	}
+	if fresh := hashed(t.held.index); !reflect.DeepEqual(fresh.lengths, h.lengths) {
 		return fmt.Errorf("lengths are %+v, made anew %+v", h.lengths.tallies, fresh.lengths.tallies)
 	}
 	belong, stand := make([]int, h.buckets), make([]int, h.buckets)
 	for s := range t.Scopes() {
-		w := wordsOf(s.Prefix)
-		i := h.number(w.hash())
+		hash := wordsOf([]byte(s.Prefix)).hash()
+		i := h.number(hash)
+		b := h.bucket(i)
+		if b.asks(hash) {
+			continue
+		}
 		belong[i]++
-		if b := h.bucket(i); !b.crowded {
-			if at := b.find(w, w.hash(), []byte(s.Prefix)); at < 0 || b.slots[at].scope != s {
-				return fmt.Errorf("%q is not in bucket %d", s.Prefix, i)
-			}
+		if at := b.find(s); at == nil || at.scope != s {
+			return fmt.Errorf("%q is not in bucket %d", s.Prefix, i)
 		}
 	}
 	for i := range h.buckets {
@@ -80,11 +84,24 @@ func hashSound(t Table) error {
 				stand[i]++
 			}
 		}
-		if b.crowded && len(b.slots) > 0 || !b.crowded && stand[i] != belong[i] || stand[i] > maxBucket || stand[i] > 0 && stand[i] == len(b.slots) {
-			return fmt.Errorf("bucket %d holds %d in %d slots, crowded %v; %d belong there", i, stand[i], len(b.slots), b.crowded, belong[i])
+		if stand[i] != belong[i] || stand[i] != b.held || stand[i] > maxBucket || len(b.slots) == 0 {
+			return fmt.Errorf("bucket %d holds %d in %d slots, counted %d; %d belong there", i, stand[i], len(b.slots), b.held, belong[i])
 		}
 	}
 	return nil
+}
+
+// asking is how many classes of a table's buckets leave their scopes to the index.
+func asking(t Table) (n int) {
+	h := &t.held.hash
+	for i := range h.buckets {
+		for _, pilot := range h.bucket(i).pilots {
+			if pilot == ask {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // version is a table with what it has to hold.
@@ -108,7 +125,7 @@ func (v version) check() error {
 				return fmt.Errorf("Lookup(%q) = %+v, want %q of %q", key, s, p, writer)
 			}
 		}
-		for _, key := range []string{string(p[:len(p)-1]), string(p[:len(p)-1]) + "\x00", "x" + string(p), string(p[len(p)/2:])} {
+		for _, key := range []string{string(p[:len(p)-1]), string(p[:len(p)-1]) + string([]byte{p[len(p)-1] ^ 0x80}), "x" + string(p), string(p[len(p)/2:])} {
 			if s, ok := v.table.Lookup([]byte(key)); ok {
 				return fmt.Errorf("Lookup(%q) = %+v, want none", key, s)
 			}
@@ -175,8 +192,8 @@ func (v *version) load() {
 }
 
 // Prefixes that are made to collide do not make a bucket large, nor a split endless,
-// nor keys of others slow: the index answers for their bucket, and only for it.
-func TestCrowdedBucket(t *testing.T) {
+// nor others slow but the few of their class: the index answers for these, and only for them.
+func TestCollisions(t *testing.T) {
 	for _, kind := range []string{"collide", "collide when long"} {
 		v := version{model: map[Prefix]NodeID{}}
 		declare := func(shape string, n int) {
@@ -187,22 +204,21 @@ func TestCrowdedBucket(t *testing.T) {
 				t.Fatalf("%s, %d of %s: %v", kind, n, shape, err)
 			}
 		}
-		crowded := func() (n int) {
-			for i := range v.table.hash.buckets {
-				if v.table.hash.bucket(i).crowded {
-					n++
-				}
-			}
-			return n
-		}
 		declare("short", 1000)
-		declare(kind, maxBucket)
-		if n := crowded(); n != 0 && n != 1 {
-			t.Fatalf("%s: %d buckets are crowded, want those that collide to be in one", kind, n)
+		declare(kind, 1)
+		if n := asking(v.table); n != 0 {
+			t.Fatalf("%s: %d classes ask the index, want none where no hashes are equal", kind, n)
+		}
+		if s, ok := v.table.Lookup([]byte(shapes[kind](256))); ok {
+			t.Fatalf("%s: a key that begins as the scope %+v, and has its hash, is found to be under it", kind, s)
+		}
+		declare(kind, 2)
+		if n := asking(v.table); n != 1 {
+			t.Fatalf("%s: %d classes ask the index, want that of the two that collide", kind, n)
 		}
 		declare(kind, 3*maxBucket)
-		if n := crowded(); n == 0 || n > v.table.hash.buckets/4 {
-			t.Fatalf("%s: %d of %d buckets are crowded", kind, n, v.table.hash.buckets)
+		if n := asking(v.table); n > v.table.held.hash.buckets {
+			t.Fatalf("%s: %d classes of %d buckets ask the index, want one in a bucket at most", kind, n, v.table.held.hash.buckets)
 		}
 		declare("short", 20_000)
 		for i := range 3 * maxBucket {
@@ -212,8 +228,8 @@ func TestCrowdedBucket(t *testing.T) {
 		if err := v.check(); err != nil {
 			t.Fatal(err)
 		}
-		if n := crowded(); n != 0 {
-			t.Errorf("%s: loaded without them, %d buckets are crowded", kind, n)
+		if n := asking(v.table); n != 0 {
+			t.Errorf("%s: loaded without them, %d classes ask the index", kind, n)
 		}
 	}
 }
@@ -224,20 +240,45 @@ func TestHashShrinks(t *testing.T) {
 	for i := range 20_000 {
 		v.change("declare", New(shapes["short"](i), "x"))
 	}
-	full := v.table.hash.buckets
+	full := v.table.held.hash.buckets
 	for i := range 20_000 {
 		if v.change("retire", New(shapes["short"](i), "")); i%1000 == 0 {
 			if err := v.check(); err != nil {
 				t.Fatal(err)
 			}
+			if n := asking(v.table); n != 0 {
+				t.Fatalf("%d classes ask the index, and nobody made anything collide", n)
+			}
 		}
-		if n := v.table.Len(); n == 1000 && v.table.hash.buckets > full/8 {
-			t.Errorf("of %d buckets %d are left with %d scopes", full, v.table.hash.buckets, n)
+		if n := v.table.Len(); n == 1000 && v.table.held.hash.buckets > full/8 {
+			t.Errorf("of %d buckets %d are left with %d scopes", full, v.table.held.hash.buckets, n)
 		}
 	}
 	if v.table != (Table{}) {
 		t.Errorf("emptied, it is %+v", v.table)
 	}
+}
+
+// What is retired leaves no length, first or last byte behind.
+func TestLengthsShrink(t *testing.T) {
+	v := version{model: map[Prefix]NodeID{}}
+	kinds := slices.Sorted(maps.Keys(shapes))
+	each := func(what string, of []string) {
+		for _, kind := range of {
+			for i := range 60 {
+				v.change(what, New(shapes[kind](i), "x"))
+				if i%20 != 19 {
+					continue
+				}
+				if err := v.check(); err != nil {
+					t.Fatalf("%s of %s: %v", what, kind, err)
+				}
+			}
+		}
+	}
+	each("declare", kinds)
+	slices.Reverse(kinds)
+	each("retire", kinds)
 }
 
 // A look-up takes no memory, whichever way it goes.
@@ -257,11 +298,94 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// A bucket finds its slots from the first place to the last and around its end.
+// A hash has a place in slots from the first to the last, by the pilot.
 func TestPlace(t *testing.T) {
-	for _, n := range []int{1, 2, 81, 640} {
-		if low, high := place(0, n), place(^uint64(0), n); low != 0 || high != n-1 {
-			t.Errorf("hashes have places %d to %d of %d", low, high, n)
+	for _, n := range []int{1, 2, 41, 1100} {
+		seen := map[uint64]bool{}
+		for i := range 40 * n {
+			at := place(mix(uint64(i), salt), uint8(i), n)
+			if at >= uint64(n) {
+				t.Fatalf("place %d of %d", at, n)
+			}
+			seen[at] = true
+		}
+		if len(seen) < n*9/10 {
+			t.Errorf("%d of %d places are taken", len(seen), n)
 		}
 	}
+}
+
+// Scopes of which nobody has made two collide have slots, nearly as few as they are: up to as many
+// as are in a bucket before it is split, by a good margin.
+func TestBucketsAreFull(t *testing.T) {
+	for n := range 3 * meanBucket {
+		for round := range 20 {
+			var of []slot
+			for i := range n {
+				s := New(fmt.Sprintf("tenant:%d:%d:%d:", n, round, i), "x")
+				of = append(of, slot{wordsOf([]byte(s.Prefix)), &s})
+			}
+			b := newBucket([classes]uint8{}, of)
+			for i := range of {
+				if b.find(of[i].scope) == nil {
+					t.Fatalf("of %d scopes, %q is not found", n, of[i].scope.Prefix)
+				}
+			}
+			if n <= 2*meanBucket && len(b.slots) > n+n/4+2 {
+				t.Errorf("%d scopes have %d slots", n, len(b.slots))
+			}
+		}
+	}
+}
+
+// Somebody who brings more scopes into a bucket than it holds, all with hashes of their own, gets them
+// into the index, and the bucket does not grow.
+func TestBucketIsBounded(t *testing.T) {
+	v := version{model: map[Prefix]NodeID{}}
+	for i := 0; len(v.model) < 2*maxBucket; i++ {
+		if p := fmt.Sprintf("app:%d:", i); wordsOf([]byte(p)).hash()%256 == 3 {
+			v.change("declare", New(p, "x"))
+		}
+	}
+	if err := v.check(); err != nil {
+		t.Fatal(err)
+	}
+	b := v.table.held.hash.bucket(3)
+	if n := asking(v.table); n == 0 || b.held == 0 || len(b.slots) > 3*maxBucket {
+		t.Errorf("%d classes ask the index, %d scopes in %d slots", n, b.held, len(b.slots))
+	}
+}
+
+// The head of a key of any length has its bytes and zeros.
+func TestShortHead(t *testing.T) {
+	key := []byte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJ")
+	for n := range key {
+		var padded [headSize]byte
+		copy(padded[:], key[:n])
+		w := shortHead(key[:n])
+		for i, word := range []uint64{w.a, w.b, w.c, w.d} {
+			if want := binary.LittleEndian.Uint64(padded[8*i:]); word != want {
+				t.Errorf("word %d of %q is %x, want %x", i, key[:n], word, want)
+			}
+		}
+	}
+}
+
+// Bytes that are 0 are found where they are, and hardly any others.
+func TestZeros(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := rapid.SliceOfN(rapid.SampledFrom([]byte{0, 1, 2, 0x7f, 0x80, 0x81, 0xff}), 8, 8).Draw(t, "bytes")
+		var must, may uint64
+		for i, x := range b {
+			if x == 0 {
+				must |= 1 << i
+			}
+			if x == 1 && i > 0 && may&(1<<(i-1)) != 0 || x == 0 {
+				may |= 1 << i
+			}
+		}
+		if got := zeros(binary.LittleEndian.Uint64(b)); got&must != must || got&^may != 0 {
+			t.Fatalf("zeros(%x) = %08b, want %08b, or of %08b", b, got, must, may)
+		}
+	})
 }

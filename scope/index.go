@@ -36,7 +36,7 @@ func (x Index[V]) floor(key []byte) (p Prefix, v V, ok bool) {
 // With returns the index in which p holds v.
 func (x Index[V]) With(p Prefix, v V) Index[V] {
 	if x.root == nil {
-		return Index[V]{&page[V]{keys: []Prefix{p}, vals: []V{v}}, 1}
+		return Index[V]{newLeaf(p, v), 1}
 	}
 	left, right, added := x.root.with(p, v)
 	if right != nil {
@@ -168,19 +168,25 @@ func (b *Builder[V]) Add(p Prefix, v V) bool {
 	switch {
 	case b.last == nil:
 		b.begin()
-	case p <= b.last.keys[len(b.last.keys)-1]:
+	case p <= b.last.key(b.last.len()-1):
 		return false
-	case len(b.last.keys) == maxPage:
+	case b.last.len() == maxPage:
 		b.full = append(b.full, b.last)
 		b.begin()
 	}
-	b.last.keys, b.last.vals = append(b.last.keys, p), append(b.last.vals, v)
+	if b.last.keys != nil {
+		b.last.keys = append(b.last.keys, p)
+	}
+	b.last.vals = append(b.last.vals, v)
 	b.n++
 	return true
 }
 
 func (b *Builder[V]) begin() {
-	b.last = &page[V]{keys: make([]Prefix, 0, maxPage), vals: make([]V, 0, maxPage)}
+	b.last = &page[V]{vals: make([]V, 0, maxPage)}
+	if !hasKeys[V]() {
+		b.last.keys = make([]Prefix, 0, maxPage)
+	}
 }
 
 // Index returns the index of all that was added. The builder is not to be used
@@ -189,7 +195,7 @@ func (b *Builder[V]) Index() Index[V] {
 	if b.last == nil {
 		return Index[V]{}
 	}
-	b.last.keys, b.last.vals = joined(b.last.keys, nil), joined(b.last.vals, nil) // without what it has to spare
+	b.last = b.last.part(0, b.last.len()) // without what it has to spare
 	level := joined(b.full, []*page[V]{b.last})
 	for len(level) > 1 {
 		above := make([]*page[V], 0, len(level)/maxPage+1)

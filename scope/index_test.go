@@ -21,7 +21,7 @@ func sound[V any](x Index[V]) error {
 	depths, n := map[int]bool{}, 0
 	var look func(p *page[V], depth int) error
 	look = func(p *page[V], depth int) error {
-		if len(p.keys) == 0 || len(p.keys) > maxPage || !slices.IsSorted(p.keys) {
+		if p.len() == 0 || p.len() > maxPage || !slices.IsSorted(p.keys) {
 			return fmt.Errorf("page of keys %q", p.keys)
 		}
 		if p.kids == nil {
@@ -33,8 +33,8 @@ func sound[V any](x Index[V]) error {
 			return nil
 		}
 		for i, k := range p.kids {
-			if k.keys[0] != p.keys[i] {
-				return fmt.Errorf("page %d of %q begins with %q", i, p.keys, k.keys[0])
+			if k.key(0) != p.keys[i] {
+				return fmt.Errorf("page %d of %q begins with %q", i, p.keys, k.key(0))
 			}
 			if err := look(k, depth+1); err != nil {
 				return err

@@ -6,47 +6,60 @@ import (
 	"slices"
 )
 
-// maxProbes is how many prefixes of a key are looked for by hash. With more, each
-// a cache miss that the others do not need, the index is as fast.
-const maxProbes = 8
-
-// groupSize is how many lengths are looked at together: as many as a word has bits.
-const groupSize = 64
+const (
+	// maxProbes is how many prefixes of a key are looked for by hash. With more, each
+	// a cache miss that the others do not need, the index is as fast.
+	maxProbes = 8
+	// groupSize is how many lengths are looked at together: as many as the bytes that are looked
+	// at in registers.
+	groupSize = headSize
+	// maxEnds is with how many last bytes it is faster to look for each of them in a key than
+	// for the byte at each length.
+	maxEnds = 4
+)
 
 // lengths says at which lengths a key can have a prefix that is declared: at those
 // that occur, if the first and the last byte occur there.
 type lengths struct {
-	groups  []*group
+	groups  []*group // of the lengths 1 to 32, 33 to 64, …
 	tallies []*tally // of each length, the short ones first
 }
 
-// group is up to [groupSize] lengths that follow each other. Most changes leave it
-// as it is.
+// group is of [groupSize] lengths that follow each other; they are bits, the lowest is the
+// shortest. Most changes leave it as it is.
 type group struct {
-	n     int
-	sizes [groupSize]uint32
 	// The lengths at which a byte is the first, or the last, of a prefix.
-	first, last [256]uint64
+	first, last [256]uint32
+	end         uint64 // the first of ends, in each byte
+	early       bool   // it ends prefixes of up to 8 bytes
+	ends        []byte // the last bytes, none if they are more than maxEnds
+}
+
+// of returns the lengths at which a scope may hold key, whose bytes at the group's lengths are part.
+func (g *group) of(key, part []byte) (found uint32) {
+	left := g.first[key[0]]
+	if len(part) < groupSize {
+		left &= 1<<len(part) - 1
+	}
+	if len(g.ends) == 0 {
+		for ; left != 0; left &= left - 1 {
+			found |= g.last[part[bits.TrailingZeros32(left)]] & (left & -left)
+		}
+		return found
+	}
+	w := shortHead(part)
+	for _, end := range g.ends {
+		all := uint64(end) * lowBits
+		ends := zeros(w.a^all) | zeros(w.b^all)<<8 | zeros(w.c^all)<<16 | zeros(w.d^all)<<24
+		found |= g.last[end] & uint32(ends)
+	}
+	return found & left
 }
 
 // tally counts the prefixes of a length.
 type tally struct {
 	size, n     int
 	first, last [256]int32
-}
-
-// of returns the lengths at which a scope may hold key, which is not empty, as bits:
-// the lowest is the shortest. Nothing in it depends on a guess of the processor but
-// the number of lengths.
-func (g *group) of(key []byte) (found uint64) {
-	for left := g.first[key[0]]; left != 0; left &= left - 1 {
-		end := uint(g.sizes[bits.TrailingZeros64(left)%groupSize] - 1) // unsigned: then one comparison checks it and the bounds
-		if end >= uint(len(key)) {
-			break
-		}
-		found |= g.last[key[end]] & (left & -left)
-	}
-	return found
 }
 
 // with returns the lengths with one prefix more.
@@ -64,18 +77,32 @@ func (l lengths) counted(p Prefix, d int32) lengths {
 	t.count(p, d)
 	switch {
 	case t.n == 0:
-		return grouped(removedAt(l.tallies, i))
+		l.tallies = removedAt(l.tallies, i)
 	case !found:
-		return grouped(inserted(l.tallies, i, &t))
+		l.tallies = inserted(l.tallies, i, &t)
+	default:
+		l.tallies = replaced(l.tallies, i, &t)
 	}
-	l.tallies = replaced(l.tallies, i, &t)
 	if edge := max(d, 0); t.first[p[0]] == edge || t.last[p[len(p)-1]] == edge { // the first of its kind came, or the last one went
-		g := *l.groups[i/groupSize]
-		g.mark(i%groupSize, &t, p[0])
-		g.mark(i%groupSize, &t, p[len(p)-1])
-		l.groups = replaced(l.groups, i/groupSize, &g)
+		l.groups = l.marked(&t, p)
 	}
 	return l
+}
+
+// marked returns the groups, in which it is looked anew what p is the first of, or was the last.
+func (l lengths) marked(t *tally, p Prefix) []*group {
+	out := make([]*group, (l.tallies[len(l.tallies)-1].size-1)/groupSize+1)
+	for i := copy(out, l.groups); i < len(out); i++ {
+		out[i] = &group{}
+	}
+	if at := (len(p) - 1) / groupSize; at < len(out) {
+		g := *out[at]
+		g.mark(t, p[0])
+		g.mark(t, p[len(p)-1])
+		g.summarise()
+		out[at] = &g
+	}
+	return out
 }
 
 func (t *tally) count(p Prefix, d int32) {
@@ -87,27 +114,23 @@ func (t *tally) count(p Prefix, d int32) {
 // grouped makes the groups of tallies.
 func grouped(of []*tally) lengths {
 	l := lengths{tallies: of}
-	for i, t := range of {
-		if i%groupSize == 0 {
+	for _, t := range of {
+		for len(l.groups) <= (t.size-1)/groupSize {
 			l.groups = append(l.groups, &group{})
 		}
-		l.groups[i/groupSize].add(t)
+		for b := range 256 {
+			l.groups[len(l.groups)-1].mark(t, byte(b))
+		}
+	}
+	for _, g := range l.groups {
+		g.summarise()
 	}
 	return l
 }
 
-func (g *group) add(t *tally) {
-	g.sizes[g.n] = uint32(t.size)
-	for b := range 256 {
-		g.mark(g.n, t, byte(b))
-	}
-	g.n++
-}
-
-// mark says of the length number i whether b is the first or the last byte of a
-// prefix.
-func (g *group) mark(i int, t *tally, b byte) {
-	bit := uint64(1) << i
+// mark says whether b is the first or the last byte of a prefix of the length that t counts.
+func (g *group) mark(t *tally, b byte) {
+	bit := uint32(1) << ((t.size - 1) % groupSize)
 	g.first[b] &^= bit
 	g.last[b] &^= bit
 	if t.first[b] > 0 {
@@ -115,6 +138,24 @@ func (g *group) mark(i int, t *tally, b byte) {
 	}
 	if t.last[b] > 0 {
 		g.last[b] |= bit
+	}
+}
+
+// summarise lists the last bytes.
+func (g *group) summarise() {
+	g.ends = nil
+	for b, at := range g.last {
+		if at != 0 {
+			g.ends = append(g.ends, byte(b))
+		}
+	}
+	if len(g.ends) > maxEnds {
+		g.ends = nil
+	}
+	g.end, g.early = 0, false
+	if len(g.ends) > 0 {
+		g.end = uint64(g.ends[0]) * lowBits
+		g.early = g.last[g.ends[0]]&0xff != 0
 	}
 }
 

@@ -26,17 +26,27 @@ func (e *OverlapError) Error() string {
 // Table is the ownership table: scopes with prefixes that do not overlap. It is
 // a persistent value; its zero value is empty. A change costs O(log n), a lookup
 // takes no lock and does not allocate: at a million scopes it is one cache miss as
-// a rule, unless prefixes are longer than 23 bytes.
+// a rule, unless prefixes are longer than 31 bytes.
 type Table struct {
-	index      Index[*Scope]
-	hash       *hashTable // of what the index holds; nil where that is little
+	held *contents // nil if it is empty
+}
+
+// contents is what a table holds; it is never changed. It is one object as a look-up would
+// have to carry each part of it.
+type contents struct {
+	index      Index[keyed]
+	hash       hashTable // of what the index holds; empty if that is one scope, whose prefix may be empty
 	noFallback int
 }
 
-// minHashed is from how many scopes on a table has a hash table: fewer are in one
-// page of the index, which is as fast. One that had more keeps it down to the half,
-// so that no change at the border makes it anew each time.
-const minHashed = maxPage + 1
+// edit is a copy of what the table holds, which may be changed.
+func (t Table) edit() *contents {
+	if t.held == nil {
+		return &contents{}
+	}
+	out := *t.held
+	return &out
+}
 
 // NewTable returns the table of the given scopes. It refuses equal prefixes
 // with [ErrDuplicatePrefix] and nested ones with an [*OverlapError].
@@ -60,17 +70,18 @@ func (t Table) With(s Scope) (Table, error) {
 		}
 		return t, overlap(s.Prefix, met.Prefix)
 	}
-	t.index = t.index.With(s.Prefix, &s)
+	c := t.edit()
+	c.index = c.index.With(s.Prefix, keyed{&s})
 	switch {
-	case t.hash != nil:
-		t.hash = t.hash.with(&s)
-	case t.Len() >= minHashed:
-		t.hash = hashed(t.index)
+	case c.hash.buckets > 0:
+		c.hash = c.hash.with(&s)
+	case c.index.Len() > 1:
+		c.hash = hashed(c.index)
 	}
 	if s.Fallback == "" {
-		t.noFallback++
+		c.noFallback++
 	}
-	return t, nil
+	return Table{c}, nil
 }
 
 func overlap(a, b Prefix) *OverlapError {
@@ -87,18 +98,19 @@ func (t Table) Replace(s Scope) (Table, bool) {
 	if !ok {
 		return t, false
 	}
-	if old.Fallback == "" {
-		t.noFallback--
-	}
+	c := t.edit()
 	s.Prefix = old.Prefix // the index has it: one copy of the bytes is enough
-	t.index = t.index.With(s.Prefix, &s)
-	if t.hash != nil {
-		t.hash = t.hash.replace(&s)
+	c.index = c.index.With(s.Prefix, keyed{&s})
+	if c.hash.buckets > 0 {
+		c.hash = c.hash.replace(&s)
+	}
+	if old.Fallback == "" {
+		c.noFallback--
 	}
 	if s.Fallback == "" {
-		t.noFallback++
+		c.noFallback++
 	}
-	return t, true
+	return Table{c}, true
 }
 
 // Without returns the table that holds no scope with exactly this prefix.
@@ -107,22 +119,35 @@ func (t Table) Without(p Prefix) Table {
 	if !ok {
 		return t
 	}
-	t.index = t.index.Without(p)
-	switch {
-	case t.hash == nil:
-	case t.Len() < minHashed/2:
-		t.hash = nil
-	default:
-		t.hash = t.hash.without(old)
+	if t.Len() == 1 {
+		return Table{}
+	}
+	c := t.edit()
+	c.index = c.index.Without(p)
+	if c.index.Len() == 1 {
+		c.hash = hashTable{}
+	} else {
+		c.hash = c.hash.without(old)
 	}
 	if old.Fallback == "" {
-		t.noFallback--
+		c.noFallback--
 	}
-	return t
+	return Table{c}
 }
 
 // Get returns the scope declared with exactly this prefix.
-func (t Table) Get(p Prefix) (*Scope, bool) { return t.index.Get(p) }
+func (t Table) Get(p Prefix) (*Scope, bool) {
+	s, ok := t.index().Get(p)
+	return s.Scope, ok
+}
+
+// index has the scopes in order.
+func (t Table) index() Index[keyed] {
+	if t.held == nil {
+		return Index[keyed]{}
+	}
+	return t.held.index
+}
 
 // Overlapping returns a scope whose prefix overlaps p, the outermost if there
 // are several.
@@ -136,24 +161,14 @@ func (t Table) Overlapping(p Prefix) (*Scope, bool) {
 	return nil, false
 }
 
-// Lookup returns the scope whose prefix key starts with. In the index it is the
-// last one that is not after key: what lies between a prefix and a key under it
-// overlaps the prefix.
+// Lookup returns the scope whose prefix key starts with.
 func (t Table) Lookup(key []byte) (*Scope, bool) {
-	if t.hash != nil {
-		if s, sure := t.hash.lookup(key); sure {
-			return s, s != nil
-		}
-	}
-	p, s, ok := t.index.floor(key)
-	if !ok || !p.Matches(key) {
-		return nil, false
-	}
-	return s, true
+	s := t.held.find(key)
+	return s, s != nil
 }
 
 // Len is the number of scopes.
-func (t Table) Len() int { return t.index.Len() }
+func (t Table) Len() int { return t.index().Len() }
 
 // Scopes yields all scopes in the order of prefix bytes.
 func (t Table) Scopes() iter.Seq[*Scope] { return t.Under("", "") }
@@ -162,8 +177,8 @@ func (t Table) Scopes() iter.Seq[*Scope] { return t.Under("", "") }
 // after the prefix after; an empty after leaves nothing out.
 func (t Table) Under(under, after Prefix) iter.Seq[*Scope] {
 	return func(yield func(*Scope) bool) {
-		for _, s := range t.index.From(under, after) {
-			if !yield(s) {
+		for _, s := range t.index().From(under, after) {
+			if !yield(s.Scope) {
 				return
 			}
 		}
@@ -184,12 +199,17 @@ func (t Table) WithoutFallback() iter.Seq[*Scope] {
 
 // NoFallbackLen is the number of scopes that [Table.WithoutFallback] yields, in
 // O(1).
-func (t Table) NoFallbackLen() int { return t.noFallback }
+func (t Table) NoFallbackLen() int {
+	if t.held == nil {
+		return 0
+	}
+	return t.held.noFallback
+}
 
 // TableBuilder makes a [Table] of scopes that come in the order of their
 // prefixes. Its zero value is one that has seen none.
 type TableBuilder struct {
-	index      Builder[*Scope]
+	index      Builder[keyed]
 	noFallback int
 	last       *Scope
 }
@@ -206,7 +226,7 @@ func (b *TableBuilder) Add(s Scope) (*Scope, error) {
 			return nil, overlap(b.last.Prefix, s.Prefix)
 		}
 	}
-	if !b.index.Add(s.Prefix, &s) {
+	if !b.index.Add(s.Prefix, keyed{&s}) {
 		return nil, fmt.Errorf("scope %q comes after %q; scopes must come in the order of their prefixes", s.Prefix, b.last.Prefix)
 	}
 	if s.Fallback == "" {
@@ -219,9 +239,12 @@ func (b *TableBuilder) Add(s Scope) (*Scope, error) {
 // Table returns the table of all that was added. The builder is not to be used
 // after that.
 func (b *TableBuilder) Table() Table {
-	t := Table{index: b.index.Index(), noFallback: b.noFallback}
-	if t.Len() >= minHashed {
-		t.hash = hashed(t.index)
+	c := &contents{index: b.index.Index(), noFallback: b.noFallback}
+	switch n := c.index.Len(); {
+	case n == 0:
+		return Table{}
+	case n > 1:
+		c.hash = hashed(c.index)
 	}
-	return t
+	return Table{c}
 }
