@@ -135,6 +135,11 @@ func TestAheadChangesNothing(t *testing.T) {
 				}
 				shown = shown[1:]
 			}
+			if rapid.Bool().Draw(t, "limits") {
+				r.SetLimits(DefaultLimits())
+				r.SetLimits(tight())
+				shown = nil // it is parsed again
+			}
 			r.Ahead(rapid.IntRange(0, 3).Draw(t, "most"), func(args [][]byte) { shown = append(shown, texts(args)) })
 		}
 		if _, err := r.Next(); !sameError(err, wantErr) || len(shown) > 0 {
@@ -144,7 +149,7 @@ func TestAheadChangesNothing(t *testing.T) {
 }
 
 func TestAheadShowsWholeArrays(t *testing.T) {
-	long := array(make([]string, aheadArgs+1)...)
+	long := array(make([]string, fewArgs+1)...)
 	for _, c := range []struct {
 		behind []byte
 		most   int
@@ -208,6 +213,7 @@ func FuzzReader(f *testing.F) {
 			if err != nil || len(got) == 0 || len(got) > l.Args {
 				t.Fatalf("%q: %q, %v", command, got, err)
 			}
+			r.Ahead(int(size)%4, func([][]byte) {})
 			total := 0
 			for i, a := range got {
 				total += len(a)

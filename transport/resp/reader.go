@@ -17,8 +17,8 @@ const (
 	keepBuffer = 16 << 10
 	// fewInARow is after how many reads that brought little the buffer is the first one's size again.
 	fewInARow = 16
-	// aheadArgs is how many arguments a command has at most that is looked at ahead.
-	aheadArgs = 16
+	// fewArgs is how many arguments a command has at most that is looked at ahead.
+	fewArgs = 8
 	// maxEmptyReads is how often a connection's Read may return nothing and no error before it is taken for broken.
 	maxEmptyReads = 100
 )
@@ -68,7 +68,12 @@ func NewReader(r io.Reader, l Limits) *Reader {
 }
 
 // SetLimits changes the limits from the next command on. An array of which the header was read keeps its own.
-func (r *Reader) SetLimits(l Limits) { r.next = l }
+func (r *Reader) SetLimits(l Limits) {
+	if l != r.next {
+		r.ahead = nil // it was parsed within the others
+	}
+	r.next = l
+}
 
 // Buffered returns the number of bytes that were read and not returned as commands. They can be half a command.
 func (r *Reader) Buffered() int { return r.end - r.start }
@@ -136,7 +141,7 @@ func (r *Reader) Ahead(most int, show func(args [][]byte)) {
 	}
 	r.ahead = r.aheadRoom[:0]
 	look := Reader{next: r.next, buf: r.buf, start: r.start, end: r.end, bulk: -1, spans: r.spansRoom[:0]}
-	look.next.Args = min(look.next.Args, aheadArgs)                                   // no room is kept for long ones
+	look.next.Args = min(look.next.Args, fewArgs)                                     // no room is kept for long ones
 	for len(r.ahead) < most && look.start < look.end && look.buf[look.start] == '*' { // an inline one is unquoted where it stands
 		before := len(look.spans)
 		if whole, err := look.parse(); !whole || err != nil {
@@ -264,6 +269,9 @@ func (r *Reader) fill() error {
 		r.filled = r.end == len(r.buf)
 		if r.few++; r.end > minBuffer/2 {
 			r.few = 0
+		}
+		if r.few >= fewInARow { // nor is the room for a pipeline kept
+			r.ahead, r.aheadRoom, r.spansRoom, r.aheadArgs = nil, nil, nil, nil
 		}
 		switch {
 		case n > 0: // an error beside bytes comes again with the next Read

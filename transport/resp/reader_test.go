@@ -246,6 +246,21 @@ func TestSetLimits(t *testing.T) {
 	}
 }
 
+// What was looked at ahead counts for nothing once the limits are others.
+func TestSetLimitsAfterAhead(t *testing.T) {
+	r := NewReader(strings.NewReader(string(array("a"))+string(array("b", "c", "d"))), tight())
+	if _, err := r.Next(); err != nil {
+		t.Fatal(err)
+	}
+	shown := 0
+	r.Ahead(9, func([][]byte) { shown++ })
+	r.SetLimits(Limits{Args: 2, ArgLen: 4, Command: 4, Inline: 4})
+	var limit *LimitError
+	if args, err := r.Next(); !errors.As(err, &limit) || limit.Max != 2 || shown != 1 {
+		t.Errorf("after %d were shown: %q, %v", shown, args, err)
+	}
+}
+
 // An array keeps the limits under which its header was read: they bound the buffer.
 func TestSetLimitsInsideCommand(t *testing.T) {
 	in, out := io.Pipe()

@@ -38,8 +38,6 @@ type conn struct {
 
 	said     spelling      // of the last command
 	answered int           // commands as c.command that went well and are not in its metric yet
-	touched  int           // SCOPE ROUTE commands to come whose keys were touched
-	keys     [][]byte      // room for those
 	as       scope.NodeID  // that SCOPE ROUTE was last asked for: it is the same one each time
 	sub      *subscription // nil: not subscribed
 	unsent   int           // answers held back

@@ -188,6 +188,9 @@ func TestLimitsFollowTheToken(t *testing.T) {
 	c = b.dial()
 	c.send("HELLO 2 AUTH default " + token(t, "viewer").Text() + "\r\nRESET\r\n" + many)
 	contains(t, c.closed(), "+RESET\r\n-ERR Protocol error", "may have 10")
+	c = b.dial()
+	c.send("HELLO 2 AUTH default " + token(t, "viewer").Text() + "\r\n*5\r\n$5\r\nSCOPE\r\n$5\r\nROUTE\r\n$1\r\nx\r\n$2\r\nAS\r\n$1\r\na\r\n*1\r\n$5\r\nRESET\r\n" + many)
+	contains(t, c.closed(), "+UNKNOWN\r\n+RESET\r\n-ERR Protocol error", "may have 10")
 }
 
 // TestStrangersMakeRoom: who is nobody makes room for others although he has spoken.

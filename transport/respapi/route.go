@@ -71,22 +71,17 @@ const touchedAhead = 32
 
 // touch is called for each command: once for many it has the table touch the keys of those that have come in behind it.
 func (c *conn) touch(st *fsm.State) {
-	if c.touched > 0 {
-		c.touched--
-		return
-	}
 	if c.r.Buffered() == 0 {
 		return
 	}
-	c.keys = c.keys[:0]
+	var room [touchedAhead][]byte
+	keys := room[:0]
 	c.r.Ahead(touchedAhead, func(args [][]byte) {
 		if c.said.begins(args) && len(args) > c.said.n {
-			c.keys = append(c.keys, args[c.said.n])
+			keys = append(keys, args[c.said.n])
 		}
 	})
-	c.touched = len(c.keys)
-	st.Touch(c.keys)
-	clear(c.keys) // the buffer that they are in may be given up
+	st.Touch(keys)
 }
 
 // askAs keeps the id of the node that asks.

@@ -175,6 +175,33 @@ func BenchmarkPipeline(b *testing.B) {
 	b.ReportMetric(float64(b.N*pipeline)/b.Elapsed().Seconds(), "commands/s")
 }
 
+// reading has all that will ever come.
+type reading struct {
+	discarding
+	text *strings.Reader
+}
+
+func (r reading) Read(p []byte) (int, error) { return r.text.Read(p) }
+
+// The keys behind a SCOPE ROUTE are looked up with it.
+func TestKeysAreLookedUpAhead(t *testing.T) {
+	c := routing(t)
+	const route = "*5\r\n$5\r\nSCOPE\r\n$5\r\nROUTE\r\n$5\r\napp:1\r\n$2\r\nAS\r\n$1\r\na\r\n"
+	c.nc = reading{discarding{c.nc}, strings.NewReader(strings.Repeat(route, 3))}
+	for left := range 3 {
+		args, err := c.r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.execute(c.caller(), args)
+		fresh := 0
+		c.r.Ahead(9, func([][]byte) { fresh++ })
+		if fresh > 0 {
+			t.Errorf("behind command %d of 3 there were %d that nobody had looked at", left+1, fresh)
+		}
+	}
+}
+
 // The commands of a pipeline are answered as each is alone, also where one of them changes who owns the keys behind it.
 func TestPipelineOfRoutes(t *testing.T) {
 	b := onTCP(t)
