@@ -30,7 +30,7 @@ type lengths struct {
 type group struct {
 	// The lengths at which a byte is the first, or the last, of a prefix.
 	first, last [256]uint32
-	end         uint64 // the first of ends, in each byte
+	end         uint64 // the last byte that most prefixes had when the group was made, in each byte: a guess
 	early       bool   // it ends prefixes of up to 8 bytes
 	ends        []byte // the last bytes, none if they are more than maxEnds
 }
@@ -69,7 +69,7 @@ func (l lengths) with(p Prefix) lengths { return l.counted(p, 1) }
 func (l lengths) without(p Prefix) lengths { return l.counted(p, -1) }
 
 func (l lengths) counted(p Prefix, d int32) lengths {
-	i, found := slices.BinarySearchFunc(l.tallies, len(p), func(t *tally, size int) int { return t.size - size })
+	i, found := slices.BinarySearchFunc(l.tallies, len(p), bySize)
 	t := tally{size: len(p)}
 	if found {
 		t = *l.tallies[i]
@@ -99,7 +99,7 @@ func (l lengths) marked(t *tally, p Prefix) []*group {
 		g := *out[at]
 		g.mark(t, p[0])
 		g.mark(t, p[len(p)-1])
-		g.summarise()
+		g.summarise(l.tallies, at)
 		out[at] = &g
 	}
 	return out
@@ -122,8 +122,8 @@ func grouped(of []*tally) lengths {
 			l.groups[len(l.groups)-1].mark(t, byte(b))
 		}
 	}
-	for _, g := range l.groups {
-		g.summarise()
+	for i, g := range l.groups {
+		g.summarise(l.tallies, i)
 	}
 	return l
 }
@@ -141,23 +141,31 @@ func (g *group) mark(t *tally, b byte) {
 	}
 }
 
-// summarise lists the last bytes.
-func (g *group) summarise() {
-	g.ends = nil
+// summarise lists the last bytes of the group with number i, and chooses one of them.
+func (g *group) summarise(of []*tally, i int) {
+	from, _ := slices.BinarySearchFunc(of, i*groupSize+1, bySize)
+	to, _ := slices.BinarySearchFunc(of, (i+1)*groupSize+1, bySize)
+	g.ends, g.end, g.early = nil, 0, false
+	most := int32(0)
 	for b, at := range g.last {
-		if at != 0 {
-			g.ends = append(g.ends, byte(b))
+		if at == 0 {
+			continue
+		}
+		g.ends = append(g.ends, byte(b))
+		n := int32(0)
+		for _, t := range of[from:to] {
+			n += t.last[b]
+		}
+		if n > most {
+			most, g.end, g.early = n, uint64(b)*lowBits, at&0xff != 0
 		}
 	}
 	if len(g.ends) > maxEnds {
 		g.ends = nil
 	}
-	g.end, g.early = 0, false
-	if len(g.ends) > 0 {
-		g.end = uint64(g.ends[0]) * lowBits
-		g.early = g.last[g.ends[0]]&0xff != 0
-	}
 }
+
+func bySize(t *tally, size int) int { return t.size - size }
 
 // tallies collects the prefixes of many scopes. Its zero value has seen none.
 type tallies struct {
