@@ -92,7 +92,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.nodes, "nodes", 4, "data nodes, whose scopes are written to and moved; 0, or 2 to 5")
 	f.StringVar(&o.timing, "timing", "fast", "Raft timing of a local run")
 	f.StringVar(&o.root, "root", ".", "the repository, which a local run builds its programs from")
-	f.StringVar(&o.project, "project", "scope-registry-chaos", "compose project; what an earlier run left of it is removed")
+	f.StringVar(&o.project, "project", "scope-registry-chaos", "compose project; what an earlier run left of it is removed, and one that runs is refused")
 	f.Uint64Var(&o.seed, "seed", 0, "seed of the clients' choices; 0 takes one by chance")
 	f.DurationVar(&o.duration, "duration", 150*time.Second, "how long clients work; longer if the faults of the scenario take longer")
 	f.DurationVar(&o.search, "search", 2*time.Minute, "how long a linearization is searched for")

@@ -87,7 +87,7 @@ func run(ctx context.Context, o options, out io.Writer) ([]check.Result, error) 
 func runs(ctx context.Context, o options, out io.Writer) error {
 	for left, dir := o.again, o.out; ; left-- {
 		_, err := run(ctx, o, out)
-		if left == 0 || !errors.Is(err, errVoid) {
+		if left == 0 || o.keep || !errors.Is(err, errVoid) { // another one would take over what is kept
 			return err
 		}
 		o.seed++

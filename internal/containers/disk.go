@@ -175,14 +175,20 @@ func (p *Project) Log(ctx context.Context, id string) (string, error) {
 	return string(said), err
 }
 
-// LastLogs are the last lines that each machine has logged.
+// LastLogs are the last lines that each machine has logged; none before Up.
 func (p *Project) LastLogs(ctx context.Context, lines int) (string, error) {
+	if !p.claimed() {
+		return "", nil
+	}
 	said, err := p.composed(ctx, "logs", "--no-color", "--tail", strconv.Itoa(lines))
 	return string(said), err
 }
 
-// Logs writes what each machine has logged to ID.log in dir.
+// Logs writes what each machine has logged to ID.log in dir; nothing before Up.
 func (p *Project) Logs(ctx context.Context, dir string) error {
+	if !p.claimed() {
+		return nil
+	}
 	var errs []error
 	for _, m := range p.cfg.Machines {
 		errs = append(errs, p.keepLog(ctx, m.ID, filepath.Join(dir, m.ID+".log")))

@@ -3,35 +3,19 @@
 package containers
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/certs"
 )
-
-// commandTime bounds one docker command. Starting containers takes seconds on a
-// machine that is busy, stopping one up to its grace period.
-const commandTime = time.Minute
-
-// Call is one run of a program. Its output is what it prints, errors included if Both is set.
-type Call struct {
-	Args []string // the first is the program
-	Env  []string // added to that of this process
-	In   io.Reader
-	Both bool
-}
 
 // Machine is a service of the compose files, of which there is one container.
 type Machine struct {
@@ -59,6 +43,7 @@ type Project struct {
 	version string
 	addrs   map[string]string // where the first port of a machine is published, host:port
 	mu      sync.Mutex        // guards the rest
+	ours    bool              // what the project has now is of this run
 	// aliases are the names that a machine had in a network that it was taken out of:
 	// connecting it again does not bring them back.
 	aliases map[string][]string
@@ -166,22 +151,13 @@ func freePorts(n int) ([]string, error) {
 	return ports, nil
 }
 
-func runCommand(ctx context.Context, c Call) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
-	cmd.Env = append(os.Environ(), c.Env...)
-	var out, errs bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.In, &out, &errs
-	if c.Both {
-		cmd.Stderr = &out
-	}
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s: %w: %s", strings.Join(c.Args, " "), err, bytes.TrimSpace(errs.Bytes()))
-	}
-	return out.Bytes(), nil
-}
-
+// call runs a command to its end, also when ctx ends meanwhile: the engine would go on with what docker has asked it for, and
+// then start a container while Down removes it. When ctx has ended, no command begins.
 func (p *Project) call(ctx context.Context, c Call) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%s was not begun: %w", strings.Join(c.Args, " "), err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTime)
 	defer cancel()
 	c.Env = p.cfg.Env
 	return p.cfg.Run(ctx, c)
@@ -208,8 +184,12 @@ func (p *Project) String() string {
 // Addr is where a machine is reached from here, host:port, whatever happens to it; "" if it publishes nothing.
 func (p *Project) Addr(id string) string { return p.addrs[id] }
 
-// Up removes what an earlier run of this project left, gives all machines their certificates, and starts them.
+// Up removes what an earlier run of this project left, gives all machines their certificates, and starts them. It refuses if
+// any container of the project runs, which may be somebody else's.
 func (p *Project) Up(ctx context.Context) error {
+	if err := p.claim(ctx); err != nil {
+		return err
+	}
 	if err := p.Down(ctx); err != nil {
 		return err
 	}
@@ -227,9 +207,43 @@ func (p *Project) Up(ctx context.Context) error {
 	return err
 }
 
-// Down ends all machines and removes their volumes and networks.
+// downArgs have compose remove all that a project has.
+var downArgs = []string{"down", "--volumes", "--remove-orphans", "--timeout", "1"}
+
+// ErrRuns is that of a project which Up has refused to take over.
+var ErrRuns = errors.New("runs already")
+
+// claim makes the project this run's, unless it runs.
+func (p *Project) claim(ctx context.Context) error {
+	if p.claimed() {
+		return nil
+	}
+	run, err := p.services(ctx)
+	if err != nil {
+		return err
+	}
+	if len(run) > 0 {
+		return fmt.Errorf("project %s %w, with %s: take another name, or, if nobody uses it any more, remove it with its data by: %s",
+			p.cfg.Project, ErrRuns, strings.Join(run, ", "), strings.Join(slices.Concat(p.compose, downArgs), " "))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ours = true
+	return nil
+}
+
+func (p *Project) claimed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ours
+}
+
+// Down ends all machines and removes their volumes and networks. What Up has refused to take over stays.
 func (p *Project) Down(ctx context.Context) error {
-	_, err := p.composed(ctx, "down", "--volumes", "--remove-orphans", "--timeout", "1")
+	if !p.claimed() {
+		return nil
+	}
+	_, err := p.composed(ctx, downArgs...)
 	return err
 }
 
@@ -387,6 +401,12 @@ func (p *Project) look(ctx context.Context, id string) (inspected, error) {
 	return all[0], nil
 }
 
+// Life tells one life of a machine, from a start to its end, from all others.
+func (p *Project) Life(ctx context.Context, id string) (string, error) {
+	c, err := p.look(ctx, id)
+	return fmt.Sprintf("container %s, process %d since %s", c.ID, c.State.Pid, c.State.StartedAt), err
+}
+
 // State is what a machine runs in.
 type State struct {
 	Status  string // running, exited, paused, …
@@ -403,13 +423,18 @@ func (p *Project) Inspect(ctx context.Context, id, network string) (State, error
 	return State{Status: c.State.Status, PID: c.State.Pid, Address: c.NetworkSettings.Networks[p.network(network)].IPAddress}, nil
 }
 
+// services are those of the project that run.
+func (p *Project) services(ctx context.Context) ([]string, error) {
+	out, err := p.command(ctx, "docker", "ps", "--filter", "label=com.docker.compose.project="+p.cfg.Project, "--format", `{{.Label "com.docker.compose.service"}}`)
+	return strings.Fields(string(out)), err
+}
+
 // Running is an error that names the machines which do not run.
 func (p *Project) Running(ctx context.Context) error {
-	out, err := p.command(ctx, "docker", "ps", "--filter", "label=com.docker.compose.project="+p.cfg.Project, "--format", `{{.Label "com.docker.compose.service"}}`)
+	run, err := p.services(ctx)
 	if err != nil {
 		return err
 	}
-	run := strings.Fields(string(out))
 	var down []string
 	for _, m := range p.cfg.Machines {
 		if !slices.Contains(run, m.Service) {

@@ -46,7 +46,7 @@ const inspectRunning = `[{"Id":"c0ffee","State":{"Status":"running","Pid":42,"St
 
 func opened(t *testing.T, answers map[string]string) (*Project, *fake) {
 	t.Helper()
-	f := &fake{answers: map[string]string{"docker version": "20.10\n", "docker compose version": "!unknown command", "docker ps": "c0ffee\n",
+	f := &fake{answers: map[string]string{"docker version": "20.10\n", "docker compose version": "!unknown command", "docker ps --all": "c0ffee\n",
 		"docker inspect": inspectRunning}}
 	for k, v := range answers {
 		f.answers[k] = v
@@ -93,10 +93,53 @@ func TestComposeIsFound(t *testing.T) {
 		if err := p.Up(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if last := len(f.asked) - 1; !strings.HasPrefix(f.asked[0], c.want) || !strings.Contains(f.asked[0], " down --volumes") || !strings.Contains(f.asked[1], " up --no-start") ||
+		if last := len(f.asked) - 1; !strings.HasPrefix(f.asked[1], c.want) || !strings.Contains(f.asked[1], " down --volumes") || !strings.Contains(f.asked[2], " up --no-start") ||
 			!strings.Contains(f.asked[last], " up -d") {
 			t.Errorf("up is %q", f.asked)
 		}
+	}
+}
+
+// TestInterrupt: a command that has begun comes to its end, and none begins any more.
+func TestInterrupt(t *testing.T) {
+	p, f := opened(t, nil)
+	ctx, interrupt := context.WithCancel(t.Context())
+	run := p.cfg.Run
+	p.cfg.Run = func(ctx context.Context, c Call) ([]byte, error) {
+		if slices.Contains(c.Args, "--no-start") {
+			interrupt()
+		}
+		if err := ctx.Err(); err != nil {
+			t.Errorf("%q is cut short: %v", c.Args, err)
+		}
+		return run(ctx, c)
+	}
+	if err := p.Up(ctx); !errors.Is(err, context.Canceled) || !strings.Contains(f.asked[len(f.asked)-1], " up --no-start") {
+		t.Errorf("interrupted: %v, asked %q", err, f.asked)
+	}
+	if err := p.Down(t.Context()); err != nil || !strings.Contains(f.asked[len(f.asked)-1], " down --volumes") {
+		t.Errorf("down: %v, asked %q", err, f.asked)
+	}
+}
+
+// TestSomebodyElsesProject: one that runs is neither taken over nor removed, and its logs are not told as ours.
+func TestSomebodyElsesProject(t *testing.T) {
+	p, f := opened(t, map[string]string{"docker ps --filter": "registry-1\ngate-1\n"})
+	err := p.Up(t.Context())
+	if err == nil || !strings.HasPrefix(err.Error(), "project test runs already, with registry-1, gate-1: ") || !strings.Contains(err.Error(), "docker-compose -p test -f ") {
+		t.Errorf("over one that runs: %v", err)
+	}
+	said, err := p.LastLogs(t.Context(), 10)
+	if err := errors.Join(err, p.Logs(t.Context(), t.TempDir()), p.Down(t.Context())); err != nil || said != "" || len(f.asked) != 1 {
+		t.Errorf("%v; logs %q; asked %q", err, said, f.asked)
+	}
+	f.answers["docker ps --filter"] = "" // now it is what a dead run has left
+	if err := p.Up(t.Context()); err != nil || !strings.Contains(f.asked[2], " down --volumes") {
+		t.Errorf("over one that does not run: %v, asked %q", err, f.asked)
+	}
+	f.answers["docker ps --filter"], f.asked = "registry-1\n", nil
+	if err := errors.Join(p.Up(t.Context()), p.Down(t.Context())); err != nil || !strings.Contains(f.asked[len(f.asked)-1], " down --volumes") {
+		t.Errorf("its own: %v, asked %q", err, f.asked)
 	}
 }
 
@@ -158,7 +201,7 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%s was done to a server that is not there", want)
 		}
 	}
-	f.answers["docker ps"] = "one\ntwo\n"
+	f.answers["docker ps --all"] = "one\ntwo\n"
 	if err := p.Kill(t.Context(), "s1"); err == nil {
 		t.Error("one of two containers was killed")
 	}
@@ -169,6 +212,11 @@ func TestInspect(t *testing.T) {
 	got, err := p.Inspect(t.Context(), "s2", "peers")
 	if want := (State{Status: "running", PID: 42, Address: "172.21.0.3"}); err != nil || got != want {
 		t.Errorf("%+v, %v", got, err)
+	}
+	was, err := p.Life(t.Context(), "s2")
+	f.answers["docker inspect"] = strings.Replace(inspectRunning, "05.6Z", "05.7Z", 1)
+	if is, err2 := p.Life(t.Context(), "s2"); errors.Join(err, err2) != nil || is == was {
+		t.Errorf("started again, with the same process id, it is %q (%v), and was %q (%v)", is, err2, was, err)
 	}
 	f.answers["docker inspect"] = "[]"
 	if _, err := p.Inspect(t.Context(), "s2", "peers"); err == nil {
@@ -214,6 +262,10 @@ func TestPauseIsTriedAgain(t *testing.T) {
 func TestLogs(t *testing.T) {
 	p, f := opened(t, map[string]string{"docker logs": "a line\n"})
 	dir := t.TempDir()
+	if err := p.claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.asked = nil
 	p.logged["s3"] = []byte("of an earlier container\n")
 	if err := p.Logs(t.Context(), dir); err != nil {
 		t.Fatal(err)
@@ -229,7 +281,7 @@ func TestLogs(t *testing.T) {
 	if said, err := p.Log(t.Context(), "s1"); err != nil || said != "a line\n" || f.asked[len(f.asked)-1] != "docker logs --since 2026-01-02T03:04:05.6Z c0ffee" {
 		t.Errorf("%q, %v; asked %q", said, err, f.asked[len(f.asked)-1])
 	}
-	f.answers["docker ps"] = ""
+	f.answers["docker ps --all"] = ""
 	if err := p.Logs(t.Context(), t.TempDir()); err != nil {
 		t.Errorf("logs of what was not made yet: %v", err)
 	}

@@ -18,6 +18,8 @@ type Deployment interface {
 	// Kill ends a machine without notice and returns when it is gone; Start starts it again on the data it had.
 	Kill(ctx context.Context, machine string) error
 	Start(ctx context.Context, machine string) error
+	// Life tells one life of a machine, from a start to its end, from all others.
+	Life(ctx context.Context, machine string) (string, error)
 	// Running is an error when one has ended by itself.
 	Running(ctx context.Context) error
 	// Logs are the ends of what all have printed.

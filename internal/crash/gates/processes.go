@@ -102,6 +102,15 @@ func (p *Processes) Start(_ context.Context, machine string) error {
 	return p.do(machine, (*process.Program).Start)
 }
 
+// Life is the id of its process.
+func (p *Processes) Life(_ context.Context, machine string) (life string, err error) {
+	err = p.do(machine, func(one *process.Program) error {
+		life = fmt.Sprintf("process %d", one.Pid())
+		return nil
+	})
+	return life, err
+}
+
 func (p *Processes) do(machine string, what func(*process.Program) error) error {
 	if one, ok := p.programs[machine]; ok {
 		return what(one)

@@ -113,14 +113,31 @@ func (r *Rig) kill(ctx context.Context, out *Result, id string, from, to Node) e
 	if !world.Reached(id, out.Step) {
 		out.Void = "the move was aborted before: " + world.Moves[id].Detail
 	}
-	if err := r.deployment.Kill(ctx, victim); err != nil {
+	return r.restart(ctx, victim, func() { out.Hit = !r.Tracker.World().Ended(id) })
+}
+
+// restart ends a machine, and starts it again after a while; gone is called in between. It is an error if it lives on, as all
+// that is found later would be told of a system that nothing happened to.
+func (r *Rig) restart(ctx context.Context, machine string, gone func()) error {
+	was, err := r.deployment.Life(ctx, machine)
+	if err != nil {
 		return err
 	}
-	out.Hit = !r.Tracker.World().Ended(id)
+	if err := r.deployment.Kill(ctx, machine); err != nil {
+		return err
+	}
+	gone()
 	if err := process.Sleep(ctx, restartAfter); err != nil {
 		return err
 	}
-	return r.deployment.Start(ctx, victim)
+	if err := r.deployment.Start(ctx, machine); err != nil {
+		return err
+	}
+	is, err := r.deployment.Life(ctx, machine)
+	if err == nil && is == was {
+		err = fmt.Errorf("%s was killed and lives on: it is %s, as before", machine, is)
+	}
+	return err
 }
 
 // machine is what the deployment calls a victim of a move.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -54,7 +55,7 @@ func gateHost(i int) string { return fmt.Sprintf("gate-%d", i+1) }
 // Up starts all containers.
 func (c *composed) Up(ctx context.Context) error {
 	err := c.Project.Up(ctx)
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, containers.ErrRuns) {
 		return fmt.Errorf("%w\nwhere the image of Redis cannot be pulled: make image-redis, and add REDIS_IMAGE=scope-registry-redis:dev REDIS_PROGRAM=/redis-server", err)
 	}
 	return err

@@ -1,7 +1,7 @@
 // Command redis shows real Redis servers as one cluster in which each key has one writer: three servers of the registry, two
 // of Redis with a gate each, and clients that write through whoever owns the key, while scopes move back and forth and a
 // gate, a Redis and the leader are killed. All of it are processes, or containers with -containers. It ends with counts, and with
-// exit code 1 if anything that was acknowledged is not at its owner.
+// exit code 1 if anything that was acknowledged is not at its owner, or no kill met a move.
 package main
 
 import (
@@ -33,7 +33,7 @@ func main() {
 	flag.StringVar(&o.bin, "bin", "bin/scope-registry", "program to run")
 	flag.StringVar(&o.redis, "redis", "", "Redis server to run (default: redis-server or valkey-server of the PATH)")
 	flag.BoolVar(&o.containers, "containers", false, "run the containers of docker-compose.yml and docker-compose.redis.yml, with their images, and no programs")
-	flag.StringVar(&o.project, "project", "scope-registry-demo", "compose project of the containers; what an earlier run left of it is removed")
+	flag.StringVar(&o.project, "project", "scope-registry-demo", "compose project of the containers; what an earlier run left of it is removed, and one that runs is refused")
 	flag.Parse()
 	if err := run(o); err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
@@ -46,6 +46,11 @@ type tale struct {
 	start       time.Time
 	rig         *gates.Rig
 	kills, hits int // kills, and those that met a move
+}
+
+// mover moves a scope, during which a victim is killed; a [gates.Rig] does.
+type mover interface {
+	Move(ctx context.Context, p string, step rig.Step, victim gates.Victim) (gates.Result, error)
 }
 
 // say prints one line with the seconds since the start.
@@ -69,9 +74,9 @@ func (o options) deployment(ctx context.Context, dir string) (deployment, error)
 // run tells the story and removes everything it made, however it ends.
 func run(o options) (err error) {
 	gates.Quiet()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	asked, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(asked, limit)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "scope-registry-demo-*")
 	if err != nil {
@@ -85,8 +90,14 @@ func run(o options) (err error) {
 	defer func() { err = errors.Join(err, d.Close()) }()
 	t := &tale{start: time.Now()}
 	if err := t.tell(ctx, d); err != nil {
-		if ctx.Err() == nil { // else whoever interrupted it knows why
-			err = fmt.Errorf("%w\n%s", err, d.Logs(ctx))
+		if asked.Err() != nil {
+			return fmt.Errorf("interrupted: %w", err) // whoever did so needs no logs
+		}
+		if ctx.Err() != nil {
+			err = fmt.Errorf("not at its end after %v: %w", limit, err)
+		}
+		if logs := d.Logs(asked); logs != "" {
+			err = fmt.Errorf("%w\n%s", err, logs)
 		}
 		return err
 	}
@@ -100,21 +111,40 @@ func (t *tale) tell(ctx context.Context, d deployment) (err error) {
 	}
 	defer t.rig.Close()
 	t.say("clients write strings, lists, hashes, sets, sorted sets and streams of %v through their owners", gates.Scopes())
-	for _, victim := range []gates.Victim{gates.Nobody, gates.SourceGate, gates.Nobody, gates.TargetRedis, gates.Leader, gates.SourceRedis, gates.TargetGate, gates.Nobody} {
-		for _, p := range gates.Scopes() {
-			if err := t.move(ctx, p, victim); err != nil {
-				return err
-			}
-		}
+	if err := t.strike(ctx, t.rig); err != nil {
+		return err
 	}
 	return t.count(ctx)
 }
 
-func (t *tale) move(ctx context.Context, p string, victim gates.Victim) error {
+// moreKills bounds how often more is killed when none of the kills has met a move: a machine may be so busy that moves end first.
+const moreKills = 10
+
+// strike moves both scopes while each victim is killed, and goes on until a kill has met a move.
+func (t *tale) strike(ctx context.Context, m mover) error {
+	for _, victim := range []gates.Victim{gates.Nobody, gates.SourceGate, gates.Nobody, gates.TargetRedis, gates.Leader, gates.SourceRedis, gates.TargetGate, gates.Nobody} {
+		for _, p := range gates.Scopes() {
+			if err := t.move(ctx, m, p, victim); err != nil {
+				return err
+			}
+		}
+	}
+	for more := 0; t.hits == 0; more++ {
+		if more == moreKills {
+			return fmt.Errorf("none of %d kills met a move that was under way: this shows nothing; run it again where less else runs", t.kills)
+		}
+		if err := t.move(ctx, m, gates.Scopes()[0], gates.Victims()[more%len(gates.Victims())]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tale) move(ctx context.Context, m mover, p string, victim gates.Victim) error {
 	if victim != gates.Nobody {
 		t.say("move %s, and kill -9 the %s", p, victim)
 	}
-	r, err := t.rig.Move(ctx, p, rig.Begun, victim)
+	r, err := m.Move(ctx, p, rig.Begun, victim)
 	if err != nil {
 		return err
 	}

@@ -110,7 +110,7 @@ func strikes(ctx context.Context, r *gates.Rig, all []one) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", c, err)
 			}
-			fmt.Printf("%6.1fs  %3d left  %s; %d acknowledged, all there\n", time.Since(began).Seconds(), len(all)-i-1, res, found.Acknowledged)
+			fmt.Printf("%6.1fs  %3d left  %s; %d of %d acknowledged are there\n", time.Since(began).Seconds(), len(all)-i-1, res, found.Present, found.Acknowledged)
 			if len(found.Wrong) > 0 {
 				return fmt.Errorf("%s, move %s: %s", c, res.Move.ID, strings.Join(found.Wrong, "\n  "))
 			}
