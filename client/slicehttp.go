@@ -210,20 +210,18 @@ func (e *sliceEnd) takeRequest(w http.ResponseWriter, r *http.Request) error {
 	}
 	within(first)
 	held := int64(0)
-	b, err := decodeBatch(r.Body, func(move string) error {
-		err := e.mayCome(r.TLS, move, long)
-		if err == nil && long {
-			if err = e.long.take(n); err == nil {
-				held = n
-				within(n)
-			}
+	b, err := decodeBatch(r.Body, n, func(move string) (room bool, err error) {
+		if err := e.mayCome(r.TLS, move, long); err != nil || !long {
+			return false, err
 		}
-		return err
+		if err := e.long.take(n); err != nil {
+			return false, err
+		}
+		held = n
+		within(n)
+		return true, nil
 	})
 	defer func() { e.long.give(held) }()
-	if err == nil {
-		err = ended(r.Body)
-	}
 	var known *api.Error
 	switch {
 	case err == nil:
@@ -235,15 +233,6 @@ func (e *sliceEnd) takeRequest(w http.ResponseWriter, r *http.Request) error {
 	// What follows takes as long as the store needs.
 	_ = conn.SetReadDeadline(time.Time{})
 	return e.take(r.Context(), b)
-}
-
-// ended refuses what comes after a batch.
-func ended(body io.Reader) error {
-	var more [1]byte
-	if _, err := io.ReadFull(body, more[:]); !errors.Is(err, io.EOF) {
-		return corrupt("is followed by something else (%v)", err)
-	}
-	return nil
 }
 
 // sayProblem answers with an error.

@@ -5,12 +5,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -205,6 +207,27 @@ func TestLongBodies(t *testing.T) {
 	e.usual.most = readStep - 1
 	if read, err := post(); api.CodeOf(err) != api.Unavailable || read > 0 {
 		t.Errorf("%d bytes were read without room for any: %v", read, err)
+	}
+}
+
+// TestHeadsThatLie: a batch that says another length than its request is sent back before more than that is read, and nothing is
+// allocated for it.
+func TestHeadsThatLie(t *testing.T) {
+	h := sliceHandler(func(context.Context, *Batch) error { return nil }, anybody)
+	for _, length := range []int64{70_000, MaxBatchBytes - 1} {
+		come := &endless{head: append([]byte(batchMagic), 0xff, 0xff, 0xff, 0xff)}
+		binary.BigEndian.PutUint32(come.head[len(batchMagic):], uint32(MaxBatchBytes-headLen-sumLen))
+		r := httptest.NewRequest(http.MethodPost, SlicePath, nil)
+		r.Body, r.ContentLength = io.NopCloser(io.LimitReader(come, length)), length
+		r.Header.Set("Content-Type", sliceType)
+		w := httptest.NewRecorder()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		h.ServeHTTP(w, r)
+		runtime.ReadMemStats(&after)
+		if grown := after.TotalAlloc - before.TotalAlloc; w.Code != api.Corrupt.HTTPStatus() || come.n > headLen || grown > 1<<20 {
+			t.Errorf("%d bytes that say %d: status %d, %d were read, and %d allocated", length, MaxBatchBytes, w.Code, come.n, grown)
+		}
 	}
 }
 
