@@ -163,6 +163,7 @@ func (x *delivery) deliverAll(ctx context.Context) error {
 		if err := x.deliver(ctx, x.queue[0]); err != nil {
 			return err
 		}
+		x.queue[0] = nil // or the array behind the queue holds a large value that is there already
 		x.queue = x.queue[1:]
 	}
 	return nil

@@ -3,11 +3,14 @@ package client
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"weak"
 
 	"github.com/scope-registry/scope-registry/internal/agent"
+	"github.com/scope-registry/scope-registry/scope"
 )
 
 // TestLargeRecords are sent from where they are, one at a time, and kept when the copy ends before they got there.
@@ -45,6 +48,22 @@ func TestLargeRecords(t *testing.T) {
 			t.Errorf("%d streams", len(wire.streams))
 		}
 	})
+}
+
+// TestLargeRecordsAreLetGo: a record that got there is not held any more.
+func TestLargeRecordsAreLetGo(t *testing.T) {
+	x := &delivery{slice: Slice(aMove), to: "n2", id: "s1", addr: func(scope.NodeID) string { return "" },
+		send: func(context.Context, Peer, *Batch) error { return nil }}
+	value := make([]byte, largeRecord)
+	gone := weak.Make(&value[0])
+	if err := x.add(t.Context(), Record{Key: []byte("app:a"), Value: value}); err != nil {
+		t.Fatal(err)
+	}
+	runtime.GC()
+	if gone.Value() != nil {
+		t.Error("it is still held")
+	}
+	runtime.KeepAlive(x)
 }
 
 // lender hands over values in memory that it uses again.
