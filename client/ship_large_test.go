@@ -7,9 +7,11 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 	"weak"
 
 	"github.com/scope-registry/scope-registry/internal/agent"
+	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -64,6 +66,33 @@ func TestLargeRecordsAreLetGo(t *testing.T) {
 		t.Error("it is still held")
 	}
 	runtime.KeepAlive(x)
+}
+
+// TestShipWaitsForRoom: however long others have the room of a target, a move to it waits for them, and as ever for what it
+// waits for else.
+func TestShipWaitsForRoom(t *testing.T) {
+	for _, precopy := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			room, began := bodies{most: 1}, time.Now()
+			source := newSliceSource(newMemStore(manyRecords(10, 10)...), func(context.Context, Peer, *Batch) error {
+				if time.Since(began) < 2*slowPatience {
+					return room.take(2)
+				}
+				return &api.Error{Code: api.Unavailable, Detail: "refused"}
+			})
+			patience := giveUp
+			if precopy {
+				patience = copyPatience
+				source.copySlice(t.Context())
+			} else {
+				source.shipSlice(t.Context())
+			}
+			took := time.Since(began) - 2*slowPatience
+			if failed := only[agent.ShipFailed](t, source.events()); !strings.Contains(failed.Reason, "refused") || took < patience-maxRetry || took > patience+2*maxRetry {
+				t.Errorf("it gave up %v after there was room, want %v: %s", took, patience, failed.Reason)
+			}
+		})
+	}
 }
 
 // lender hands over values in memory that it uses again.

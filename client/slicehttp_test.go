@@ -214,7 +214,8 @@ func TestLongBodies(t *testing.T) {
 // TestLongBodyEndsWithItsMove: of a move that ends while its long batch comes no more than a step is read.
 func TestLongBodyEndsWithItsMove(t *testing.T) {
 	asked := 0
-	e := &sliceEnd{usual: bodies{most: usualBodies}, long: bodies{most: longBodies}, mayCome: func(_ *tls.ConnectionState, move string, long bool) error {
+	take := func(context.Context, *Batch) error { return nil }
+	e := &sliceEnd{take: take, usual: bodies{most: usualBodies}, long: bodies{most: longBodies}, mayCome: func(_ *tls.ConnectionState, move string, long bool) error {
 		if asked++; asked < 3 {
 			return nil
 		}
