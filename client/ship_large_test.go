@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"runtime"
@@ -26,8 +27,7 @@ func TestLargeRecords(t *testing.T) {
 		target.sees("quiescing")
 		wire := &badWire{target: target}
 		ctx, cancel := context.WithCancelCause(t.Context())
-		lent := &lender{memStore: from}
-		source := newSliceSource(lent, func(to context.Context, p Peer, b *Batch) error {
+		source := newSliceSource(lender{from}, func(to context.Context, p Peer, b *Batch) error {
 			if len(b.Records) == 1 && len(b.Records[0].Value) >= largeRecord && to.Err() == nil && ctx.Err() == nil {
 				cancel(errAsked) // as a closing does, in the middle of the first large one
 				<-to.Done()
@@ -95,18 +95,14 @@ func TestShipWaitsForRoom(t *testing.T) {
 	}
 }
 
-// lender hands over values in memory that it uses again.
-type lender struct {
-	*memStore
-	buf []byte
-}
+// lender takes the memory back in which it hands over values: nobody finds them there later, nor those of another pass.
+type lender struct{ *memStore }
 
-func (l *lender) Ship(ctx context.Context, s Slice, send func(Record) error) error {
+func (l lender) Ship(ctx context.Context, s Slice, send func(Record) error) error {
 	return l.memStore.Ship(ctx, s, func(r Record) error {
-		l.buf = append(l.buf[:0], r.Value...)
-		r.Value = l.buf
-		err := send(r)
-		clear(l.buf)
-		return err
+		lent := bytes.Clone(r.Value)
+		defer clear(lent)
+		r.Value = lent
+		return send(r)
 	})
 }
