@@ -245,11 +245,14 @@ const formerCost = len(recordSum{}) + binary.MaxVarintLen64
 // the batch's own. An error is an [*Error]: CORRUPT if it did not arrive as it was
 // sent, TOO_LARGE if it is beyond the bounds, INVALID if it is none or of a version
 // that this one does not know; one of r is wrapped as it is.
-func DecodeBatch(r io.Reader) (*Batch, error) { return decodeBatch(r, nil) }
+func DecodeBatch(r io.Reader) (*Batch, error) {
+	return decodeBatch(r, -1, func(string) (bool, error) { return false, nil })
+}
 
-// decodeBatch is DecodeBatch for somebody who knows by the move whether the batch may come: admit is asked once its first bytes
-// are there, 64 KiB at most. Before that, and without it, no more is allocated than twice what has come; after it, all at once.
-func decodeBatch(r io.Reader, admit func(move string) error) (*Batch, error) {
+// decodeBatch is DecodeBatch for somebody who knows how many bytes come, or -1, and by the move whether the batch may come:
+// admit is asked once its first bytes are there, 64 KiB at most. No more is allocated than twice what has come, unless admit
+// says that there is room for all of it; then that, at once.
+func decodeBatch(r io.Reader, size int64, admit func(move string) (room bool, err error)) (*Batch, error) {
 	var head [headLen]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return nil, cutOff(err)
@@ -263,6 +266,9 @@ func decodeBatch(r io.Reader, admit func(move string) error) (*Batch, error) {
 	n := int64(binary.BigEndian.Uint32(head[len(batchMagic):]))
 	if n > MaxBatchBytes-int64(headLen+sumLen) {
 		return nil, tooLarge("a batch of %d bytes; one has %d at most", n, MaxBatchBytes)
+	}
+	if own := n + int64(headLen+sumLen); size >= 0 && own != size { // the room that admit knows of is for size
+		return nil, corrupt("of %d bytes came as %d bytes", own, size)
 	}
 	body, err := readBody(r, int(n)+sumLen, admit)
 	if err != nil {
@@ -294,12 +300,13 @@ func cutOff(err error) error {
 }
 
 // readBody reads n bytes.
-func readBody(r io.Reader, n int, admit func(move string) error) ([]byte, error) {
+func readBody(r io.Reader, n int, admit func(move string) (room bool, err error)) ([]byte, error) {
 	out := make([]byte, 0, min(n, readStep))
+	room := false
 	for len(out) < n {
 		if len(out) == cap(out) {
 			more := len(out)
-			if admit != nil {
+			if room {
 				more = n
 			}
 			out = slices.Grow(out, min(n-len(out), more))
@@ -310,8 +317,8 @@ func readBody(r io.Reader, n int, admit func(move string) error) ([]byte, error)
 		if err != nil {
 			return nil, cutOff(err)
 		}
-		if len(out) <= readStep && admit != nil {
-			if err := admit(string((&parser{left: out}).bytes())); err != nil { // a move that is cut off is none
+		if len(out) <= readStep {
+			if room, err = admit(string((&parser{left: out}).bytes())); err != nil { // a move that is cut off is none
 				return nil, err
 			}
 		}

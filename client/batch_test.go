@@ -108,9 +108,9 @@ func TestBatchBounds(t *testing.T) {
 		t.Fatalf("the largest record: %d pieces, %v", len(pieces), err)
 	}
 	var came []string
-	_, err = decodeBatch(bytes.NewReader(pieces[0]), func(move string) error {
+	_, err = decodeBatch(bytes.NewReader(pieces[0]), -1, func(move string) (bool, error) {
 		came = append(came, move)
-		return errors.New("not now")
+		return true, errors.New("not now")
 	})
 	if err == nil || err.Error() != "not now" || len(came) != 1 || came[0] != "m" {
 		t.Errorf("the largest record: %q may come: %v", came, err)
@@ -124,7 +124,7 @@ func TestLongValues(t *testing.T) {
 		b.Records = append(b.Records, Record{Key: []byte{byte(i)}, Value: bytes.Repeat([]byte{byte(i)}, n), Expires: int64(n)}, Record{Key: []byte{9, byte(i)}, Deleted: true})
 	}
 	asked := 0
-	got, err := decodeBatch(bytes.NewReader(encode(t, b)), func(string) error { asked++; return nil })
+	got, err := decodeBatch(bytes.NewReader(encode(t, b)), -1, func(string) (bool, error) { asked++; return true, nil })
 	if err != nil || !sameBatch(b, got) || asked != 1 {
 		t.Errorf("%v, asked %d times", err, asked)
 	}

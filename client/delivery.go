@@ -163,6 +163,7 @@ func (x *delivery) deliverAll(ctx context.Context) error {
 		if err := x.deliver(ctx, x.queue[0]); err != nil {
 			return err
 		}
+		x.queue[0] = nil // or the array behind the queue holds a large value that is there already
 		x.queue = x.queue[1:]
 	}
 	return nil
@@ -186,6 +187,8 @@ func (x *delivery) deliver(ctx context.Context, b *Batch) error {
 			x.dead = brokenStream{fmt.Errorf("node %q at %s has lost the stream: %w", x.to, to.Addr, err)}
 		case giveItUp:
 			x.dead = fmt.Errorf("node %q at %s does not take the records: %w", x.to, to.Addr, err)
+		case waitForRoom:
+			began = time.Now() // the others get there; the move's window and timeout bound it
 		case sendAgain:
 			patience := x.patience
 			if slow {

@@ -25,6 +25,8 @@ import (
 //	UNAVAILABLE        it is closing, busy, could not discard   sends the same again soon
 //	                   what was staged, was not reached, or
 //	                   writes of its own are under way there
+//	UNAVAILABLE, with  it has no room now: batches of other     sends the same again for as long
+//	a time to retry    moves come or are staged                 as the move goes on
 //	OUTCOME_UNKNOWN    its answer was lost                      sends the same again soon
 //	CORRUPT            the batch was spoiled on its way         sends the same again soon
 //	STALE              it does not know the stream: it was      begins anew with another stream
@@ -41,6 +43,7 @@ type answer uint8
 const (
 	goOn answer = iota
 	sendAgain
+	waitForRoom
 	beginAnew
 	giveItUp
 )
@@ -55,7 +58,12 @@ func answerOf(err error) answer {
 		return sendAgain
 	}
 	switch e.Code {
-	case api.NotFound, api.Unavailable, api.OutcomeUnknown, api.Timeout, api.Corrupt:
+	case api.Unavailable:
+		if e.RetryMS > 0 {
+			return waitForRoom
+		}
+		return sendAgain
+	case api.NotFound, api.OutcomeUnknown, api.Timeout, api.Corrupt:
 		return sendAgain
 	case api.Stale:
 		return beginAnew

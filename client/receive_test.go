@@ -316,6 +316,9 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("%s: %d, want %d", c, got, w)
 		}
 	}
+	if got := answerOf((&bodies{}).take(1)); got != waitForRoom {
+		t.Errorf("no room: %d", got)
+	}
 	if answerOf(nil) != goOn || answerOf(errors.New("broken pipe")) != sendAgain {
 		t.Error("no error, or one of no code")
 	}

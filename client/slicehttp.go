@@ -31,10 +31,11 @@ const (
 	// bytes a second.
 	sliceAnswer = 30 * time.Second
 
-	// A body has to come within bodyTime, and a long one at slowestBody bytes a
-	// second: a sender that is slower has given up the try itself.
-	bodyTime    = 5 * time.Second
-	slowestBody = 512 << 10
+	// Each bodyStep bytes of a body, and its last ones, have to come within bodyTime:
+	// a sender that is slower has given up the try itself. The time is for a step and
+	// not for all, or one that stands still would hold the room of others for minutes.
+	bodyTime = 5 * time.Second
+	bodyStep = 5 << 19 // 512 KiB a second
 	// Bodies are held in two rooms, so that a few long ones do not keep out those of
 	// the usual size: usualBodies bytes of bodies that are no longer than usualBody, and
 	// the first bytes of others; and longBodies bytes, which is one of the longest kind,
@@ -178,7 +179,8 @@ func sliceHandler(take func(context.Context, *Batch) error, mayCome func(over *t
 // sliceEnd is where batches come in.
 type sliceEnd struct {
 	take func(context.Context, *Batch) error
-	// mayCome is asked by what a batch begins with. A long one is held only if it is certain that its move comes here.
+	// mayCome is asked by what a batch begins with. A long one is held only if it is certain that its move comes here, and as
+	// long as it does: of such a one it is asked again and again.
 	mayCome     func(over *tls.ConnectionState, move string, long bool) error
 	usual, long bodies
 }
@@ -204,26 +206,25 @@ func (e *sliceEnd) takeRequest(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer e.usual.give(first)
 	conn := http.NewResponseController(w)
-	// A test's recorder has no deadlines; a server has.
-	within := func(bytes int64) {
-		_ = conn.SetReadDeadline(time.Now().Add(bodyTime + time.Duration(bytes)*time.Second/slowestBody))
-	}
-	within(first)
-	held := int64(0)
-	b, err := decodeBatch(r.Body, func(move string) error {
-		err := e.mayCome(r.TLS, move, long)
-		if err == nil && long {
-			if err = e.long.take(n); err == nil {
-				held = n
-				within(n)
-			}
+	held, of := int64(0), ""
+	b, err := decodeBatch(&steps{body: r.Body, next: func() error {
+		// A test's recorder has no deadlines; a server has.
+		_ = conn.SetReadDeadline(time.Now().Add(bodyTime))
+		if held == 0 {
+			return nil
 		}
-		return err
+		return e.mayCome(r.TLS, of, long) // the move may be over
+	}}, n, func(move string) (room bool, err error) {
+		if err := e.mayCome(r.TLS, move, long); err != nil || !long {
+			return false, err
+		}
+		if err := e.long.take(n); err != nil {
+			return false, err
+		}
+		held, of = n, move
+		return true, nil
 	})
 	defer func() { e.long.give(held) }()
-	if err == nil {
-		err = ended(r.Body)
-	}
 	var known *api.Error
 	switch {
 	case err == nil:
@@ -237,13 +238,23 @@ func (e *sliceEnd) takeRequest(w http.ResponseWriter, r *http.Request) error {
 	return e.take(r.Context(), b)
 }
 
-// ended refuses what comes after a batch.
-func ended(body io.Reader) error {
-	var more [1]byte
-	if _, err := io.ReadFull(body, more[:]); !errors.Is(err, io.EOF) {
-		return corrupt("is followed by something else (%v)", err)
+// steps reads a body, and asks before each step whether it goes on.
+type steps struct {
+	body io.Reader
+	next func() error
+	left int // of the step
+}
+
+func (s *steps) Read(p []byte) (int, error) {
+	if s.left == 0 {
+		if err := s.next(); err != nil {
+			return 0, err
+		}
+		s.left = bodyStep
 	}
-	return nil
+	n, err := s.body.Read(p[:min(len(p), s.left)])
+	s.left -= n
+	return n, err
 }
 
 // sayProblem answers with an error.

@@ -5,12 +5,15 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -208,6 +211,49 @@ func TestLongBodies(t *testing.T) {
 	}
 }
 
+// TestLongBodyEndsWithItsMove: of a move that ends while its long batch comes no more than a step is read.
+func TestLongBodyEndsWithItsMove(t *testing.T) {
+	asked := 0
+	take := func(context.Context, *Batch) error { return nil }
+	e := &sliceEnd{take: take, usual: bodies{most: usualBodies}, long: bodies{most: longBodies}, mayCome: func(_ *tls.ConnectionState, move string, long bool) error {
+		if asked++; asked < 3 {
+			return nil
+		}
+		return refusal(api.NotFound, move, "it is over")
+	}}
+	b := batchOf("s1", 0)
+	b.Records = []Record{{Key: []byte("app:a"), Value: make([]byte, 4*bodyStep)}}
+	come := &endless{head: encode(t, b)}
+	r := httptest.NewRequest(http.MethodPost, SlicePath, come)
+	r.ContentLength = int64(len(come.head))
+	r.Header.Set("Content-Type", sliceType)
+	err := e.takeRequest(httptest.NewRecorder(), r)
+	if wants(t, err, &Error{Code: api.NotFound, Move: "m1"}); come.n != 2*bodyStep || e.usual.used+e.long.used > 0 {
+		t.Errorf("%d bytes were read, %d and %d are held", come.n, e.usual.used, e.long.used)
+	}
+}
+
+// TestHeadsThatLie: a batch that says another length than its request is sent back before more than that is read, and nothing is
+// allocated for it.
+func TestHeadsThatLie(t *testing.T) {
+	h := sliceHandler(func(context.Context, *Batch) error { return nil }, anybody)
+	for _, length := range []int64{70_000, MaxBatchBytes - 1} {
+		come := &endless{head: append([]byte(batchMagic), 0xff, 0xff, 0xff, 0xff)}
+		binary.BigEndian.PutUint32(come.head[len(batchMagic):], uint32(MaxBatchBytes-headLen-sumLen))
+		r := httptest.NewRequest(http.MethodPost, SlicePath, nil)
+		r.Body, r.ContentLength = io.NopCloser(io.LimitReader(come, length)), length
+		r.Header.Set("Content-Type", sliceType)
+		w := httptest.NewRecorder()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		h.ServeHTTP(w, r)
+		runtime.ReadMemStats(&after)
+		if grown := after.TotalAlloc - before.TotalAlloc; w.Code != api.Corrupt.HTTPStatus() || come.n > headLen || grown > 1<<20 {
+			t.Errorf("%d bytes that say %d: status %d, %d were read, and %d allocated", length, MaxBatchBytes, w.Code, come.n, grown)
+		}
+	}
+}
+
 // TestOutgoingEnds: what a transport reads late is not the sender's memory any more.
 func TestOutgoingEnds(t *testing.T) {
 	o := &outgoing{pieces: [][]byte{[]byte("ab"), []byte("cd")}}
@@ -310,8 +356,8 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { return nil }
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// TestSliceHandlerSlowSender: one that sends its body too slowly is sent away, and a
-// store that takes its time is not.
+// TestSliceHandlerSlowSender: one that sends its body too slowly is sent away, however much is to come, and one that sends a
+// long one for a long time is not, nor a store that takes its time.
 func TestSliceHandlerSlowSender(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := pipes{make(chan net.Conn), make(chan struct{})}
@@ -324,17 +370,17 @@ func TestSliceHandlerSlowSender(t *testing.T) {
 		var serving sync.WaitGroup
 		serving.Go(func() { _ = srv.Serve(l) })
 		good := encode(t, batchOf("s1", 0, "app:a"))
-		post := func(body []byte, pause time.Duration) (status int, took time.Duration) {
+		post := func(body []byte, piece int, pause time.Duration) (status int, took time.Duration) {
 			ours, theirs := net.Pipe()
 			defer ours.Close()
 			l.conns <- theirs
 			began := time.Now()
 			var sending sync.WaitGroup
 			sending.Go(func() {
-				fmt.Fprintf(ours, "POST / HTTP/1.1\r\nHost: n2\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", sliceType, len(good))
-				for _, b := range body {
+				fmt.Fprintf(ours, "POST / HTTP/1.1\r\nHost: n2\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", sliceType, len(body))
+				for b := range slices.Chunk(body, piece) {
 					sleep(t.Context(), pause)
-					if _, err := ours.Write([]byte{b}); err != nil {
+					if _, err := ours.Write(b); err != nil {
 						return
 					}
 				}
@@ -348,11 +394,20 @@ func TestSliceHandlerSlowSender(t *testing.T) {
 			sending.Wait()
 			return resp.StatusCode, time.Since(began)
 		}
-		if status, took := post(good, bodyTime/10); status != api.Corrupt.HTTPStatus() || took < bodyTime || took > bodyTime+time.Second {
+		if status, took := post(good, 1, bodyTime/10); status != api.Corrupt.HTTPStatus() || took < bodyTime || took > bodyTime+time.Second {
 			t.Errorf("a slow sender got status %d after %v", status, took)
 		}
-		if status, took := post(good, 0); status != http.StatusNoContent || took < 10*bodyTime || left != nil {
+		if status, took := post(good, 1, 0); status != http.StatusNoContent || took < 10*bodyTime || left != nil {
 			t.Errorf("with a slow store the status is %d after %v (%v)", status, took, left)
+		}
+		b := batchOf("s1", 0)
+		b.Records = []Record{{Key: []byte("app:a"), Value: make([]byte, 4*bodyStep)}}
+		long := encode(t, b)
+		if status, took := post(long, bodyStep/10, bodyTime/5); status != api.Corrupt.HTTPStatus() || took < bodyTime || took > bodyTime+time.Second {
+			t.Errorf("a slow sender of a long batch got status %d after %v", status, took)
+		}
+		if status, took := post(long, bodyStep, bodyTime*4/5); status != http.StatusNoContent || took < 14*bodyTime {
+			t.Errorf("a sender that is fast enough got status %d after %v", status, took)
 		}
 		close(l.done)
 		serving.Wait()

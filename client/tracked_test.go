@@ -24,6 +24,9 @@ type fedStore struct {
 	lost    int
 	settled []Manifest
 	steady  bool // nothing is lost
+	looks   int  // how often all keys were looked at
+	look    time.Duration
+	read    func(times int) // is called when everything was read by a feed
 }
 
 type memFeed struct {
@@ -69,8 +72,13 @@ func (s *fedStore) note(key string) {
 func (f *memFeed) Ship(ctx context.Context, send func(Record) error) error {
 	f.s.mu2.Lock()
 	f.s.full++
+	times := f.s.full
 	f.s.mu2.Unlock()
-	return f.s.Ship(ctx, Slice{aMove.Move, aMove.Prefix}, send)
+	err := f.s.Ship(ctx, Slice{aMove.Move, aMove.Prefix}, send)
+	if f.s.read != nil {
+		f.s.read(times)
+	}
+	return err
 }
 
 func (f *memFeed) Changed(_ context.Context, send func(Record) error) error {
@@ -102,7 +110,11 @@ func (f *memFeed) Changed(_ context.Context, send func(Record) error) error {
 	return nil
 }
 
-func (f *memFeed) Keys(_ context.Context, each func([]byte) error) error {
+func (f *memFeed) Keys(ctx context.Context, each func([]byte) error) error {
+	f.s.mu2.Lock()
+	f.s.looks++
+	f.s.mu2.Unlock()
+	sleep(ctx, f.s.look)
 	for _, k := range f.s.under(aMove.Prefix) {
 		if err := each([]byte(k)); err != nil {
 			return err
@@ -221,6 +233,47 @@ func TestCopyIsEarly(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNewFeedIsCompared: what is told after a loss is compared with all keys once, as what was told before, also if that takes
+// too long to be done while the scope is closed.
+func TestNewFeedIsCompared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, to := newFedStore(1, manyRecords(100, 10)...), newFedStore(1)
+		from.steady, from.look = true, 2*cheapCompare
+		from.read = func(times int) {
+			if times == 2 {
+				from.put("app:untold", "x")
+			}
+		}
+		target := newSliceTarget(t, to.memStore)
+		target.recv.store = to
+		defer target.stop()
+		target.sees("quiescing")
+		wire := &badWire{target: target}
+		source := newSliceSource(from, wire.send)
+		var copying sync.WaitGroup
+		copying.Go(func() { source.copySlice(t.Context()) })
+		for n := range 2 {
+			sleep(t.Context(), 3*maxRest)
+			from.mu2.Lock()
+			if from.looks != n+1 || from.full != n+1 {
+				t.Errorf("%d feeds: all was read %d times, and compared %d times", n+1, from.full, from.looks)
+			}
+			from.feed.lost = n == 0
+			from.mu2.Unlock()
+		}
+		source.shipSlice(t.Context())
+		copying.Wait()
+		synctest.Wait()
+		shipped := only[agent.Shipped](t, source.events())
+		if Manifest(shipped.Manifest) != from.manifest("app:", "") || !sameRecords(to.stagedOf("m1"), from.slice()) {
+			t.Errorf("shipped %+v, without what was not told", shipped.Manifest)
+		}
+		if from.looks != 2 {
+			t.Errorf("compared %d times", from.looks)
+		}
+	})
 }
 
 // TestDeletedNeedsFormer: a target that is believed what it took must know what a deletion takes away.

@@ -354,8 +354,8 @@ func TestNodeThatDoesNotFollowExpires(t *testing.T) {
 	})
 }
 
-// Reports that come to any server reach the leader, which closes the move when little is left, and gives it up when it is
-// closed for too long.
+// Reports that come to any server reach the leader, which closes the move when little is left, though not while its source
+// says that it is early, and gives it up when it is closed for too long.
 func TestReportsCloseTheMove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, nil)
@@ -366,8 +366,9 @@ func TestReportsCloseTheMove(t *testing.T) {
 		hold(t, follower, openSession(t, l, "n2"))
 		declare(t, l, "app:", "n1", "")
 		id := mustPropose(t, l, fsm.Envelope{Command: &fsm.StartMove{Prefix: []byte("app:"), From: "n1", To: "n2", Mode: "agent", Precopy: true}}).GetMove()
-		for keys := range uint64(5) {
-			r := api.Report{Move: id, Session: source, Keys: 100 * keys, Bytes: 1000 * keys, KeysLeft: 100 * (5 - keys), BytesLeft: 1000 * (5 - keys)}
+		for keys := range uint64(6) {
+			r := api.Report{Move: id, Session: source, Keys: 100 * keys, Bytes: 1000 * keys, KeysLeft: 100 * (5 - keys), BytesLeft: 1000 * (5 - keys),
+				Early: keys == 4} // 1 s is left then, of a window of 5 s; it comes through the follower
 			if err := []*node{follower, l}[keys%2].reg.Report(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
@@ -376,7 +377,7 @@ func TestReportsCloseTheMove(t *testing.T) {
 				t.Fatalf("leading is %+v, %v", leading, err)
 			}
 			<-time.After(time.Second)
-			if m, _ := l.reg.State().Moves().Get(id); m.Quiesced() != (keys == 4) { // 1 s is left, of a window of 5 s
+			if m, _ := l.reg.State().Moves().Get(id); m.Quiesced() != (keys == 5) {
 				t.Fatalf("after report %d the move is %s", keys, m.Phase)
 			}
 		}

@@ -199,7 +199,11 @@ func TestNodeUnderstandsServer(t *testing.T) {
 	}
 	m, err := c.StartMove(ctx, api.StartMove{Prefix: "app:", From: "a", To: "b"})
 	check("start", err)
-	check("report", c.Report(ctx, client.Report{Move: m.ID, Session: "n-a", Keys: 1, KeysLeft: 2}))
+	report := client.Report{Move: m.ID, Session: "n-a", Keys: 1, Bytes: 3, KeysLeft: 2, BytesLeft: 4, Early: true}
+	check("report", c.Report(ctx, report))
+	if got := b.reg.Reports[m.ID]; got != report {
+		t.Errorf("the registry was told %+v", got)
+	}
 	m, err = c.Move(ctx, m.ID, 0)
 	if check("move", err); m.Progress == nil || m.Progress.KeysLeft != 2 {
 		t.Errorf("%+v", m.Progress)

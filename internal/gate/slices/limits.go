@@ -20,7 +20,7 @@ const (
 	maxNamed = 10
 )
 
-// limits are on the size of a key: the length of a string, and the memory that the store uses for anything else; and of both
+// limits are on the size of a key: the length of a string with stringCost, and the memory that the store uses for anything else; and of both
 // the length of the dump. Memory and dump differ in either direction. A collection of short members takes many times its dump,
 // and long to be restored.
 type limits struct {

@@ -83,7 +83,8 @@ func TestPeerKeysTooLarge(t *testing.T) {
 	w.a.store.log = slog.New(slog.NewTextHandler(&log, nil))
 	w.a.store.limits = limits{large: 1 << 20, most: 4 << 20}
 	w.declare("app:", "a")
-	w.a.redis.do("SET", "app:string", strings.Repeat("x", 4<<20)) // it takes more memory than that
+	w.a.redis.do("CONFIG", "SET", "rdbcompression", "no")
+	w.a.redis.do("SET", "app:string", strings.Repeat("x", 4<<20-stringCost)) // it takes more memory than that
 	for i := range 12 {
 		w.a.redis.do("SET", fmt.Sprintf("app:large%02d", i), strings.Repeat("x", 1<<20+1))
 	}
@@ -110,7 +111,27 @@ func TestPeerKeysTooLarge(t *testing.T) {
 		return nil
 	})
 	if out = move(); out.Phase != "done" {
-		t.Errorf("with a string of just as many bytes: %+v", out)
+		t.Errorf("with the longest string: %+v", out)
+	}
+}
+
+// TestPeerStringAtLimit: a string whose dump alone is too large is refused before its scope is closed, and no dump adds more than
+// what strings are weighed with.
+func TestPeerStringAtLimit(t *testing.T) {
+	n := alone(t, Config{})
+	n.store.limits = limits{large: 1 << 19, most: 1 << 20}
+	for _, compressed := range []string{"no", "yes"} {
+		n.redis.do("CONFIG", "SET", "rdbcompression", compressed)
+		for length := 1<<20 - 2*stringCost; length <= 1<<20+1; length++ {
+			value := make([]byte, length)
+			_, _ = rand.NewChaCha8([32]byte{1}).Read(value)
+			n.redis.do("SET", "app:1", value)
+			dump := len(n.redis.do("DUMP", "app:1").(string))
+			_, err := n.store.Offer(t.Context(), aSlice)
+			if refused := err != nil; refused != (length+stringCost > 1<<20) || dump > 1<<20 && !refused || dump > length+stringCost {
+				t.Fatalf("a string of %d bytes, a dump of %d: %v", length, dump, err)
+			}
+		}
 	}
 }
 
@@ -134,17 +155,21 @@ func TestPeerKeyGrows(t *testing.T) {
 		return nil
 	})
 	err = x.Ship(t.Context(), func(client.Record) error { return nil })
-	if err == nil || !strings.Contains(err.Error(), `"app:1" has 1048577 bytes`) {
+	if err == nil || !strings.Contains(err.Error(), `"app:1" has 1048595 bytes`) {
 		t.Errorf("a key that has grown: %v", err)
 	}
 	if strings.Contains(n.redis.do("INFO", "commandstats").(string), "cmdstat_dump") {
 		t.Error("it was dumped")
 	}
 	n.redis.do("CONFIG", "SET", "rdbcompression", "no")
-	n.redis.do("SET", "app:1", strings.Repeat("x", 1<<20))
+	n.redis.do("DEL", "app:1")
+	for range 5 { // the store looks at no more of a list to say how large it is
+		n.redis.do("RPUSH", "app:1", strings.Repeat("x", 10_000))
+	}
+	n.redis.do("RPUSH", "app:1", strings.Repeat("x", 1<<20))
 	err = n.store.Ship(t.Context(), aSlice, func(client.Record) error { return nil })
-	if err == nil || !strings.Contains(err.Error(), `"app:1" has 10485`) {
-		t.Errorf("a dump that is longer than its string: %v", err)
+	if err == nil || !strings.Contains(err.Error(), `"app:1" has 10986`) {
+		t.Errorf("a dump that is longer than the key was taken to be: %v", err)
 	}
 }
 

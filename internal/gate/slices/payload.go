@@ -5,6 +5,11 @@ import "encoding/binary"
 // The last bytes of what DUMP gives: the version of the format, little-endian, and a checksum.
 const footer = 2 + 8
 
+// stringCost is what a dump has at most beyond the bytes of its string: the type, the mark of a compressed one, two lengths of
+// five bytes each, as those up to 4 GiB have, and the footer; but for the four bytes that compression saves at least. One that is
+// not compressed has the type, one length and the footer.
+const stringCost = 1 + 1 + 2*5 + footer - 4
+
 // formatOf is the version of the format of a payload; 0 is none.
 func formatOf(payload []byte) uint16 {
 	if len(payload) <= footer {

@@ -163,14 +163,15 @@ func (r *reading) readWeight(c *conn, of request) error {
 	return nil
 }
 
-// readLength reads what STRLEN says: of what is no string an error.
+// readLength reads what STRLEN says: of what is no string an error. A string counts with what its dump may add, so that the
+// weight says before the scope is closed what the dump would say after.
 func (r *reading) readLength(c *conn, of request) error {
 	length, err := c.read(nil)
 	if err != nil {
 		return err
 	}
 	if length.err() == nil {
-		of.size = length.n
+		of.size = length.n + stringCost
 	}
 	return r.know(of)
 }

@@ -124,6 +124,55 @@ func TestPeerTrackingLost(t *testing.T) {
 	}
 }
 
+// TestPeerWeighedOnce: after an offer a pass weighs only keys that were long or have changed, before the pass or in it, and none
+// is left out: of short ones up to 512 are asked for at one time, whatever they have.
+func TestPeerWeighedOnce(t *testing.T) {
+	n := alone(t, Config{})
+	const short, long, asked = 3000, 20, 2 * width
+	n.redis.do("EVAL", `for i=1,ARGV[1] do redis.call('SET','app:s'..i,i) end for i=1,ARGV[2] do redis.call('SET','app:l'..i,string.rep('x',ARGV[3])) end`, 0, short, long, longKey+1)
+	weighed := func(changes bool) (calls int) {
+		t.Helper()
+		x, err := n.store.Track(t.Context(), aSlice)
+		n.must(err)
+		defer x.Close()
+		_, err = n.store.Offer(t.Context(), aSlice)
+		n.must(err)
+		n.redis.do("CONFIG", "RESETSTAT")
+		n.must(x.Ship(t.Context(), func(client.Record) error {
+			if changes {
+				changes = false
+				n.redis.do("EVAL", `for i=1,ARGV[1] do redis.call('APPEND','app:s'..i,'x') end`, 0, short)
+				return x.(*tracking).barrier(t.Context())
+			}
+			return nil
+		}))
+		_, after, _ := strings.Cut(n.redis.do("INFO", "commandstats").(string), "cmdstat_memory|usage:calls=")
+		_, _ = fmt.Sscan(after, &calls)
+		return calls
+	}
+	if got := weighed(false); got != long {
+		t.Errorf("nothing has changed, and of %d long keys %d were weighed", long, got)
+	}
+	if got := weighed(true); got < short-asked || got > short+long {
+		t.Errorf("all %d keys have changed at the first one, and %d were weighed", short, got)
+	}
+}
+
+// TestPeerTrackingEnds: a tracking that is closed is forgotten, and not the one that came after it.
+func TestPeerTrackingEnds(t *testing.T) {
+	n := alone(t, Config{})
+	first, err := n.store.Track(t.Context(), aSlice)
+	n.must(err)
+	second, err := n.store.Track(t.Context(), aSlice)
+	n.must(err)
+	if first.Close(); n.store.tracks[aSlice.Move] != second {
+		t.Error("the second tracking is forgotten")
+	}
+	if second.Close(); len(n.store.tracks) != 0 {
+		t.Errorf("%d trackings are left", len(n.store.tracks))
+	}
+}
+
 // writer writes all kinds of values through the guard until its context ends, and keeps what was acknowledged.
 type writer struct {
 	n     *node
