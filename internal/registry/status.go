@@ -61,8 +61,9 @@ func (r *Registry) member(hash bool) api.Member {
 func (r *Registry) Status(ctx context.Context, hash bool) (api.Cluster, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	members := r.askMembers(ctx, r.servers(), hash)
+	// In this order: a state that says that a server has its vote comes after the configuration that gave it.
 	s := r.fsm.State()
+	members := r.askMembers(ctx, r.servers(), hash)
 	l, _ := r.leaderNow()
 	hold := ""
 	if s.Cluster().Hold {
