@@ -141,8 +141,9 @@ func (r *Reader) Ahead(most int, show func(args [][]byte)) {
 	}
 	r.ahead = r.aheadRoom[:0]
 	look := Reader{next: r.next, buf: r.buf, start: r.start, end: r.end, bulk: -1, spans: r.spansRoom[:0]}
-	look.next.Args = min(look.next.Args, fewArgs)                                     // no room is kept for long ones
-	for len(r.ahead) < most && look.start < look.end && look.buf[look.start] == '*' { // an inline one is unquoted where it stands
+	// No room is kept for commands of many arguments, and inline ones are unquoted where they stand.
+	look.next.Args = min(look.next.Args, fewArgs)
+	for len(r.ahead) < most && look.start < look.end && look.buf[look.start] == '*' {
 		before := len(look.spans)
 		if whole, err := look.parse(); !whole || err != nil {
 			look.spans = look.spans[:before]
