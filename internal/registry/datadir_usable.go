@@ -12,7 +12,7 @@ import (
 )
 
 // ownFiles are what a data directory may hold before it has an identity: a crash at the first start leaves some of them.
-var ownFiles = []string{storeFile, tailFile, snapshotDir, damagedDir, condemnedFile, "lost+found"}
+var ownFiles = []string{storeFile, tailFile, journalFile, snapshotDir, damagedDir, condemnedFile, "lost+found"}
 
 // usable refuses a directory that cannot be written to, or is of something else, before anything in it is touched. One that
 // does not exist is fine: it is made.

@@ -34,14 +34,15 @@ type flipped struct {
 func TestFlips(t *testing.T) {
 	dir := t.TempDir()
 	flipDir(t, dir)
-	want := mustRebuild(t, dir)
 	image := readTree(t, dir)
 	places := flipPlaces(t, dir)
+	want := mustRebuild(t, dir)
+	writeTree(t, dir, image)
 	rng := rand.New(rand.NewPCG(*flipSeed, 2))
 	counts := map[string]int{}
 	for i := range *flips {
-		// Half of them in the store's live bytes; all of a snapshot and of the mark are live.
-		kind := []string{"store live", "store live", "store dead", "store live", "store live", "store dead", "state", "meta", "sums", "mark"}[i%10]
+		// Half of them in live bytes of store and journal; all of a snapshot and of the mark are live.
+		kind := []string{"store live", "journal live", "store dead", "store live", "journal live", "store live", "state", "meta", "sums", "mark", "store dead", "journal dead"}[i%12]
 		p, at := draw(rng, places[kind])
 		raw := bytes.Clone(image[p.path])
 		raw[at] ^= byte(1 + rng.IntN(255))
@@ -73,17 +74,18 @@ func TestFlips(t *testing.T) {
 	}
 }
 
-// flipDir is a directory with a tree of several levels, free pages, entries that were written anew, and three snapshots.
+// flipDir is a directory with a tree of several levels, free pages, entries that were written anew, which the process that died had
+// in its journal only, and three snapshots.
 func flipDir(t *testing.T, dir string) {
 	t.Helper()
 	populated(t, dir, 600, []uint64{200, 350, 500}, 120)
 	s, _ := mustOpen(t, dir)
-	defer mustClose(t, s)
+	defer die(t, s)
 	last, err := s.LastIndex()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.DeleteRange(last-9, last); err != nil {
+	if err := errors.Join(s.SetUint64([]byte(raftTermKey), 3), s.DeleteRange(last-9, last)); err != nil {
 		t.Fatal(err)
 	}
 	for i := last - 9; i <= last; i += 2 {
@@ -116,6 +118,7 @@ func flipPlaces(t *testing.T, dir string) map[string][]flipped {
 	if rest := int64(len(raw)); rest > end {
 		out["store dead"] = append(out["store dead"], flipped{path: storeFile, kind: "log and stable store, not in use", from: end, to: rest})
 	}
+	out["journal live"], out["journal dead"] = journalPlaces(readFile(t, filepath.Join(dir, journalFile)))
 	out["mark"] = []flipped{{path: tailFile, kind: "mark of the log's end", to: int64(tailSize), live: true}}
 	for _, snap := range snapshotDirs(t, dir) {
 		for kind, name := range map[string]string{"state": stateName, "meta": metaName, "sums": sumsName} {
@@ -123,13 +126,26 @@ func flipPlaces(t *testing.T, dir string) map[string][]flipped {
 			out[kind] = append(out[kind], flipped{path: path, kind: "snapshot " + name, to: int64(len(readFile(t, filepath.Join(dir, path)))), live: true})
 		}
 	}
-	if len(out) != 6 {
+	if len(out) != 8 || len(out["journal live"]) != 5 {
 		t.Fatalf("kinds %v", out)
 	}
 	for _, kind := range []string{"state", "meta", "sums"} {
 		slices.SortFunc(out[kind], func(a, b flipped) int { return strings.Compare(a.path, b.path) })
 	}
 	return out
+}
+
+// journalPlaces are the frames of a journal, and what is between them.
+func journalPlaces(raw []byte) (live, dead []flipped) {
+	end := 0
+	for at := 0; at < len(raw); at += journalBlock {
+		if _, body := openFrame(raw[at:], at); body != nil {
+			dead = append(dead, flipped{path: journalFile, kind: "journal, not in use", from: int64(end), to: int64(at)})
+			end = at + journalHeader + len(body)
+			live = append(live, flipped{path: journalFile, kind: "journal, in use", from: int64(at), to: int64(end), live: true})
+		}
+	}
+	return live, append(dead, flipped{path: journalFile, kind: "journal, not in use", from: int64(end), to: int64(len(raw))})
 }
 
 // draw picks a byte, each as likely as any other.
@@ -149,7 +165,7 @@ func draw(rng *rand.Rand, places []flipped) (flipped, int64) {
 }
 
 func flipTable(counts map[string]int) string {
-	kinds := []string{"log and stable store, in use", "log and stable store, not in use", "mark of the log's end", "snapshot " + stateName, "snapshot " + metaName, "snapshot " + sumsName}
+	kinds := []string{"log and stable store, in use", "log and stable store, not in use", "journal, in use", "journal, not in use", "mark of the log's end", "snapshot " + stateName, "snapshot " + metaName, "snapshot " + sumsName}
 	var b strings.Builder
 	b.WriteString("\n| bytes of | flips | detected | harmless | missed |\n|---|---|---|---|---|\n")
 	sum := map[string]int{}

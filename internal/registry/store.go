@@ -80,7 +80,8 @@ const wayOut = "stop this server, do not start it again on this data directory, 
 // Any failure but "not found" is fatal: it goes to the function given at open, once, and every later write is
 // refused with the same error, because a retried fsync can report success for pages that were dropped.
 type store struct {
-	inner *raftboltdb.BoltStore
+	inner *raftboltdb.BoltStore // stable values, and the log without its newest entries
+	log   *journaled            // the log
 	path  string
 
 	writing sync.Mutex // guards the rest up to mu: one change of the log at a time, as bolt has it
@@ -106,6 +107,11 @@ var (
 //
 // store does not implement raft.MonotonicLogStore, as raft-boltdb does not: gaps in the log are allowed.
 func openStore(dir string, onFatal func(error)) (*store, error) {
+	return openStoreWith(dir, journalHalf, onFatal)
+}
+
+// openStoreWith makes the journal of two halves of so many bytes, where there is none.
+func openStoreWith(dir string, half int, onFatal func(error)) (*store, error) {
 	if onFatal == nil {
 		return nil, errStoreHook
 	}
@@ -113,11 +119,11 @@ func openStore(dir string, onFatal func(error)) (*store, error) {
 		return nil, fmt.Errorf("creating the raft store's directory %s: %w; check the path and its owner", dir, err)
 	}
 	s := &store{path: filepath.Join(dir, storeFile), onFatal: onFatal}
-	if err := s.openVerified(dir); err != nil {
+	if err := s.openVerified(dir, half); err != nil {
 		return nil, err
 	}
 	if err := s.settle(dir); err != nil {
-		return nil, errors.Join(err, s.mark.file.Close(), s.inner.Close())
+		return nil, errors.Join(err, s.mark.file.Close(), s.log.close())
 	}
 	return s, nil
 }
@@ -174,13 +180,13 @@ func (s *store) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	err := s.inner.Close() // waits for what is being written
-	s.writing.Lock()
+	s.writing.Lock() // waits for what is being written
 	defer s.writing.Unlock()
+	var err error
 	if s.healthy() == nil { // else the disk has had its chance
-		err = errors.Join(err, s.mark.file.Sync())
+		err = errors.Join(s.log.flush(), s.mark.file.Sync())
 	}
-	if err = errors.Join(err, s.mark.file.Close()); err != nil {
+	if err = errors.Join(err, s.log.close(), s.mark.file.Close()); err != nil {
 		return fmt.Errorf("closing raft store %s: %w", s.path, err)
 	}
 	return nil
@@ -188,13 +194,13 @@ func (s *store) Close() error {
 
 // FirstIndex returns the lowest index in the log, 0 when it is empty.
 func (s *store) FirstIndex() (uint64, error) {
-	i, err := s.inner.FirstIndex()
+	i, err := s.log.firstIndex()
 	return i, s.check("reading the first index", err)
 }
 
 // LastIndex returns the highest index in the log, 0 when it is empty.
 func (s *store) LastIndex() (uint64, error) {
-	i, err := s.inner.LastIndex()
+	i, err := s.log.lastIndex()
 	return i, s.check("reading the last index", err)
 }
 
@@ -210,7 +216,7 @@ func (s *store) GetLog(index uint64, log *raft.Log) error {
 // readLog is GetLog without the report, and with the seal.
 func (s *store) readLog(index uint64, log *raft.Log) (entrySeal, error) {
 	got := blankLog()
-	err := s.inner.GetLog(index, got)
+	err := s.log.get(index, got)
 	switch {
 	case errors.Is(err, raft.ErrLogNotFound):
 		return entrySeal{}, raft.ErrLogNotFound // raft compares with ==
@@ -232,7 +238,7 @@ func (s *store) StoreLog(log *raft.Log) error {
 	return s.StoreLogs([]*raft.Log{log})
 }
 
-// StoreLogs seals and stores entries in one transaction. An error leaves open whether they were stored.
+// StoreLogs seals and stores entries, all or none. An error leaves open whether they were stored.
 func (s *store) StoreLogs(logs []*raft.Log) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -247,11 +253,12 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 	for i, l := range logs {
 		sealed[i], last = sealLog(l, last)
 	}
-	if err := s.inner.StoreLogs(sealed); err != nil {
+	began, err := s.log.append(sealed)
+	if err != nil {
 		return s.check("writing the log", err)
 	}
 	s.last = last
-	return s.check("marking the end of the log", s.mark.set(last, false))
+	return s.check("marking the end of the log", s.mark.set(last, began))
 }
 
 // DeleteRange removes the entries from min to max, both included.
@@ -260,6 +267,9 @@ func (s *store) DeleteRange(min, max uint64) error {
 	defer s.writing.Unlock()
 	if err := s.healthy(); err != nil {
 		return err
+	}
+	if err := s.log.forget(max); err != nil {
+		return s.check("moving entries from the journal", err)
 	}
 	if max >= s.last.index { // the log gets shorter, which the mark must say first
 		last, err := s.linkAt(min - 1)

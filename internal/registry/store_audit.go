@@ -41,7 +41,7 @@ type boltMeta struct {
 // openVerified opens the file and reads every record once. Reading on demand alone would not do, since some
 // damage reads as an absence, which raft takes for an answer: a flipped byte in the key of a vote makes it
 // "never voted", and one in the newest meta page makes bolt go back to the transaction before.
-func (s *store) openVerified(dir string) (err error) {
+func (s *store) openVerified(dir string, half int) (err error) {
 	// bolt panics on pages that make no sense, and faults on a page number beyond the file. Both are the same
 	// finding as a wrong checksum.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -58,21 +58,46 @@ func (s *store) openVerified(dir string) (err error) {
 	if err != nil {
 		return s.openError(err)
 	}
-	if s.mark, err = openTail(dir); err != nil {
+	j, found, err := openJournal(dir, half)
+	if err != nil {
 		return errors.Join(err, s.inner.Close())
 	}
-	if err := s.auditChain(indexes); err != nil {
-		return errors.Join(err, s.mark.file.Close(), s.inner.Close())
+	s.log = newJournaled(s.inner, j, s.moveFailed)
+	if s.mark, err = openTail(dir); err != nil {
+		return errors.Join(err, s.log.close())
+	}
+	if err := s.auditLog(indexes, found); err != nil {
+		return errors.Join(err, s.mark.file.Close(), s.log.close())
 	}
 	return nil
+}
+
+// auditLog verifies the entries of the file and those found in the journal, and then moves the latter to the file. Only then does
+// the mark speak of them: they may not be on the disk yet, if the process died while it wrote the journal.
+func (s *store) auditLog(indexes []uint64, found []*raft.Log) error {
+	first, last := uint64(0), uint64(0)
+	if n := len(indexes); n > 0 {
+		first, last = indexes[0], indexes[n-1]
+	}
+	journal, err := s.recoverJournal(found, first, last)
+	if err != nil {
+		return err
+	}
+	if err := s.auditChain(append(indexes, journal...)); err != nil {
+		return err
+	}
+	if err := s.log.flush(); err != nil {
+		return s.check("moving entries from the journal", err)
+	}
+	return s.check("marking the end of the log", s.mark.set(s.last, false))
 }
 
 // auditChain reads every entry, wants each to be the one that its successor was written after, and the last to be where
 // the mark says. There may be more: the mark is not synced.
 func (s *store) auditChain(indexes []uint64) error {
-	marked := s.mark.at
+	marked, entry := s.mark.at, new(raft.Log)
 	for _, index := range indexes {
-		seal, err := s.readLog(index, new(raft.Log))
+		seal, err := s.readLog(index, entry)
 		if err != nil {
 			return err
 		}
@@ -80,6 +105,9 @@ func (s *store) auditChain(indexes []uint64) error {
 			return s.corruptLog(index, seal.before, s.last.sum, fmt.Sprintf("it was written after another entry %d than the one found", index-1))
 		}
 		if s.last.index+1 != index {
+			if seal.before != 0 && index != indexes[0] {
+				return s.corruptLog(index, 0, 0, fmt.Sprintf("it was written after entry %d, and what is found before it is entry %d", index-1, s.last.index))
+			}
 			s.from = index
 		}
 		s.last = link{index, seal.sum}
@@ -93,7 +121,23 @@ func (s *store) auditChain(indexes []uint64) error {
 	if s.last.index < marked.index {
 		return s.corruptLog(marked.index, 0, 0, fmt.Sprintf("it was written, says %s, and the log that is found ends at %d", tailFile, s.last.index))
 	}
-	return s.check("marking the end of the log", s.mark.set(s.last, false))
+	return s.auditTerm(entry)
+}
+
+// auditTerm wants raft's term to be no lower than that of the last entry: raft stores the term first. The entry may be in the
+// journal where the file is an older copy, or a new one.
+func (s *store) auditTerm(last *raft.Log) error {
+	if last.Index == 0 {
+		return nil
+	}
+	term, err := s.GetUint64([]byte(raftTermKey))
+	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		return err
+	}
+	if err != nil || term < last.Term {
+		return s.corruptKey([]byte(raftTermKey), 0, 0, fmt.Sprintf("it is %d, or missing, and log entry %d is of term %d", term, last.Index, last.Term))
+	}
+	return nil
 }
 
 // audit verifies the structure of the file and every stable value with its key, and returns the index of every
@@ -199,7 +243,7 @@ func (s *store) readMeta(f io.ReaderAt) (newest boltMeta, err error) {
 	return newest, nil
 }
 
-func zero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
+func zero(b []byte) bool { return bytes.Count(b, []byte{0}) == len(b) }
 
 // corruptFile is a finding about the file rather than one readable record.
 func (s *store) corruptFile(where, detail string) error {

@@ -22,10 +22,20 @@ const (
 
 // tail is the mark of the last log entry. It is written after the entries it speaks of are on the disk, and is not
 // synced then: after a power cut it may be of an earlier entry, never of a later one, so that it costs no second sync.
-// Only where the log gets shorter it is synced, before that.
+// It is synced where the log gets shorter, before that, and with what half of the journal begins with, so that a journal that
+// is gone is missed.
 type tail struct {
-	file *os.File
+	file tailDisk
+	path string
 	at   link
+}
+
+// tailDisk is what the mark needs of a file. Tests count its syncs.
+type tailDisk interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Sync() error
 }
 
 // openTail opens dir/raft.tail and reads it. A file that is not there yet, or empty, is made, with the zero link, and synced:
@@ -36,7 +46,7 @@ func openTail(dir string) (*tail, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w; check the path, its owner and the disk", path, err)
 	}
-	t := &tail{file: f}
+	t := &tail{file: f, path: path}
 	if err := t.read(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -48,15 +58,15 @@ func (t *tail) read() error {
 	n, err := t.file.ReadAt(raw, 0)
 	switch {
 	case err != nil && !errors.Is(err, io.EOF):
-		return fmt.Errorf("reading %s: %w; check the disk", t.file.Name(), err)
+		return fmt.Errorf("reading %s: %w; check the disk", t.path, err)
 	case n == 0:
 		return t.set(link{}, true)
 	case n != tailSize || string(raw[:len(tailMagic)]) != tailMagic:
-		return &CorruptError{File: t.file.Name(), Record: "its only record", Detail: fmt.Sprintf("%d bytes that begin with %.8q are no such mark", n, raw[:min(n, 8)])}
+		return &CorruptError{File: t.path, Record: "its only record", Detail: fmt.Sprintf("%d bytes that begin with %.8q are no such mark", n, raw[:min(n, 8)])}
 	}
 	body, want := raw[:tailSize-crc32.Size], binary.BigEndian.Uint32(raw[tailSize-crc32.Size:])
 	if got := crc32.Checksum(body, castagnoli); got != want {
-		return &CorruptError{File: t.file.Name(), Record: "its only record", Want: want, Got: got, Detail: "its content is not what was written"}
+		return &CorruptError{File: t.path, Record: "its only record", Want: want, Got: got, Detail: "its content is not what was written"}
 	}
 	t.at = link{binary.BigEndian.Uint64(body[len(tailMagic):]), binary.BigEndian.Uint32(body[len(tailMagic)+8:])}
 	return nil
@@ -68,14 +78,14 @@ func (t *tail) set(at link, sync bool) error {
 	raw = binary.BigEndian.AppendUint32(raw, at.sum)
 	raw = binary.BigEndian.AppendUint32(raw, crc32.Checksum(raw, castagnoli))
 	if _, err := t.file.WriteAt(raw, 0); err != nil {
-		return fmt.Errorf("writing %s: %w", t.file.Name(), err)
+		return fmt.Errorf("writing %s: %w", t.path, err)
 	}
 	t.at = at
 	if !sync {
 		return nil
 	}
 	if err := t.file.Sync(); err != nil {
-		return fmt.Errorf("syncing %s: %w", t.file.Name(), err)
+		return fmt.Errorf("syncing %s: %w", t.path, err)
 	}
 	return nil
 }

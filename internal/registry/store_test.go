@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,8 +26,13 @@ func (f *fatals) note(err error) { f.errs = append(f.errs, err) }
 
 func mustOpen(t *testing.T, dir string) (*store, *fatals) {
 	t.Helper()
+	return mustOpenWith(t, dir, journalHalf)
+}
+
+func mustOpenWith(t *testing.T, dir string, half int) (*store, *fatals) {
+	t.Helper()
 	f := new(fatals)
-	s, err := openStore(dir, f.note)
+	s, err := openStoreWith(dir, half, f.note)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +59,7 @@ func editBolt(t *testing.T, dir string, edit func(tx *bbolt.Tx) error) {
 }
 
 // openUnaudited opens a store without the check of all records, to reach the checks of single reads.
-func openUnaudited(t *testing.T, dir string) (*store, *fatals) {
+func openUnaudited(t *testing.T, dir string, half int) (*store, *fatals) {
 	t.Helper()
 	f := new(fatals)
 	path := filepath.Join(dir, storeFile)
@@ -65,7 +71,13 @@ func openUnaudited(t *testing.T, dir string) (*store, *fatals) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &store{inner: inner, path: path, mark: mark, last: mark.at, onFatal: f.note}, f
+	j, _, err := openJournal(dir, half)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &store{inner: inner, path: path, mark: mark, last: mark.at, onFatal: f.note}
+	s.log = newJournaled(inner, j, s.moveFailed)
+	return s, f
 }
 
 func indexKey(i uint64) []byte { return binary.BigEndian.AppendUint64(nil, i) }
@@ -220,7 +232,7 @@ func flipEveryByte(t *testing.T, sample func(uint64) *raft.Log) {
 		}
 		return nil
 	})
-	s, f := openUnaudited(t, dir)
+	s, f := openUnaudited(t, dir, journalHalf)
 	defer mustClose(t, s)
 	harmless := 0
 	for index, what := range flipped {
@@ -284,7 +296,7 @@ func TestStoreFindsEveryFlippedByteOfAStableValue(t *testing.T) {
 		raw[7] ^= 1
 		return b.Put([]byte("CurrentTerm"), raw)
 	})
-	s, f := openUnaudited(t, dir)
+	s, f := openUnaudited(t, dir, journalHalf)
 	defer mustClose(t, s)
 	_, err := s.GetUint64([]byte("CurrentTerm"))
 	wantCorrupt(t, err, `stable key "CurrentTerm"`, "CRC32C stored")
@@ -306,7 +318,7 @@ func TestStoreRefusesUnsealedEntry(t *testing.T) {
 	if err := errors.Join(inner.StoreLog(sampleLog(5)), inner.Close()); err != nil {
 		t.Fatal(err)
 	}
-	s, f := openUnaudited(t, dir)
+	s, f := openUnaudited(t, dir, journalHalf)
 	defer mustClose(t, s)
 	wantCorrupt(t, s.GetLog(5, new(raft.Log)), "log index 5", "checksum is missing")
 	if len(f.errs) != 1 {
@@ -323,11 +335,11 @@ func TestStoreWriteErrorIsFatalAndCloseIsNot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, f := mustOpen(t, t.TempDir())
-			if err := s.inner.Close(); err != nil { // the disk went away underneath
+			if err := errors.Join(s.inner.Close(), s.log.journal.file.Close()); err != nil { // the disk went away underneath
 				t.Fatal(err)
 			}
 			err := write(s)
-			if !errors.Is(err, bolterrors.ErrDatabaseNotOpen) || len(f.errs) != 1 || !errors.Is(f.errs[0], err) {
+			if !(errors.Is(err, bolterrors.ErrDatabaseNotOpen) || errors.Is(err, os.ErrClosed)) || len(f.errs) != 1 || !errors.Is(f.errs[0], err) {
 				t.Fatalf("write answered %v, reported %v", err, f.errs)
 			}
 			if again := write(s); again != err || len(f.errs) != 1 {
@@ -377,7 +389,7 @@ func TestStoreAgainstModel(t *testing.T) {
 			return s
 		}
 		s, model, next := open(), raft.NewInmemStore(), uint64(1)
-		if err := s.SetUint64([]byte(raftTermKey), 1); err != nil {
+		if err := s.SetUint64([]byte(raftTermKey), math.MaxUint64); err != nil {
 			t.Fatal(err)
 		}
 		for range rapid.IntRange(1, 8).Draw(t, "steps") {

@@ -235,30 +235,43 @@ func flip(file string, at int) (undo func() error, err error) {
 	return func() error { return os.WriteFile(file, was, 0o600) }, os.WriteFile(file, is, 0o600)
 }
 
-// flipLog flips a bit of each log entry of the clients, wherever their prefix stands.
+// flipLog flips a bit of each log entry of the clients, wherever their prefix stands, in both files of the log.
 func (s *strike) flipLog(dir string) (func() error, error) {
-	file := filepath.Join(dir, "raft.db")
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
+	var undo []func() error
+	all := 0
+	for _, name := range []string{"raft.db", "raft.journal"} {
+		file := filepath.Join(dir, name)
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		is, places := flipEach(data, "chaos:")
+		if err := os.WriteFile(file, is, 0o600); err != nil {
+			return nil, err
+		}
+		all += places
+		undo = append(undo, func() error { return os.WriteFile(file, data, 0o600) })
 	}
-	// Pages that are no longer in use keep what they held: the mark of the end says
-	// nothing about them. All places are changed, so that one is in use.
-	is, places := bytes.Clone(data), 0
+	if all == 0 {
+		return nil, fmt.Errorf("the log in %s holds no entry of the clients", dir)
+	}
+	s.Say("%s: a bit of %d places of the log", s.rec.Name, all)
+	return func() error { return errors.Join(undo[0](), undo[1]()) }, nil
+}
+
+// flipEach flips a bit wherever a text stands. Pages and frames that are no longer in use keep what they held: all places
+// are changed, so that one is in use.
+func flipEach(data []byte, text string) (is []byte, places int) {
+	is = bytes.Clone(data)
 	for at := 0; ; {
-		next := bytes.Index(is[at:], []byte("chaos:"))
+		next := bytes.Index(is[at:], []byte(text))
 		if next < 0 {
-			break
+			return is, places
 		}
 		at += next
 		is[at+1] ^= 1
 		places++
 	}
-	if places == 0 {
-		return nil, fmt.Errorf("%s holds no entry of the clients", file)
-	}
-	s.Say("%s: a bit of %d places of raft.db", s.rec.Name, places)
-	return func() error { return os.WriteFile(file, data, 0o600) }, os.WriteFile(file, is, 0o600)
 }
 
 // flipSnapshot flips a bit in the middle of the newest snapshot.

@@ -144,7 +144,7 @@ func files(dir string) map[string]string {
 	return out
 }
 
-const theLog = "entry chaos:01: entry chaos:02:"
+const theLog, theJournal = "entry chaos:01: entry chaos:02:", "entry chaos:03:"
 
 func newRich(t *testing.T) (*Env, *rich) {
 	t.Helper()
@@ -156,7 +156,7 @@ func newRich(t *testing.T) (*Env, *rich) {
 	for i, id := range r.Servers() {
 		older, newer := filepath.Join(r.dir, id, "snapshots", "1"), filepath.Join(r.dir, id, "snapshots", "2")
 		if err := errors.Join(os.MkdirAll(older, 0o700), os.MkdirAll(newer, 0o700), os.WriteFile(filepath.Join(r.dir, id, "raft.db"), []byte(theLog), 0o600),
-			os.WriteFile(filepath.Join(older, "state.bin"), []byte("older"), 0o600), os.WriteFile(filepath.Join(newer, "state.bin"), []byte("newer"), 0o600),
+			os.WriteFile(filepath.Join(r.dir, id, "raft.journal"), []byte(theJournal), 0o600), os.WriteFile(filepath.Join(older, "state.bin"), []byte("older"), 0o600), os.WriteFile(filepath.Join(newer, "state.bin"), []byte("newer"), 0o600),
 			os.Chtimes(filepath.Join(older, "state.bin"), time.Time{}, time.Unix(int64(1000+i), 0))); err != nil {
 			t.Fatal(err)
 		}
@@ -384,7 +384,7 @@ func bits(a, b string) (n int) {
 
 // TestDamage: the server starts on what is damaged, and then on what it had.
 func TestDamage(t *testing.T) {
-	whole := map[string]string{"raft.db": theLog, "snapshots/1/state.bin": "older", "snapshots/2/state.bin": "newer"}
+	whole := map[string]string{"raft.db": theLog, "raft.journal": theJournal, "snapshots/1/state.bin": "older", "snapshots/2/state.bin": "newer"}
 	for _, c := range []struct {
 		name, says, want string
 		dies             bool
@@ -392,7 +392,7 @@ func TestDamage(t *testing.T) {
 	}{
 		{history.Wipe, saysWiped, "stop s3, disk s3, start s3, kill s3, disk s3, start s3", false, func(m map[string]string) bool { return len(m) == 0 }},
 		{history.FlipLog, saysCorrupt, "stop s3, disk s3, start s3, ended s3, disk s3, start s3", true, func(m map[string]string) bool {
-			return bits(m["raft.db"], theLog) == 2 && len(m) == 3 // one of each entry of the clients
+			return bits(m["raft.db"], theLog) == 2 && bits(m["raft.journal"], theJournal) == 1 && len(m) == 4 // one of each entry of the clients
 		}},
 		{history.FlipSnapshot, saysAside, "stop s3, disk s3, start s3, kill s3, disk s3, start s3", false, func(m map[string]string) bool {
 			return bits(m["snapshots/2/state.bin"], "newer") == 1 && m["snapshots/1/state.bin"] == "older" && m["raft.db"] == theLog

@@ -58,8 +58,8 @@ func (e *early) apply(data []byte, timeout time.Duration) raft.ApplyFuture {
 		{File: "internal/registry/propose.go", From: "if err := r.waitIndex(ctx, result.GetIndex()); err != nil {", To: "if l, ok := r.leaderNow(); ok && l.self {\n\t\tresult = proto.CloneOf(result) // what the state remembers stays as it is\n\t\tresult.Index = r.fsm.State().Index()\n\t} else if err := r.waitIndex(ctx, result.GetIndex()); err != nil {"},
 	}, []string{writes.RuleLost, writes.RuleBack, writes.RuleEpoch, ruleStale}},
 	{"acknowledged before it is on disk", []overlay.Edit{
-		{File: "internal/registry/store.go", From: "\tif err := s.inner.StoreLogs(sealed); err != nil {\n",
-			To: "\tif logs[0].Index > 20 { // the cluster is founded\n\t\ts.last = last\n\t\tbehind <- func() {\n\t\t\t_ = s.inner.StoreLogs(sealed)\n\t\t\t_ = s.mark.set(last, false)\n\t\t}\n\t\treturn nil\n\t}\n\tif err := s.inner.StoreLogs(sealed); err != nil {\n"},
+		{File: "internal/registry/store.go", From: "\tbegan, err := s.log.append(sealed)\n",
+			To: "\tif logs[0].Index > 20 { // the cluster is founded\n\t\ts.last = last\n\t\tbehind <- func() {\n\t\t\t_, _ = s.log.append(sealed)\n\t\t\t_ = s.mark.set(last, false)\n\t\t}\n\t\treturn nil\n\t}\n\tbegan, err := s.log.append(sealed)\n"},
 		{File: "internal/registry/store.go", From: "// settle makes a store", To: `// behind writes what it gets when it gets to it.
 var behind = func() chan func() {
 	c := make(chan func(), 1024)
