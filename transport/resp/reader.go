@@ -15,7 +15,8 @@ const (
 	// allocate; a larger buffer would be held by a connection that had one large command and waits. Up to this size the
 	// buffer also grows when a read fills it, so that a pipeline comes with one read, and is answered with one write.
 	keepBuffer = 16 << 10
-	// fewInARow is after how many reads that brought little the buffer is the first one's size again.
+	// fewInARow is after how many reads that brought little the buffer is the first one's size again, and after how many
+	// commands that came alone no room for those behind is kept.
 	fewInARow = 16
 	// fewArgs is how many arguments a command has at most that is looked at ahead.
 	fewArgs = 8
@@ -53,6 +54,7 @@ type Reader struct {
 	aheadRoom []parsed
 	spansRoom []span
 	aheadArgs [][]byte
+	alone     int // reads in a row that brought nothing to show ahead
 }
 
 // parsed is a whole command: how many bytes and arguments it has.
@@ -157,6 +159,9 @@ func (r *Reader) Ahead(most int, show func(args [][]byte)) {
 		look.pos, look.total = 0, 0
 	}
 	r.aheadRoom, r.aheadSpans, r.spansRoom = r.ahead, look.spans, look.spans
+	if len(r.ahead) > 0 {
+		r.alone = 0
+	}
 }
 
 // parse goes on with the command at start as far as there are bytes, and tells whether it is whole. What it finds
@@ -271,7 +276,7 @@ func (r *Reader) fill() error {
 		if r.few++; r.end > minBuffer/2 {
 			r.few = 0
 		}
-		if r.few >= fewInARow { // nor is the room for a pipeline kept
+		if r.alone++; r.alone >= fewInARow { // nor is the room for a pipeline kept
 			r.ahead, r.aheadRoom, r.spansRoom, r.aheadArgs = nil, nil, nil, nil
 		}
 		switch {

@@ -400,6 +400,39 @@ func TestNextAllocatesNothing(t *testing.T) {
 	}
 }
 
+// Looking ahead in a pipeline that the first buffer holds does not allocate, and its room is given back once commands come alone.
+func TestAheadAllocatesNothing(t *testing.T) {
+	const pipeline = 16
+	command := array("SCOPE", "ROUTE", "app:000000000001:k", "AS", "node-1")
+	stream := bytes.Repeat(command, pipeline)
+	in := bytes.NewReader(nil)
+	r := NewReader(in, DefaultLimits())
+	shown := 0
+	batch := func(stream []byte, commands int) {
+		in.Reset(stream)
+		for range commands {
+			if _, err := r.Next(); err != nil {
+				t.Fatal(err)
+			}
+			r.Ahead(2*pipeline, func([][]byte) { shown++ })
+		}
+	}
+	const runs = 4 * fewInARow
+	allocs := testing.AllocsPerRun(runs, func() { batch(stream, pipeline) })
+	if want := (1 + runs) * (pipeline - 1); allocs != 0 || shown != want {
+		t.Errorf("%v allocations in %d commands, of which %d were shown ahead, want %d", allocs, pipeline, shown, want)
+	}
+	for range fewInARow {
+		if cap(r.spansRoom) == 0 || cap(r.aheadRoom) == 0 {
+			t.Fatal("the room was given back early")
+		}
+		batch(command, 1)
+	}
+	if cap(r.spansRoom) != 0 || cap(r.aheadRoom) != 0 {
+		t.Errorf("room for %d arguments of %d commands after %d that came alone", cap(r.spansRoom), cap(r.aheadRoom), fewInARow)
+	}
+}
+
 // A pipeline that fills the buffer makes it grow to what is kept, and little in a row gives that back.
 func TestBufferGrowsForAPipeline(t *testing.T) {
 	command := array("SCOPE", "ROUTE", "app:000000000001:k", "AS", "node-1")
