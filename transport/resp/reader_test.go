@@ -423,13 +423,13 @@ func TestAheadAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations in %d commands, of which %d were shown ahead, want %d", allocs, pipeline, shown, want)
 	}
 	for range fewInARow {
-		if cap(r.spansRoom) == 0 || cap(r.aheadRoom) == 0 {
+		if cap(r.argsRoom) == 0 || cap(r.aheadRoom) == 0 {
 			t.Fatal("the room was given back early")
 		}
 		batch(command, 1)
 	}
-	if cap(r.spansRoom) != 0 || cap(r.aheadRoom) != 0 {
-		t.Errorf("room for %d arguments of %d commands after %d that came alone", cap(r.spansRoom), cap(r.aheadRoom), fewInARow)
+	if cap(r.argsRoom) != 0 || cap(r.aheadRoom) != 0 || len(r.aheadArgs) != 0 {
+		t.Errorf("room for %d arguments of %d commands after %d that came alone", cap(r.argsRoom), cap(r.aheadRoom), fewInARow)
 	}
 }
 
