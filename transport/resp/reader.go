@@ -79,6 +79,9 @@ func (r *Reader) SetLimits(l Limits) {
 // Buffered returns the number of bytes that were read and not returned as commands. They can be half a command.
 func (r *Reader) Buffered() int { return r.end - r.start }
 
+// Unseen reports whether something is buffered behind the command that Next returned last that Ahead has not shown.
+func (r *Reader) Unseen() bool { return len(r.ahead) == 0 && r.start < r.end }
+
 // Next returns the next command's arguments, at least one. They are valid until the next call, which overwrites them.
 // Empty inline lines, "*0" and "*-1" are passed over.
 //
