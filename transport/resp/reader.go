@@ -90,8 +90,8 @@ func (r *Reader) Unseen() bool { return len(r.ahead) == 0 && r.start < r.end }
 func (r *Reader) Next() ([][]byte, error) {
 	for r.failed == nil {
 		if len(r.ahead) > 0 {
-			if args := r.takeAhead(); len(args) > 0 {
-				return args, nil
+			if r.takeAhead(); len(r.args) > 0 {
+				return r.args, nil
 			}
 			continue
 		}
@@ -128,13 +128,12 @@ func (r *Reader) takeTo(args [][]byte) [][]byte {
 	return args
 }
 
-// takeAhead is take for a command that Ahead has parsed.
-func (r *Reader) takeAhead() [][]byte {
+// takeAhead is take for a command that Ahead has parsed. Its arguments are copied: Ahead may be called before Next is again.
+func (r *Reader) takeAhead() {
 	first := r.ahead[0]
-	args := r.aheadArgs[:first.args:first.args]
+	r.args = append(r.args[:0], r.aheadArgs[:first.args]...)
 	r.start += first.size
 	r.ahead, r.aheadArgs = r.ahead[1:], r.aheadArgs[first.args:]
-	return args
 }
 
 // Ahead shows up to most of the whole commands, other than inline ones, that are buffered behind the one that Next returned last, in

@@ -3,6 +3,7 @@ package resp
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"runtime"
 	"slices"
@@ -432,6 +433,29 @@ func TestAheadAllocatesNothing(t *testing.T) {
 	}
 	if cap(r.argsRoom) != 0 || cap(r.aheadRoom) != 0 || len(r.aheadArgs) != 0 {
 		t.Errorf("room for %d arguments of %d commands after %d that came alone", cap(r.argsRoom), cap(r.aheadRoom), fewInARow)
+	}
+}
+
+// What Next returned stays as it is while those behind are looked at, also where looking has come to an end and begins anew.
+func TestAheadLeavesWhatNextReturned(t *testing.T) {
+	for most := 1; most < 40; most++ {
+		var stream []byte
+		for i := range 200 {
+			stream = append(stream, array("SCOPE", "ROUTE", fmt.Sprint("key", i))...)
+		}
+		r := NewReader(bytes.NewReader(stream), DefaultLimits())
+		for i := range 200 {
+			args, err := r.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Unseen() {
+				r.Ahead(most, func([][]byte) {})
+			}
+			if want := fmt.Sprint("key", i); len(args) != 3 || string(args[2]) != want {
+				t.Fatalf("%d at a time: %q, want %s", most, args, want)
+			}
+		}
 	}
 }
 
