@@ -15,7 +15,8 @@ const (
 	// allocate; a larger buffer would be held by a connection that had one large command and waits. Up to this size the
 	// buffer also grows when a read fills it, so that a pipeline comes with one read, and is answered with one write.
 	keepBuffer = 16 << 10
-	// fewInARow is after how many reads that brought little the buffer is the first one's size again.
+	// fewInARow is after how many reads that brought little the buffer is the first one's size again, and after how many
+	// commands that came alone no room for those behind is kept.
 	fewInARow = 16
 	// fewArgs is how many arguments a command has at most that is looked at ahead.
 	fewArgs = 8
@@ -45,14 +46,14 @@ type Reader struct {
 
 	args [][]byte // what Next returned last
 
-	// The whole commands from start on that Ahead has parsed and Next has not returned, with the spans of all of them.
-	ahead      []parsed
-	aheadSpans []span
+	// The whole commands from start on that Ahead has parsed and Next has not returned, with the arguments of all of them.
+	ahead     []parsed
+	aheadArgs [][]byte
 
 	// Room for Ahead.
 	aheadRoom []parsed
-	spansRoom []span
-	aheadArgs [][]byte
+	argsRoom  [][]byte
+	alone     int // reads in a row that brought nothing to show ahead
 }
 
 // parsed is a whole command: how many bytes and arguments it has.
@@ -77,6 +78,9 @@ func (r *Reader) SetLimits(l Limits) {
 
 // Buffered returns the number of bytes that were read and not returned as commands. They can be half a command.
 func (r *Reader) Buffered() int { return r.end - r.start }
+
+// Unseen reports whether something is buffered behind the command that Next returned last that Ahead has not shown.
+func (r *Reader) Unseen() bool { return len(r.ahead) == 0 && r.start < r.end }
 
 // Next returns the next command's arguments, at least one. They are valid until the next call, which overwrites them.
 // Empty inline lines, "*0" and "*-1" are passed over.
@@ -110,26 +114,26 @@ func (r *Reader) Next() ([][]byte, error) {
 
 // take makes the arguments of the whole command at start, and steps behind it.
 func (r *Reader) take() {
-	r.args = r.arguments(r.args[:0], r.start, r.spans)
+	r.args = r.takeTo(r.args[:0])
+}
+
+// takeTo is take that appends them.
+func (r *Reader) takeTo(args [][]byte) [][]byte {
+	for _, s := range r.spans {
+		from, end := r.start+s.from, r.start+s.to
+		args = append(args, r.buf[from:end:end]) // an append by the caller must not reach the next argument
+	}
 	r.start += r.pos
 	r.pos, r.total, r.spans = 0, 0, r.spans[:0]
+	return args
 }
 
-// takeAhead is take for a command that Ahead has parsed.
+// takeAhead is take for a command that Ahead has parsed. Its arguments are copied: Ahead may be called before Next is again.
 func (r *Reader) takeAhead() {
 	first := r.ahead[0]
-	r.args = r.arguments(r.args[:0], r.start, r.aheadSpans[:first.args])
+	r.args = append(r.args[:0], r.aheadArgs[:first.args]...)
 	r.start += first.size
-	r.ahead, r.aheadSpans = r.ahead[1:], r.aheadSpans[first.args:]
-}
-
-// arguments appends those of a command that begins at start.
-func (r *Reader) arguments(to [][]byte, start int, spans []span) [][]byte {
-	for _, s := range spans {
-		from, end := start+s.from, start+s.to
-		to = append(to, r.buf[from:end:end]) // an append by the caller must not reach the next argument
-	}
-	return to
+	r.ahead, r.aheadArgs = r.ahead[1:], r.aheadArgs[first.args:]
 }
 
 // Ahead shows up to most of the whole commands, other than inline ones, that are buffered behind the one that Next returned last, in
@@ -139,24 +143,26 @@ func (r *Reader) Ahead(most int, show func(args [][]byte)) {
 	if len(r.ahead) > 0 || r.left > 0 || r.failed != nil {
 		return
 	}
-	r.ahead = r.aheadRoom[:0]
-	look := Reader{next: r.next, buf: r.buf, start: r.start, end: r.end, bulk: -1, spans: r.spansRoom[:0]}
+	look := Reader{next: r.next, buf: r.buf, start: r.start, end: r.end, bulk: -1, spans: r.spans}
 	// No room is kept for commands of many arguments, and inline ones are unquoted where they stand.
 	look.next.Args = min(look.next.Args, fewArgs)
-	for len(r.ahead) < most && look.start < look.end && look.buf[look.start] == '*' {
-		before := len(look.spans)
+	ahead, args := r.aheadRoom[:0], r.argsRoom[:0]
+	for len(ahead) < most && look.start < look.end && look.buf[look.start] == '*' {
 		if whole, err := look.parse(); !whole || err != nil {
-			look.spans = look.spans[:before]
 			break
 		}
-		r.ahead = append(r.ahead, parsed{look.pos, len(look.spans) - before})
-		if r.aheadArgs = r.arguments(r.aheadArgs[:0], look.start, look.spans[before:]); len(r.aheadArgs) > 0 {
-			show(r.aheadArgs)
+		before, start := len(args), look.start
+		args = look.takeTo(args)
+		ahead = append(ahead, parsed{look.start - start, len(args) - before})
+		if of := args[before:]; len(of) > 0 {
+			show(of)
 		}
-		look.start += look.pos
-		look.pos, look.total = 0, 0
 	}
-	r.aheadRoom, r.aheadSpans, r.spansRoom = r.ahead, look.spans, look.spans
+	r.ahead, r.aheadArgs, r.spans = ahead, args, look.spans[:0]
+	r.aheadRoom, r.argsRoom = ahead, args
+	if len(ahead) > 0 {
+		r.alone = 0
+	}
 }
 
 // parse goes on with the command at start as far as there are bytes, and tells whether it is whole. What it finds
@@ -245,6 +251,15 @@ func arrayLength(b []byte) (n int64, size int, ok bool) {
 // length reads digits and CRLF. Size counts both, and is 0 while bytes are missing. Not ok: no bytes to come can make
 // it a length. At most 19 digits are waited for, so a long row of them is refused before its end.
 func length(b []byte) (n int64, size int, ok bool) {
+	if len(b) >= len("99\r\n") { // as a rule, and of no more digits
+		first, second := b[0]-'0', b[1]-'0'
+		switch {
+		case first <= 9 && b[1] == '\r':
+			return int64(first), 3, b[2] == '\n'
+		case first != 0 && first <= 9 && second <= 9 && b[2] == '\r':
+			return int64(first)*10 + int64(second), 4, b[3] == '\n'
+		}
+	}
 	for i, c := range b {
 		if c == '\r' && i > 0 {
 			if i+1 == len(b) {
@@ -271,8 +286,8 @@ func (r *Reader) fill() error {
 		if r.few++; r.end > minBuffer/2 {
 			r.few = 0
 		}
-		if r.few >= fewInARow { // nor is the room for a pipeline kept
-			r.ahead, r.aheadRoom, r.spansRoom, r.aheadArgs = nil, nil, nil, nil
+		if r.alone++; r.alone >= fewInARow { // nor is the room for a pipeline kept
+			r.ahead, r.aheadRoom, r.aheadArgs, r.argsRoom = nil, nil, nil, nil
 		}
 		switch {
 		case n > 0: // an error beside bytes comes again with the next Read
@@ -302,7 +317,7 @@ func (r *Reader) makeRoom() {
 	if size != len(r.buf) {
 		r.buf = make([]byte, size)
 		clear(r.args[:cap(r.args)]) // they would keep the old buffer in memory
-		clear(r.aheadArgs[:cap(r.aheadArgs)])
+		clear(r.argsRoom[:cap(r.argsRoom)])
 	}
 	r.start, r.end = 0, copy(r.buf, held)
 }

@@ -48,8 +48,9 @@ type conn struct {
 	command  atomic.Pointer[command] // the last one
 	lastRead atomic.Int64            // nanoseconds since 1970
 
-	mu sync.Mutex // guards w while there is a subscription: a message must not stand inside an answer
-	w  *resp.Writer
+	mu      sync.Mutex // guards the rest while there is a subscription: a message must not stand inside an answer
+	w       *resp.Writer
+	writeBy time.Time // the deadline that is set
 }
 
 // profile is what a client says of itself. It is replaced, never changed.
@@ -218,10 +219,14 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 // Write is how answers go out. A client that does not take one piece of them
-// within writeTimeout is closed: what it is owed would else be kept for it.
+// within writeTimeout, or up to writeSlack more, is closed: what it is owed
+// would else be kept for it.
 func (c *conn) Write(p []byte) (int, error) {
-	if err := c.nc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return 0, err
+	if now := time.Now(); c.writeBy.Sub(now) < writeTimeout {
+		c.writeBy = now.Add(writeTimeout + writeSlack)
+		if err := c.nc.SetWriteDeadline(c.writeBy); err != nil {
+			return 0, err
+		}
 	}
 	n, err := c.nc.Write(p)
 	if err != nil {

@@ -81,26 +81,40 @@ func TestAnswerBeforeHalfACommand(t *testing.T) {
 }
 
 func TestClientThatDoesNotReadIsClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := served(t, newPipes())
-		c, other := b.dial(), b.dial()
-		start := time.Now()
-		c.send("PING\r\n")
-		other.want("PING", "+PONG\r\n")
-		synctest.Wait()
-		time.Sleep(writeTimeout)
-		synctest.Wait()
-		if b.srv.connsLen() != 1 {
-			t.Error("the connection is open still")
-		}
-		if rest := c.closed(); rest != "" || time.Since(start) != writeTimeout {
-			t.Errorf("%q after %v", rest, time.Since(start))
-		}
-		if n := b.metric("scope_registry_resp_refused_total", "unread"); n != 1 {
-			t.Errorf("counted %v", n)
-		}
-		other.want("PING", "+PONG\r\n")
-	})
+	// It has writeTimeout however long ago the last answer was, and the deadline of that one ends nothing.
+	for pause, most := range map[time.Duration]time.Duration{
+		0:              writeTimeout + writeSlack,
+		writeSlack:     writeTimeout,
+		2 * writeSlack: writeTimeout + writeSlack,
+		time.Hour:      writeTimeout + writeSlack,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := served(t, newPipes())
+			c, other := b.dial(), b.dial()
+			c.want("PING", "+PONG\r\n")
+			time.Sleep(pause)
+			start := time.Now()
+			c.send("PING\r\n")
+			other.want("PING", "+PONG\r\n")
+			time.Sleep(most - time.Nanosecond)
+			synctest.Wait()
+			if n := b.srv.connsLen(); n != 2 {
+				t.Errorf("after a pause of %v it is closed too early", pause)
+			}
+			time.Sleep(time.Nanosecond)
+			synctest.Wait()
+			if b.srv.connsLen() != 1 {
+				t.Errorf("after a pause of %v the connection is open still", pause)
+			}
+			if rest := c.closed(); rest != "" || time.Since(start) != most {
+				t.Errorf("after a pause of %v: %q after %v", pause, rest, time.Since(start))
+			}
+			if n := b.metric("scope_registry_resp_refused_total", "unread"); n != 1 {
+				t.Errorf("counted %v", n)
+			}
+			other.want("PING", "+PONG\r\n")
+		})
+	}
 }
 
 // One case for each limit of the codec: an answer, and the end.

@@ -65,7 +65,7 @@ func TestSubscriberThatDoesNotReadIsClosed(t *testing.T) {
 		b := served(t, newPipes())
 		c := b.subscribe()
 		b.changes(0, 2)
-		time.Sleep(writeTimeout)
+		time.Sleep(writeTimeout + writeSlack)
 		synctest.Wait()
 		if n := b.srv.connsLen(); n != 0 || b.metric("scope_registry_resp_refused_total", "unread") != 1 {
 			t.Errorf("%d connections", n)

@@ -41,6 +41,7 @@ const (
 	leaderTimeout   = time.Second            // how long a read waits for what only the leader knows
 	requestTimeout  = 10 * time.Second       // a command or read that takes longer has lost its leader
 	writeTimeout    = 10 * time.Second       // a client that does not read for longer is closed
+	writeSlack      = time.Second            // so seldom is a connection's deadline set anew, which costs as much as a look-up
 	shutdownTimeout = 5 * time.Second        // how long commands may take to end
 	refusalTimeout  = 100 * time.Millisecond // bounds the writing of a refusal, which stops Accept
 	lingerTimeout   = time.Second            // how long a refused client may take to read why

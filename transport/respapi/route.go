@@ -57,7 +57,9 @@ func (c *conn) route(args [][]byte) error {
 	if err != nil {
 		return err
 	}
-	c.touch(st)
+	if c.r.Unseen() {
+		c.touch(st, args[0])
+	}
 	if asked {
 		c.verdict(st, st.Route(args[0], c.as))
 	} else {
@@ -69,13 +71,10 @@ func (c *conn) route(args [][]byte) error {
 // touchedAhead is how many commands of a pipeline are looked at ahead: what that reads is still in the cache when they are answered.
 const touchedAhead = 32
 
-// touch is called for each command: once for many it has the table touch the keys of those that have come in behind it.
-func (c *conn) touch(st *fsm.State) {
-	if c.r.Buffered() == 0 {
-		return
-	}
-	var room [touchedAhead][]byte
-	keys := room[:0]
+// touch has the table touch the key of a command and those of the commands that have come in behind it.
+func (c *conn) touch(st *fsm.State, key []byte) {
+	var room [1 + touchedAhead][]byte
+	keys := append(room[:0], key)
 	c.r.Ahead(touchedAhead, func(args [][]byte) {
 		if c.said.begins(args) && len(args) > c.said.n {
 			keys = append(keys, args[c.said.n])
