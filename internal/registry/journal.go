@@ -252,6 +252,11 @@ func (j *journal) append(logs []*raft.Log) error {
 
 func (j *journal) write(b []byte, place int) error {
 	_, err := j.file.WriteAt(b, int64(place))
+	return j.sync(err)
+}
+
+// sync makes what was written durable, unless the writing failed.
+func (j *journal) sync(err error) error {
 	if err == nil {
 		err = j.file.Datasync()
 	}
@@ -272,16 +277,18 @@ func (j *journal) reset() error {
 	return nil
 }
 
+// erase syncs also where it finds nothing but zeros: a process that died before it synced them may have written them, and a power cut would
+// bring back what was there before.
 func (j *journal) erase() error {
 	for half, used := range j.used {
-		if used == 0 {
-			continue
+		if _, err := j.file.WriteAt(make([]byte, used), int64(half*j.size)); err != nil {
+			return j.sync(err)
 		}
-		if err := j.write(make([]byte, used), half*j.size); err != nil {
-			return err
-		}
-		j.used[half] = 0
 	}
+	if err := j.sync(nil); err != nil {
+		return err
+	}
+	j.used = [2]int{}
 	return nil
 }
 

@@ -131,7 +131,8 @@ func (l *journaled) move(logs []*raft.Log) error {
 	return nil
 }
 
-// flush moves all to bolt, and then makes the journal forget it.
+// flush moves all to bolt, and then makes the journal forget it. What bolt had before is durable: each of its commits is, and an open of the
+// file makes one.
 func (l *journaled) flush() error {
 	if <-l.moved; l.wrong != nil {
 		return l.wrong
@@ -169,7 +170,7 @@ func (s *store) recoverJournal(found []*raft.Log, first, last uint64) (indexes [
 		}
 		has, err := s.readLog(index, new(raft.Log))
 		if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
-			return nil, err
+			return nil, err // bolt's, which says so
 		}
 		if seal, wrong := openEntrySeal(found[0].Extensions); err != nil || wrong != "" || seal != has {
 			return nil, s.corruptLog(index, 0, 0, fmt.Sprintf("the entry found there is not the one in %s", journalFile))

@@ -277,6 +277,24 @@ func TestStoreMissesAJournalAfterAPowerCut(t *testing.T) {
 		}
 	}
 	die(t, s)
+	mustRemove(t, filepath.Join(dir, journalFile))
+	writeFile(t, filepath.Join(dir, tailFile), syncs.synced) // what a power cut may leave of it
+	_, err := openStoreWith(dir, smallHalf, func(error) {})
+	wantCorrupt(t, err, tailFile)
+}
+
+// Zeros that the journal finds may not be on the disk yet: it syncs them before it relies on them.
+func TestJournalSyncsZerosThatItFinds(t *testing.T) {
+	s, _ := mustOpenWith(t, t.TempDir(), smallHalf)
+	defer mustClose(t, s)
+	synced := &cutDisk{journalDisk: s.log.journal.file, left: 5}
+	s.log.journal.file = synced
+	if s.log.journal.used != [2]int{} {
+		t.Fatal("it holds something")
+	}
+	if err := s.log.flush(); err != nil || synced.left != 4 {
+		t.Errorf("%v, %d syncs left of 5", err, synced.left)
+	}
 }
 
 // A start that finds entries of which it is not sure that they are on the disk puts them there before the mark speaks of them.
@@ -407,10 +425,13 @@ func TestJournalFramesBeginWhereTheyWereWritten(t *testing.T) {
 // countedSyncs counts the syncs of a mark.
 type countedSyncs struct {
 	tailDisk
-	n int
+	n      int
+	synced []byte // by the last of them
 }
 
 func (c *countedSyncs) Sync() error {
 	c.n++
-	return c.tailDisk.Sync()
+	c.synced = make([]byte, tailSize)
+	_, err := c.ReadAt(c.synced, 0)
+	return errors.Join(err, c.tailDisk.Sync())
 }

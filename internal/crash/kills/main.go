@@ -33,11 +33,12 @@ const (
 	maxKills = 100_000
 )
 
-// small makes the servers write snapshots, drop entries of the log and compare their
-// states all the time. A server has no flags for it.
+// small makes the servers write snapshots, drop entries of the log, move them from its
+// journal and compare their states all the time. A server has no flags for it.
 var small = []overlay.Edit{
 	{File: "internal/registry/config.go", From: "defaultSnapshotThreshold = 8192", To: "defaultSnapshotThreshold = 32"},
 	{File: "internal/registry/config.go", From: "snapshotInterval = 5 * time.Second", To: "snapshotInterval = 200 * time.Millisecond"},
+	{File: "internal/registry/journal.go", From: "journalHalf = 4 << 20", To: "journalHalf = 32 << 10"},
 	{File: "internal/registry/statecheck.go", From: "defaultCheckEvery = 1000", To: "defaultCheckEvery = 100"},
 }
 
