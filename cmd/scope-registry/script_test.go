@@ -422,7 +422,7 @@ var varying = []struct {
 	{regexp.MustCompile(`(CRC32C stored )[0-9a-f]{8}(, computed )[0-9a-f]{8}`), "${1}N${2}N"},
 	{regexp.MustCompile(`\b[0-9a-f]{16}( (?:meta|state)\.)`), "SUM$1"},
 	{regexp.MustCompile(`snapshots/[0-9]+-[0-9]+-[0-9]{13}`), "snapshots/ID"},
-	{regexp.MustCompile(`(that is found ends at |at page |has entries |the log ends at )[0-9]+(?:( to )[0-9]+)?`), "${1}N${2}"},
+	{regexp.MustCompile(`(that is found ends at |raft\.journal is entry |at page |has entries |the log ends at )[0-9]+(?:( to )[0-9]+)?`), "${1}N${2}"},
 	{regexp.MustCompile(`\bgo1\.[0-9.]+`), "GO"},
 	{regexp.MustCompile(`(?m)(^bytes +)[0-9]+`), "${1}N"}, // of a backup, as in the next
 	{regexp.MustCompile(`("disk_free_bytes": ?)[0-9]+`), "${1}N"},
