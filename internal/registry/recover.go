@@ -67,8 +67,9 @@ type DamagedSnapshot struct {
 	term  uint64
 }
 
-// OpenSurvivor looks at a data directory and changes nothing of what it says: entries of the journal go to the log's file. It takes the directory's lock, checks every record, and
-// reads snapshot and log to their end. The error says what is in the way; a damaged record is a *CorruptError.
+// OpenSurvivor looks at a data directory and changes nothing of what it says: entries of the log's journal go to its file. It
+// takes the directory's lock, checks every record, and reads snapshot and log to their end. The error says what is in the way;
+// a damaged record is a *CorruptError.
 func OpenSurvivor(ctx context.Context, path string, logger hclog.Logger) (_ *Survivor, err error) {
 	if logger == nil {
 		logger = hclog.NewNullLogger()
