@@ -25,6 +25,7 @@ type conn struct {
 	srv   *Server
 	nc    net.Conn
 	id    int64
+	host  string // where the client is, without its port
 	since time.Time
 	r     *resp.Reader
 	ahead []byte // read while a command waited; given to r before anything else
@@ -61,7 +62,7 @@ type profile struct {
 }
 
 func newConn(s *Server, nc net.Conn, id int64) *conn {
-	c := &conn{srv: s, nc: nc, id: id, since: time.Now()}
+	c := &conn{srv: s, nc: nc, id: id, host: hostOf(nc), since: time.Now()}
 	c.certified = nobody
 	c.known.Store(c.certified)
 	c.r, c.w = resp.NewReader(c, resp.StrangerLimits()), resp.NewWriter(c)
@@ -281,9 +282,9 @@ func (c *conn) readAhead() error {
 	return nil
 }
 
-// host is where the client is, without its port.
-func (c *conn) host() string {
-	host, _, err := net.SplitHostPort(c.nc.RemoteAddr().String())
+// hostOf is where a client is, without its port.
+func hostOf(nc net.Conn) string {
+	host, _, err := net.SplitHostPort(nc.RemoteAddr().String())
 	if err != nil || len(host) > maxHost || !printable(host, ' ') {
 		return "unknown"
 	}

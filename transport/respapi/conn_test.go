@@ -180,7 +180,7 @@ type elsewhere struct{ net.Conn }
 func (elsewhere) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv6loopback, Zone: "a\nb"} }
 
 func TestHostThatIsNotPrintable(t *testing.T) {
-	if host := newConn(New(Config{}), elsewhere{}, 1).host(); host != "unknown" {
+	if host := newConn(New(Config{}), elsewhere{}, 1).host; host != "unknown" {
 		t.Errorf("%q", host)
 	}
 }
