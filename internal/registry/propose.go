@@ -43,8 +43,13 @@ func (r *Registry) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, er
 	if err != nil {
 		return nil, err
 	}
-	if err := r.waitIndex(ctx, result.GetIndex()); err != nil {
-		e := unknown("it was applied at index %d, which this server has not reached (%v)", result.GetIndex(), err)
+	err = r.waitIndex(ctx, result.GetIndex())
+	if err == nil {
+		// A retry has the index of the first try, and before this server was started it may have shown later ones.
+		err = r.waitCaughtUp(ctx)
+	}
+	if err != nil {
+		e := unknown("it was applied at index %d, which this server has not reached since it started (%v)", result.GetIndex(), err)
 		e.Index = result.GetIndex()
 		return nil, e
 	}
