@@ -39,6 +39,9 @@ func (s State) ApplyEntry(index, term uint64, data []byte) (State, []*Result, []
 	}
 	at := At{index, term, timeMS}
 	tx := &txn{State: s} // one for all commands: most of them change little of a state that is large to copy
+	if len(envelopes) > 1 {
+		tx.edit = new(edit)
+	}
 	results, events := make([]*Result, 0, len(envelopes)), make([]Event, 0, len(envelopes))
 	for i, raw := range envelopes {
 		e, err := DecodeEnvelope(raw)
@@ -100,7 +103,7 @@ func (tx *txn) apply(at At, e Envelope) (*Result, error) {
 	}
 	result := resultOf(done, err, tx.at.Index) // a restore sets it
 	if e.RequestID != "" {
-		tx.dedup = tx.dedup.with(e.RequestID, hash, result)
+		tx.dedup = tx.dedup.with(e.RequestID, hash, result, tx.edit)
 	}
 	tx.audited(e, d, result)
 	return result, tx.unknown
@@ -123,6 +126,7 @@ type txn struct {
 	// orphans are scopes that may be without a live owner since this command.
 	orphans []scope.Prefix
 	hashes  hasher
+	edit    *edit // nil for one command
 }
 
 // begin forgets the command before. Who wants its events has copied them.

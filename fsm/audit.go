@@ -42,15 +42,15 @@ func (a auditTrail) len() uint64 { return min(a.last, MaxAudit) }
 func (a auditTrail) stored() int { return len(a.full)*auditPage + a.open.n }
 
 // with returns the trail with one record more, which gets its number.
-func (a auditTrail) with(r *AuditRecord) auditTrail {
+func (a auditTrail) with(r *AuditRecord, by *edit) auditTrail {
 	r.Number = a.last + 1
-	return a.load(r)
+	return a.load(r, by)
 }
 
 // load returns the trail with the record that has the next number.
-func (a auditTrail) load(r *AuditRecord) auditTrail {
+func (a auditTrail) load(r *AuditRecord, by *edit) auditTrail {
 	a.last = r.GetNumber()
-	if a.open = a.open.with(r, auditPage); a.open.n < auditPage {
+	if a.open = a.open.with(r, auditPage, by); a.open.n < auditPage {
 		return a
 	}
 	kept := a.full
@@ -143,7 +143,7 @@ func (tx *txn) audited(e Envelope, d deed, result *Result) {
 	tx.audit = tx.audit.with(&AuditRecord{
 		Index: result.GetIndex(), TimeMs: tx.at.TimeMS, Actor: cut(asker(e), MaxAuditText), Source: cut(e.Origin.GetSource(), MaxAuditText),
 		Action: string(d.action), Prefix: prefix, Subject: cut(d.subject, MaxAuditText), Move: cut(d.move, MaxAuditText),
-		Reason: cut(reason, MaxReason), Code: result.GetCode()})
+		Reason: cut(reason, MaxReason), Code: result.GetCode()}, tx.edit)
 }
 
 // asker names who the origin says asks. What somebody unknown calls himself stands behind the word that he is unknown.

@@ -90,13 +90,13 @@ func (c newest) find(id string, first uint64, indexed bool) (remembered, bool) {
 }
 
 // with returns the chunk with one command more.
-func (c newest) with(id string, m remembered) newest {
+func (c newest) with(id string, m remembered, by *edit) newest {
 	first, _ := firstIndex(id)
 	c.maxIndex = max(c.maxIndex, m.result.GetIndex())
 	c.maxFirst = max(c.maxFirst, first)
-	c.open = run{max(c.open.maxFirst, first), c.open.commands.with(command{id, m}, ringRun)}
+	c.open = run{max(c.open.maxFirst, first), c.open.commands.with(command{id, m}, ringRun, by)}
 	if c.open.commands.n == ringRun {
-		c.full, c.open = c.full.with(c.open, ringChunk/ringRun), run{}
+		c.full, c.open = c.full.with(c.open, ringChunk/ringRun, by), run{}
 	}
 	return c
 }
@@ -179,7 +179,7 @@ func (r ring) find(id string, hash commandHash) (*Result, *api.Error) {
 }
 
 // with returns the ring that also remembers this result.
-func (r ring) with(id string, hash commandHash, result *Result) ring {
+func (r ring) with(id string, hash commandHash, result *Result, by *edit) ring {
 	if r.cur.len() >= ringChunk {
 		full := make([]chunk, 0, ringChunks+1)
 		full = append(append(full, r.full...), r.cur.chunk())
@@ -189,7 +189,7 @@ func (r ring) with(id string, hash commandHash, result *Result) ring {
 		}
 		r.full, r.cur = full, newest{number: r.cur.number + 1}
 	}
-	r.cur = r.cur.with(id, remembered{hash, result})
+	r.cur = r.cur.with(id, remembered{hash, result}, by)
 	return r
 }
 
@@ -219,7 +219,7 @@ func (c command) record(chunk uint64) *pb.DedupRecord {
 
 // loadRecord returns the ring with a record of those that [ring.all] yields. An error
 // says that it is not given in that order.
-func (r ring) loadRecord(d *pb.DedupRecord) (ring, error) {
+func (r ring) loadRecord(d *pb.DedupRecord, by *edit) (ring, error) {
 	if r.cur.len() > 0 && d.GetChunk() != r.cur.number {
 		r.full, r.cur = inserted(r.full, r.cur.chunk()), newest{}
 	}
@@ -230,7 +230,7 @@ func (r ring) loadRecord(d *pb.DedupRecord) (ring, error) {
 		return r, fmt.Errorf("the result of request %.150q has a hash of its command of %d bytes, and not of %d", d.GetRequestId(), len(d.GetCommandHash()), len(commandHash{}))
 	}
 	r.cur.number = d.GetChunk()
-	r.cur = r.cur.with(d.GetRequestId(), remembered{commandHash(d.GetCommandHash()), d.GetResult()})
+	r.cur = r.cur.with(d.GetRequestId(), remembered{commandHash(d.GetCommandHash()), d.GetResult()}, by)
 	return r, nil
 }
 
