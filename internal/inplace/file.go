@@ -1,10 +1,10 @@
 // Package inplace keeps a small JSON value in a file. A change of it is durable with one sync of the file's content, where
 // to write a new file and rename it takes two syncs and changes of the directory.
 //
-// The file is two halves of two copies each. A change is written to the first half, both copies at once, and synced: then it
-// is durable. The second half follows when there is time (Finish), at the latest before the next change. So whenever the
-// power is cut one half is whole; and a copy that is damaged is never all that there is of the newest value, which would make
-// the one before look like the newest.
+// The file is two halves of two copies each. A change is written over the half that is not the newest, both copies at once,
+// and synced: then it is durable. Whenever the power is cut the other half is whole; and one copy that is damaged is never
+// all that there is of the newest value, which would make the one before look like it. When there is time the other half
+// follows (Finish), and all four copies are of the newest value.
 //
 // The file as a whole is JSON too: {"version":2,"copies":[…]}. Who knows only an older version can say so.
 package inplace
@@ -27,9 +27,10 @@ type File struct {
 
 	disk   disk // nil if it is not known what the file holds: the next Put makes a new one
 	size   int  // of a copy
+	half   int  // the newest, 0 or 1
 	seq    uint64
 	body   []byte // of the last Put
-	behind bool   // the second half has what was before it
+	behind bool   // the other half has what was before it
 }
 
 // system and disk are what a File needs of the operating system. Tests put one in between whose power is cut.
@@ -59,30 +60,28 @@ func (f *File) Put(body []byte) error {
 	if f.disk == nil || f.size < sizeOf(f.version, body) || !f.disk.isAt(f.path) {
 		return f.replace(body)
 	}
-	if err := f.Finish(); err != nil {
+	if err := f.write(f.seq+1, body); err != nil {
 		return err
 	}
-	if err := f.write(0, f.seq+1, body); err != nil {
-		return err
-	}
-	f.seq, f.body, f.behind = f.seq+1, body, true
+	f.half, f.seq, f.body, f.behind = 1-f.half, f.seq+1, body, true
 	return nil
 }
 
-// Finish has the second half follow the first. After an error the next Put makes a new file.
+// Finish has the other half follow the newest. After an error the next Put makes a new file.
 func (f *File) Finish() error {
 	if f.disk == nil || !f.behind {
 		return nil
 	}
-	if err := f.write(copies/2, f.seq, f.body); err != nil {
+	if err := f.write(f.seq, f.body); err != nil {
 		return err
 	}
 	f.behind = false
 	return nil
 }
 
-// write writes the half that begins with the copy first.
-func (f *File) write(first int, seq uint64, body []byte) error {
+// write writes the half that is not the newest.
+func (f *File) write(seq uint64, body []byte) error {
+	first := (1 - f.half) * copies / 2
 	half := encode(f.version, first, first+copies/2, f.size, seq, body)
 	_, err := f.disk.WriteAt(half, int64(first)*int64(f.size))
 	if err == nil {
@@ -120,7 +119,7 @@ func (f *File) replace(body []byte) error {
 	if err != nil {
 		return errors.Join(err, made.Close())
 	}
-	f.disk, f.size, f.seq, f.body, f.behind = made, size, 1, body, false
+	f.disk, f.size, f.half, f.seq, f.body, f.behind = made, size, 1, 1, body, false
 	return nil
 }
 
