@@ -94,7 +94,7 @@ func TestFailedMarkIsDropped(t *testing.T) {
 		if err := d.putMark(m); err != nil {
 			return err
 		}
-		d.marked, d.torn = before, true // as if only the answer of the disk had been lost
+		d.marked = before // as if only the answer of the disk had been lost
 		return d.dropMark(m.Move)
 	}); err != nil {
 		t.Fatal(err)

@@ -40,7 +40,6 @@ type dataDir struct {
 	fresh  bool // nothing is written yet
 	marked moveRecord
 	marks  *inplace.File
-	torn   bool // a write of the marks failed: those on disk may be the ones or the others
 }
 
 // nodeRecord is the content of node.json.

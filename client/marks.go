@@ -101,15 +101,11 @@ func byMove(m markRecord, move string) int { return strings.Compare(m.Move, move
 func (d *dataDir) setMarks(change func([]markRecord) []markRecord) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	next := moveRecord{change(slices.Clone(d.marked.Marks))}
-	if slices.Equal(next.Marks, d.marked.Marks) && !d.torn {
-		return nil
-	}
-	d.torn = true
-	return d.writeMarks(next)
+	return d.writeMarks(moveRecord{change(slices.Clone(d.marked.Marks))})
 }
 
-// writeMarks is durable when it returns without an error. After one those on disk may be the ones or the others.
+// writeMarks is durable when it returns without an error. After one those on disk may be the ones or the others, and any marks are
+// written anew, also those that were known.
 func (d *dataDir) writeMarks(next moveRecord) error {
 	body, err := json.Marshal(next)
 	if err == nil {
@@ -118,7 +114,7 @@ func (d *dataDir) writeMarks(next moveRecord) error {
 	if err != nil {
 		return fmt.Errorf("data dir: %s is not written: %w; check the disk", moveFile, err)
 	}
-	d.marked, d.torn, d.id.Marks = next, false, true
+	d.marked, d.id.Marks = next, true
 	return nil
 }
 

@@ -10,6 +10,7 @@
 package inplace
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -54,11 +55,15 @@ type disk interface {
 func New(path string, version int) *File { return &File{path: path, version: version, sys: osSystem{}} }
 
 // Put replaces the value by body, which is JSON. It is durable when Put returns without an error. After an error it is the
-// one before or this one; the next Put makes a new file, since nobody can tell what a sync that failed has left of this one.
+// one before or this one; the next Put makes a new file, also for the same value, since nobody can tell what a sync that
+// failed has left of this one.
 func (f *File) Put(body []byte) error {
 	// What somebody has moved away, or restored, is not what a start will find.
 	if f.disk == nil || f.size < sizeOf(f.version, body) || !f.disk.isAt(f.path) {
 		return f.replace(body)
+	}
+	if bytes.Equal(body, f.body) {
+		return nil
 	}
 	if err := f.write(f.seq+1, body); err != nil {
 		return err
