@@ -83,7 +83,7 @@ var arrows = map[string]arrow{
 		"internal/registry", "scope", "transport/httpapi"}, external: []string{}},
 	"internal/gate/commands/generate": {may: []string{"internal/gate/commands/valkey"}, external: []string{}},
 	// The keys of a scope on their way from one store to another.
-	"internal/gate/slices": {may: []string{"client", "internal/api", "internal/gate/upstream", "scope"},
+	"internal/gate/slices": {may: []string{"client", "internal/api", "internal/gate/upstream", "internal/inplace", "scope"},
 		tests: []string{"internal/registry", "transport/httpapi"}, external: []string{}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/access", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},
