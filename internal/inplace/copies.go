@@ -48,7 +48,7 @@ func blocks(n int) int { return (n + block - 1) / block * block }
 // sizeOf is what a copy takes up at least, whatever its number.
 func sizeOf(version int, body []byte) int {
 	begin, end := frame(version, 0)
-	return blocks(len(begin) + 2*sha256.Size + len(rest(version, math.MaxUint64, body)) + len(end) + 1)
+	return len(begin) + 2*sha256.Size + len(rest(version, math.MaxUint64, body)) + len(end) + 1
 }
 
 // rest is what follows upon the digits.

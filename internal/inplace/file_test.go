@@ -66,6 +66,9 @@ func TestFile(t *testing.T) {
 		}
 		holds(t, f, strings.TrimSpace(body))
 	}
+	if n := len(contents(t, made(t, `{}`))); n != copies*block {
+		t.Errorf("a small one has %d bytes", n)
+	}
 	if left, err := filepath.Glob(f.path + "?*"); err != nil || len(left) > 0 {
 		t.Errorf("%v is left, %v", left, err)
 	}
