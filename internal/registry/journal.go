@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/scope-registry/scope-registry/internal/datasync"
 )
 
 // Layout of the journal, big-endian: two halves of the same size, each a row of frames that begin at multiples of a block. A
@@ -70,7 +72,7 @@ func openJournal(dir string, size int) (*journal, []*raft.Log, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening %s: %w; check the path, its owner and the disk", path, err)
 	}
-	j := &journal{file: datasyncFile{f}, path: path, size: size, used: [2]int{size, size}}
+	j := &journal{file: datasync.File{File: f}, path: path, size: size, used: [2]int{size, size}}
 	logs, err := j.read()
 	if err != nil {
 		return nil, nil, errors.Join(err, f.Close())
