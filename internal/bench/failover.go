@@ -159,6 +159,9 @@ func (m *mortal) next(ctx context.Context) (time.Time, error) {
 	}
 }
 
+// watchedNode is the node whose address changes.
+const watchedNode = "watched"
+
 // mortal is our servers with a timing.
 func (r *registry) mortal(timing string) *mortal {
 	var each []*client.Client

@@ -68,7 +68,7 @@ func (v variant) measure(ctx context.Context, r *report, bin, dir string, o opti
 	if err != nil {
 		return err
 	}
-	all, err := newMirrored(ctx, ours)
+	all, err := newMirrored(ctx, ours, ours.throughHTTP(), watchedByHTTP)
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (v variant) measure(ctx context.Context, r *report, bin, dir string, o opti
 	if err := w.round(ctx, 0, 1, o.events, false); err != nil {
 		return err
 	}
-	through := &mirrored{registry: &at, key: all.key, index: all.index, through: newClient(at.urls[0])}
+	through := &mirrored{registry: &at, node: all.node, key: all.key, index: all.index, through: httpChanger{newClient(at.urls[0])}}
 	defer func() { err = errors.Join(err, through.stop()) }()
 	f := &watched{system: through, seq: w.seq}
 	if err := f.round(ctx, 0, 1, o.events, false); err != nil {

@@ -139,16 +139,19 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 
 // besideOthers measures mirrors of ours, of each etcd, and of no system at all.
 func besideOthers(ctx context.Context, r *report, ours *registry, o options, dir string) (err error) {
-	mirrored, err := newMirrored(ctx, ours)
-	if err != nil {
-		return err
-	}
-	all := []system{mirrored}
+	var all []system
 	defer func() {
 		for _, s := range slices.Backward(all) {
 			err = errors.Join(err, s.stop())
 		}
 	}()
+	for i, way := range []*committing{ours.throughRESP(), ours.throughHTTP()} {
+		mirrored, err := newMirrored(ctx, ours, way, watchedByRESP+i)
+		if err != nil {
+			return err
+		}
+		all = append(all, mirrored)
+	}
 	etcds, err := startEtcds(ctx, o, dir)
 	for _, e := range etcds {
 		all = append(all, e)

@@ -4,43 +4,46 @@ import (
 	"context"
 
 	"github.com/scope-registry/scope-registry/client"
-	"github.com/scope-registry/scope-registry/internal/api"
 )
 
-// watchedNode is the node whose address the changes are of.
-const watchedNode = "watched"
+// The nodes of part mirrors, one for each way to change them; those of part commits come before.
+const (
+	watchedByRESP = 5000 + iota
+	watchedByHTTP
+)
 
 // mirrored is our registry as one of the systems: its watchers are mirrors.
 type mirrored struct {
 	*registry
-	through *client.Client // connected to the leader
+	by      string
+	through changer // connected to the leader
+	node    int
 	key     []byte
 	index   uint64 // that shows the node and its scope
 }
 
 func newClient(url string) *client.Client { return client.New([]string{url}) }
 
-func newMirrored(ctx context.Context, r *registry) (*mirrored, error) {
-	m := &mirrored{registry: r, through: newClient(r.urls[r.leader])}
+// newMirrored is the registry with a node that is changed one way.
+func newMirrored(ctx context.Context, r *registry, way *committing, node int) (*mirrored, error) {
+	m := &mirrored{registry: r, by: way.name, node: node}
+	c := newClient(r.urls[r.leader])
+	defer c.Close()
 	var err error
-	if m.key, m.index, err = declareNumbered(ctx, m.through, watchedNode); err != nil {
-		m.through.Close()
+	if m.key, m.index, err = declareNumbered(ctx, c, changedID(node)); err != nil {
 		return nil, err
 	}
-	return m, nil
+	m.through, err = way.connect(ctx)
+	return m, err
 }
 
-func (m *mirrored) name() string { return "scope-registry" }
+func (m *mirrored) name() string { return m.by }
 
 // stop leaves the servers to who started them.
-func (m *mirrored) stop() error {
-	m.through.Close()
-	return nil
-}
+func (m *mirrored) stop() error { return m.through.close() }
 
 func (m *mirrored) change(ctx context.Context, seq uint64) error {
-	_, err := m.through.SetNode(ctx, api.Node{ID: watchedNode, Addr: numbered(seq)})
-	return err
+	return m.through.change(ctx, m.node, numbered(seq))
 }
 
 func (m *mirrored) watch(ctx context.Context, i int, live func(), seen func(seq uint64)) error {

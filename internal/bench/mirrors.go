@@ -88,17 +88,32 @@ func reportMirrors(r *report, all []*watched, n int, o options) {
 		r.row(w.name(), w.each(0.5), w.each(0.99), fmt.Sprintf("%.0f", float64(w.inClient)/1024), fmt.Sprintf("%.0f", float64(w.inServer)/1024))
 	}
 	r.line("")
-	r.header("of the rounds: median (least – most)", "p50 at a watcher", "target, at most", "p99 at a watcher", "p50 at all watchers")
-	for _, w := range all[1:] {
-		ratio := func(q float64) string {
-			var of []float64
-			for i := range w.rounds {
-				of = append(of, float64(all[0].rounds[i].at(q))/float64(w.rounds[i].at(q)))
-			}
-			return spreadOf(of, "%.2f")
+	r.header("of the rounds: median (least – most)", "p99 at a watcher", "p50 at all watchers", "p50 at a watcher", "target, at most")
+	for _, w := range all {
+		if _, ours := w.system.(*mirrored); !ours {
+			continue
 		}
-		r.row(all[0].name()+" / "+w.name(), ratio(0.5), mirrorTargets[n], ratio(0.99), fmt.Sprintf("%.2f", float64(all[0].all.median())/float64(w.all.median())))
+		for _, other := range all {
+			switch other.system.(type) {
+			case *etcd:
+				r.row(append(w.ratios(other), mirrorTargets[n])...)
+			case *bare:
+				r.row(append(w.ratios(other), "")...)
+			}
+		}
 	}
+}
+
+// ratios are those to another system.
+func (w *watched) ratios(other *watched) []string {
+	ratio := func(q float64) string {
+		var of []float64
+		for i := range w.rounds {
+			of = append(of, float64(w.rounds[i].at(q))/float64(other.rounds[i].at(q)))
+		}
+		return spreadOf(of, "%.2f")
+	}
+	return []string{w.name() + " / " + other.name(), ratio(0.99), fmt.Sprintf("%.2f", float64(w.all.median())/float64(other.all.median())), ratio(0.5)}
 }
 
 // each is a quantile of each round.
