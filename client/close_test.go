@@ -75,44 +75,38 @@ func TestNewDataDirKeepsWhatIsStaged(t *testing.T) {
 	}
 }
 
-// A mark that came to the disk though its write failed, behind the rename, goes with
-// the slice. It would keep the node from starting.
+// A mark that came to the disk though its write failed goes with the slice. It would keep the node from starting.
 func TestFailedMarkIsDropped(t *testing.T) {
 	path := t.TempDir()
-	d, err := openDataDir(path, "a")
-	if err != nil {
+	if err := opened(t, path, func(d *dataDir) error {
+		name := filepath.Join(path, moveFile)
+		if err := errors.Join(os.Remove(name), os.Mkdir(name+".next", 0o700)); err != nil {
+			return err
+		}
+		m := agent.Mark{Move: "m1", Prefix: "x:"}
+		if err := d.putMark(m); err == nil {
+			t.Error("it was written over a directory")
+		}
+		if err := os.Remove(name + ".next"); err != nil {
+			return err
+		}
+		before := d.marked
+		if err := d.putMark(m); err != nil {
+			return err
+		}
+		d.marked = before // as if only the answer of the disk had been lost
+		return d.dropMark(m.Move)
+	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.found(); err != nil {
-		t.Fatal(err)
-	}
-	inTheWay := filepath.Join(path, moveFile+".next")
-	if err := os.Mkdir(inTheWay, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.putMark(agent.Mark{Move: "m1", Prefix: "x:"}); err == nil {
-		t.Fatal("it was written over a directory")
-	}
-	if err := os.Remove(inTheWay); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.write(moveFile, moveRecord{[]markRecord{{Move: "m1", Prefix: "x:"}}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.dropMark("m1"); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.close(); err != nil {
-		t.Fatal(err)
-	}
-	if d, err = openDataDir(path, "a"); err != nil {
-		t.Fatal(err)
-	}
-	if marks, err := d.held(); err != nil || len(marks) != 0 {
-		t.Errorf("%+v %v", marks, err)
-	}
-	if err := d.close(); err != nil {
-		t.Fatal(err)
+	if err := opened(t, path, func(d *dataDir) error {
+		marks, err := d.held()
+		if len(marks) != 0 {
+			t.Errorf("%+v", marks)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -12,12 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
-	"github.com/scope-registry/scope-registry/internal/agent"
-	"github.com/scope-registry/scope-registry/migration"
-	"github.com/scope-registry/scope-registry/scope"
+	"github.com/scope-registry/scope-registry/internal/inplace"
 )
 
 const (
@@ -25,7 +22,7 @@ const (
 	nodeFile = "node.json"
 	moveFile = "moves.json"
 
-	// fileVersion is that of both JSON files.
+	// fileVersion is that of node.json, and of moves.json as an older program wrote it.
 	fileVersion = 1
 	// maxTokens bounds the tokens that the live session may have. Each one more than the first is of an opening in which a
 	// process died; without the oldest of so many the next process waits for the lease to run out, no more.
@@ -42,7 +39,7 @@ type dataDir struct {
 	id     nodeRecord
 	fresh  bool // nothing is written yet
 	marked moveRecord
-	torn   bool // a write of the marks failed: those on disk may be the ones or the others
+	marks  *inplace.File
 }
 
 // nodeRecord is the content of node.json.
@@ -50,24 +47,7 @@ type nodeRecord struct {
 	Node     string   `json:"node"`
 	Identity string   `json:"identity"` // random, as old as the directory
 	Tokens   []string `json:"tokens"`   // one of which the live session has, oldest first
-}
-
-// moveRecord is the content of moves.json.
-type moveRecord struct {
-	Marks []markRecord `json:"marks"` // in the order of moves
-}
-
-// markRecord is an agent.Mark on disk.
-type markRecord struct {
-	Move        string `json:"move"`
-	Prefix      string `json:"prefix"` // text form
-	Keys        uint64 `json:"keys"`
-	Bytes       uint64 `json:"bytes"`
-	Digest      string `json:"digest"`
-	Promoted    bool   `json:"promoted"`
-	Incarnation uint64 `json:"incarnation"`
-	Tag         string `json:"incarnation_tag"`
-	Ended       uint64 `json:"moves_ended"`
+	Marks    bool     `json:"marks"`    // moves.json was made; if it is not there it was lost
 }
 
 // openDataDir takes the directory for this process, and makes it if there is none.
@@ -79,7 +59,7 @@ func openDataDir(path, node string) (*dataDir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dataDir{path: path, lock: lock, node: node}
+	d := &dataDir{path: path, lock: lock, node: node, marks: inplace.New(filepath.Join(path, moveFile), marksVersion)}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
@@ -91,7 +71,7 @@ func (d *dataDir) load() error {
 	if err != nil {
 		return err
 	}
-	moves, err := d.read(moveFile, &d.marked)
+	moves, err := d.readMarks()
 	switch {
 	case err != nil:
 		return err
@@ -99,9 +79,13 @@ func (d *dataDir) load() error {
 		return fmt.Errorf("data dir %s belongs to node %q, not to %q; give each node a directory of its own", d.path, d.id.Node, d.node)
 	case known && d.id.Identity == "":
 		return d.damaged(nodeFile, errors.New("it holds no identity"))
+	case known && d.id.Marks && !moves:
+		return fmt.Errorf("data dir %s has no %s, which it had: without it nobody knows which slices are in force here; restore it with the node's data, or empty both and have an admin fence the node: scope-registry node fence %s", d.path, moveFile, d.node)
 	case known:
-		_, err := d.held()
-		return err
+		if _, err := d.held(); err != nil {
+			return err
+		}
+		return d.writeMarks(d.marked)
 	case moves:
 		return fmt.Errorf("data dir %s has %s and no %s: without it nobody knows whose slices those are; restore the file, or empty the directory together with the node's data", d.path, moveFile, nodeFile)
 	}
@@ -118,13 +102,18 @@ func (d *dataDir) found() error {
 	if err := syncDir(filepath.Dir(d.path)); err != nil {
 		return fmt.Errorf("data dir %s: the directory it is in cannot be synced: %w", d.path, err)
 	}
-	return d.setTokens(func(none []string) []string { return none })
+	if err := d.setTokens(func(none []string) []string { return none }); err != nil {
+		return err
+	}
+	return d.writeMarks(moveRecord{})
 }
 
 // close gives the directory back.
 func (d *dataDir) close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	kept.Delete(d.lock)
-	return d.lock.Close()
+	return errors.Join(d.marks.Close(), d.lock.Close())
 }
 
 // keep has the lock last as long as the process, unless close comes after all. A file that nobody refers to any more is
@@ -158,83 +147,7 @@ func (d *dataDir) setTokens(change func([]string) []string) error {
 	return nil
 }
 
-// held are the marks.
-func (d *dataDir) held() ([]agent.Mark, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var out []agent.Mark
-	for _, m := range d.marked.Marks {
-		p, err := scope.ParsePrefix(m.Prefix)
-		if err != nil {
-			return nil, d.damaged(moveFile, fmt.Errorf("move %s: %w", m.Move, err))
-		}
-		out = append(out, agent.Mark{Move: m.Move, Prefix: p, Promoted: m.Promoted, Ended: m.Ended,
-			Manifest:    migration.Manifest{Keys: m.Keys, Bytes: m.Bytes, Digest: m.Digest},
-			Incarnation: agent.Incarnation{Number: m.Incarnation, Tag: m.Tag}})
-	}
-	return out, nil
-}
-
-// mark returns the mark of a move.
-func (d *dataDir) mark(move string) (agent.Mark, bool) {
-	marks, _ := d.held() // they were parsed when they were read
-	for _, m := range marks {
-		if m.Move == move {
-			return m, true
-		}
-	}
-	return agent.Mark{}, false
-}
-
-// putMark is durable when it returns without an error.
-func (d *dataDir) putMark(m agent.Mark) error {
-	r := markRecord{Move: m.Move, Prefix: m.Prefix.Text(), Keys: m.Manifest.Keys, Bytes: m.Manifest.Bytes, Digest: m.Manifest.Digest,
-		Promoted: m.Promoted, Incarnation: m.Incarnation.Number, Tag: m.Incarnation.Tag, Ended: m.Ended}
-	return d.setMarks(func(all []markRecord) []markRecord {
-		at, known := slices.BinarySearchFunc(all, r.Move, byMove)
-		if known {
-			all[at] = r
-			return all
-		}
-		return slices.Insert(all, at, r)
-	})
-}
-
-// markPromoted is durable when it returns without an error.
-func (d *dataDir) markPromoted(move string) error {
-	return d.setMarks(func(all []markRecord) []markRecord {
-		if at, known := slices.BinarySearchFunc(all, move, byMove); known {
-			all[at].Promoted = true
-		}
-		return all
-	})
-}
-
-// dropMark is durable when it returns without an error.
-func (d *dataDir) dropMark(move string) error {
-	return d.setMarks(func(all []markRecord) []markRecord {
-		return slices.DeleteFunc(all, func(m markRecord) bool { return m.Move == move })
-	})
-}
-
-func byMove(m markRecord, move string) int { return strings.Compare(m.Move, move) }
-
-func (d *dataDir) setMarks(change func([]markRecord) []markRecord) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	next := moveRecord{change(slices.Clone(d.marked.Marks))}
-	if slices.Equal(next.Marks, d.marked.Marks) && !d.torn {
-		return nil
-	}
-	d.torn = true
-	if err := d.write(moveFile, next); err != nil {
-		return err
-	}
-	d.marked, d.torn = next, false
-	return nil
-}
-
-// envelope is what both files hold: a flipped bit in a mark could promote old records over newer ones.
+// envelope is what node.json holds: a flipped bit in it could make the node another one.
 type envelope struct {
 	Version int             `json:"version"`
 	SHA256  string          `json:"sha256"` // of the compact body, in hex
@@ -254,8 +167,11 @@ func (d *dataDir) read(name string, into any) (bool, error) {
 	if err := json.Unmarshal(data, &e); err != nil {
 		return false, d.damaged(name, err)
 	}
-	if e.Version != fileVersion {
-		return false, fmt.Errorf("%s is of version %d, and this program knows version %d only; run the program that wrote it", filepath.Join(d.path, name), e.Version, fileVersion)
+	switch {
+	case e.Version == marksVersion && name == moveFile:
+		return false, d.damaged(name, inplace.ErrNoCopy)
+	case e.Version != fileVersion:
+		return false, fmt.Errorf("%s is of version %d, and this program does not know that version; run the program that wrote it", filepath.Join(d.path, name), e.Version)
 	}
 	var body bytes.Buffer
 	if err := json.Compact(&body, e.Body); err != nil {

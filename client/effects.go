@@ -238,6 +238,16 @@ func (s *Session) seal(m agent.Mark) {
 		return
 	}
 	s.tell(agent.Sealed{Mark: m})
+	s.finishMarks()
+}
+
+// finishMarks comes after what waits for a mark was told.
+func (s *Session) finishMarks() {
+	trouble := ""
+	if err := s.dir.finishMarks(); err != nil {
+		trouble = err.Error()
+	}
+	s.note("further copy of the marks", trouble)
 }
 
 // promote puts the slice in force. The scope is this node's by now and closed until
@@ -261,6 +271,7 @@ func (s *Session) promote(ctx context.Context, f agent.Slice) {
 	}
 	s.note("promotion of the slice of move "+f.Move, "")
 	s.tell(agent.Promoted{Move: f.Move})
+	s.finishMarks()
 	s.log.Info("the slice is in force", "move", f.Move, "scope", f.Prefix.Text(), "took", time.Since(began).Round(time.Millisecond))
 	if err := s.receive.discard(ctx, f.Move); err != nil {
 		s.log.Warn("what was staged of a promoted slice stays until the next start", "move", f.Move, "error", err)
@@ -279,6 +290,7 @@ func (s *Session) discard(ctx context.Context, move string) {
 		}
 		if err == nil {
 			s.tell(agent.Discarded{Move: move})
+			s.finishMarks()
 			return
 		}
 		s.note(about, err.Error())

@@ -57,5 +57,6 @@ func TestMovesOfASession(t *testing.T) {
 		}
 		return nil
 	})
+	s.eventually("the slice is in force", func() error { return b.put("x:0000", "b's") })
 	b.holds("x:0007", "value")
 }

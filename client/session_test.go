@@ -172,9 +172,12 @@ func TestAdmittedWritesAreFollowedByTheCaller(t *testing.T) {
 	if m, err := a.c.Move(t.Context(), begun.ID, 0); err != nil || m.Phase != "quiescing" {
 		t.Errorf("the move did not wait: %v %v", m.Phase, err)
 	}
-	if err := b.Guard().Serves([]byte("x:1")); !errors.Is(err, ErrMisdirected) {
-		t.Errorf("a read at the target gets %v", err)
-	}
+	s.eventually("the target knows of the move", func() error {
+		if err := b.Guard().Serves([]byte("x:1")); !errors.Is(err, ErrMisdirected) {
+			return fmt.Errorf("a read at the target gets %w", err)
+		}
+		return nil
+	})
 	w.Done()
 	free.Done()
 	s.eventually("b serves", func() error { return b.put("x:1", "b's") })

@@ -3,10 +3,7 @@ package fsm
 import (
 	"fmt"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/scope-registry/scope-registry/internal/api"
-	"github.com/scope-registry/scope-registry/internal/pb"
 	"github.com/scope-registry/scope-registry/migration"
 	"github.com/scope-registry/scope-registry/scope"
 )
@@ -36,27 +33,28 @@ type At struct {
 // order. An error means that this release cannot know what the entry does: the
 // server must stop, as going on would make its state differ from the others'.
 func (s State) ApplyEntry(index, term uint64, data []byte) (State, []*Result, []Event, error) {
-	var entry pb.Entry
-	if err := proto.Unmarshal(data, &entry); err != nil {
-		return s, nil, nil, fmt.Errorf("log entry %d cannot be decoded: %w", index, err)
+	timeMS, envelopes, err := decodeEntry(data)
+	if err != nil {
+		return s, nil, nil, fmt.Errorf("log entry %d %w", index, err)
 	}
-	if len(entry.ProtoReflect().GetUnknown()) > 0 {
-		return s, nil, nil, fmt.Errorf("log entry %d has a field this release does not know; upgrade this server", index)
+	at := At{index, term, timeMS}
+	tx := &txn{State: s} // one for all commands: most of them change little of a state that is large to copy
+	if len(envelopes) > 1 {
+		tx.edit = new(edit)
 	}
-	at := At{index, term, entry.GetTimeMs()}
-	next, results, events := s, make([]*Result, 0, len(entry.GetEnvelopes())), []Event(nil)
-	for i, raw := range entry.GetEnvelopes() {
+	results, events := make([]*Result, 0, len(envelopes)), make([]Event, 0, len(envelopes))
+	for i, raw := range envelopes {
 		e, err := DecodeEnvelope(raw)
 		if err != nil {
 			return s, nil, nil, fmt.Errorf("log entry %d, command %d: %w", index, i, err)
 		}
-		var r *Result
-		var ev []Event
-		if next, r, ev, err = next.apply(at, e); err != nil {
+		r, err := tx.apply(at, e)
+		if err != nil {
 			return s, nil, nil, fmt.Errorf("log entry %d, command %d: %w", index, i, err)
 		}
-		results, events = append(results, r), append(events, ev...)
+		results, events = append(results, r), append(events, tx.events...)
 	}
+	next := tx.State
 	next.index = index + next.base // also for an entry without commands, or waiters would hang
 	return next, results, events, nil
 }
@@ -67,26 +65,28 @@ func (s State) ApplyEntry(index, term uint64, data []byte) (State, []*Result, []
 // aborts its move. Of a command that is known by its request id nothing is looked
 // at again, who asks neither: the answer is the same, and leaves no other record.
 func (s State) Apply(at At, e Envelope) (State, *Result, []Event) {
-	s, r, events, _ := s.apply(at, e)
-	return s, r, events
+	tx := &txn{State: s}
+	r, _ := tx.apply(at, e)
+	return tx.State, r, tx.events
 }
 
-// apply is Apply with the error of [State.ApplyEntry].
-func (s State) apply(at At, e Envelope) (State, *Result, []Event, error) {
-	at.Index += s.base
-	s.index = at.Index
-	var hash []byte
+// apply is Apply with the error of [State.ApplyEntry]. The events are those of this command.
+func (tx *txn) apply(at At, e Envelope) (*Result, error) {
+	at.Index += tx.base
+	tx.index = at.Index
+	tx.begin(at, e)
+	var hash commandHash
 	if e.RequestID != "" {
-		hash = hashCommand(e.Command)
-		earlier, err := s.dedup.find(e.RequestID, hash)
+		hash = tx.hashes.of(e.Command)
+		earlier, err := tx.dedup.find(e.RequestID, hash)
 		if err != nil {
-			return s, resultOf(nil, err, at.Index), nil, nil
+			return resultOf(nil, err, at.Index), nil
 		}
 		if earlier != nil {
-			return s, earlier, nil, nil
+			return earlier, nil
 		}
 	}
-	tx := &txn{State: s, at: at, actor: e.Actor, origin: e.Origin}
+	before := tx.State
 	var done *Result
 	d, err := tx.authorize(e.Origin, e.Command)
 	if err == nil {
@@ -96,17 +96,17 @@ func (s State) apply(at At, e Envelope) (State, *Result, []Event, error) {
 		tx.takeOvers()
 		tx.endHold()
 	} else {
-		tx.State, tx.events = s, nil
+		tx.State, tx.events = before, tx.events[:0]
 	}
 	if done != nil {
 		done.Warnings = append(done.Warnings, tx.warnings...)
 	}
 	result := resultOf(done, err, tx.at.Index) // a restore sets it
 	if e.RequestID != "" {
-		tx.dedup = tx.dedup.with(e.RequestID, hash, result)
+		tx.dedup = tx.dedup.with(e.RequestID, hash, result, tx.edit)
 	}
 	tx.audited(e, d, result)
-	return tx.State, result, tx.events, tx.unknown
+	return result, tx.unknown
 }
 
 // txn builds the next state. Its changes are dropped when the command is
@@ -125,6 +125,14 @@ type txn struct {
 	unknown error
 	// orphans are scopes that may be without a live owner since this command.
 	orphans []scope.Prefix
+	hashes  hasher
+	edit    *edit // nil for one command
+}
+
+// begin forgets the command before. Who wants its events has copied them.
+func (tx *txn) begin(at At, e Envelope) {
+	tx.at, tx.actor, tx.origin = at, e.Actor, e.Origin
+	tx.events, tx.keep, tx.kept, tx.warnings, tx.unknown, tx.orphans = tx.events[:0], false, nil, nil, nil, nil
 }
 
 func (tx *txn) run(c Command) (*Result, *api.Error) {
@@ -231,7 +239,8 @@ func (tx *txn) warn(format string, args ...any) {
 // configChanged notes that nodes or scopes changed at this entry.
 func (tx *txn) configChanged() { tx.configIndex = tx.at.Index }
 
-func (tx *txn) putNode(n nodeRecord) {
+// putNode returns the record as the state has it, which is never changed.
+func (tx *txn) putNode(n nodeRecord) *nodeRecord {
 	id := scope.Prefix(n.ID)
 	tx.nodes = tx.nodes.With(id, &n)
 	switch _, noted := tx.unmet.Get(id); {
@@ -240,6 +249,7 @@ func (tx *txn) putNode(n nodeRecord) {
 	case !noted && !tx.Met(n.Node):
 		tx.unmet = tx.unmet.With(id, struct{}{})
 	}
+	return &n
 }
 
 // use changes what is counted for a node. A node that is not declared has no

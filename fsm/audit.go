@@ -23,42 +23,41 @@ const (
 // AuditRecord is one change that somebody asked for, refused ones included.
 type AuditRecord = pb.AuditRecord
 
-// auditPage is how many records stand in a page of the trail. A record copies what its page holds so far, and a page that
-// is full the list of them: this is near where the two are least.
+// auditPage is how many records stand in a page of the trail. A page that is full copies the list of them.
 const auditPage = 64
 
-// auditTrail holds the newest records, one after the other. Neither they nor the slices are ever changed in place, which an
-// append could do: two states may be made from one. An ordered index of the numbers, with a record more and one less each
-// time, took most of what it costs to apply a small command.
+// auditTrail holds the newest records, one after the other. Neither they nor what lists them is ever changed in place: two
+// states may be made from one. An ordered index of the numbers, with a record more and one less each time, took most of what
+// it costs to apply a small command.
 type auditTrail struct {
-	full [][]*AuditRecord // pages, oldest first; the first may begin with records that are not kept any more
-	open []*AuditRecord   // the newest, fewer than a page
-	last uint64           // number of the newest, 0 if there never was one
+	full [][]*AuditRecord      // pages, oldest first; the first may begin with records that are not kept any more
+	open growing[*AuditRecord] // the newest, fewer than a page
+	last uint64                // number of the newest, 0 if there never was one
 }
 
 // len is how many records are kept.
 func (a auditTrail) len() uint64 { return min(a.last, MaxAudit) }
 
 // stored is how many records are there, with those that are not kept any more.
-func (a auditTrail) stored() int { return len(a.full)*auditPage + len(a.open) }
+func (a auditTrail) stored() int { return len(a.full)*auditPage + a.open.n }
 
 // with returns the trail with one record more, which gets its number.
-func (a auditTrail) with(r *AuditRecord) auditTrail {
+func (a auditTrail) with(r *AuditRecord, by *edit) auditTrail {
 	r.Number = a.last + 1
-	return a.load(r)
+	return a.load(r, by)
 }
 
 // load returns the trail with the record that has the next number.
-func (a auditTrail) load(r *AuditRecord) auditTrail {
+func (a auditTrail) load(r *AuditRecord, by *edit) auditTrail {
 	a.last = r.GetNumber()
-	if a.open = inserted(a.open, r); len(a.open) < auditPage {
+	if a.open = a.open.with(r, auditPage, by); a.open.n < auditPage {
 		return a
 	}
 	kept := a.full
 	if len(kept)*auditPage >= MaxAudit { // with this page, all of the first is one too many
 		kept = kept[1:]
 	}
-	a.full, a.open = inserted(kept, a.open), nil
+	a.full, a.open = inserted(kept, a.open.all()), growing[*AuditRecord]{}
 	return a
 }
 
@@ -76,7 +75,7 @@ func (a auditTrail) at(number uint64) *AuditRecord {
 	if page := i / auditPage; page < len(a.full) {
 		return a.full[page][i%auditPage]
 	}
-	return a.open[i%auditPage]
+	return a.open.all()[i%auditPage]
 }
 
 // check says what of the trail no log can have built.
@@ -144,13 +143,13 @@ func (tx *txn) audited(e Envelope, d deed, result *Result) {
 	tx.audit = tx.audit.with(&AuditRecord{
 		Index: result.GetIndex(), TimeMs: tx.at.TimeMS, Actor: cut(asker(e), MaxAuditText), Source: cut(e.Origin.GetSource(), MaxAuditText),
 		Action: string(d.action), Prefix: prefix, Subject: cut(d.subject, MaxAuditText), Move: cut(d.move, MaxAuditText),
-		Reason: cut(reason, MaxReason), Code: result.GetCode()})
+		Reason: cut(reason, MaxReason), Code: result.GetCode()}, tx.edit)
 }
 
 // asker names who the origin says asks. What somebody unknown calls himself stands behind the word that he is unknown.
 func asker(e Envelope) string {
 	who := access.Who{Role: access.Anonymous, ID: strings.TrimPrefix(e.Actor, "anonymous@")}
-	if role, err := access.ParseRole(e.Origin.GetRole()); err == nil {
+	if role, ok := access.RoleNamed(e.Origin.GetRole()); ok {
 		who = access.Who{Role: role, ID: e.Origin.GetId(), Token: e.Origin.GetToken()}
 	}
 	return who.String()

@@ -223,13 +223,15 @@ func TestStatesWithoutAccessAreAsBefore(t *testing.T) {
 // Two states that are made from one do not see what the other adds, at every place in a page; and a snapshot whose records
 // are not exactly those that the newest number says is refused.
 func TestAuditOfTwoFutures(t *testing.T) {
-	var a auditTrail
-	for n := range uint64(2*auditPage + 3) {
-		left, right := a.with(&AuditRecord{Subject: "left"}), a.with(&AuditRecord{Subject: "right"})
-		if l, r := left.at(n+1), right.at(n+1); l.GetSubject() != "left" || r.GetSubject() != "right" || l.GetNumber() != n+1 || left.check(0) != nil {
-			t.Fatalf("record %d is %v, and in the other %v", n+1, l, r)
+	for _, by := range []*edit{nil, new(edit)} {
+		var a auditTrail
+		for n := range uint64(2*auditPage + 3) {
+			left, right := a.with(&AuditRecord{Subject: "left"}, by), a.with(&AuditRecord{Subject: "right"}, by)
+			if l, r := left.at(n+1), right.at(n+1); l.GetSubject() != "left" || r.GetSubject() != "right" || l.GetNumber() != n+1 || left.check(0) != nil {
+				t.Fatalf("record %d is %v, and in the other %v", n+1, l, r)
+			}
+			a = left
 		}
-		a = left
 	}
 	for _, c := range []struct {
 		numbers []uint64

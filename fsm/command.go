@@ -1,8 +1,10 @@
 package fsm
 
 import (
+	"errors"
 	"fmt"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -93,6 +95,12 @@ const (
 	MaxActor = 128
 )
 
+// Fields of pb.Entry.
+const (
+	fieldTimeMS    protowire.Number = 1
+	fieldEnvelopes protowire.Number = 2
+)
+
 // Command is a pointer to one of the command types above.
 type Command = proto.Message
 
@@ -137,10 +145,16 @@ func DecodeEnvelope(data []byte) (Envelope, error) {
 		return Envelope{}, fmt.Errorf("undecodable command: %w", err)
 	}
 	c, ok := unwrap(w.GetCommand())
-	if !ok || hasUnknown(w.ProtoReflect()) {
+	if !ok || unknownAround(&w) || hasUnknown(c.ProtoReflect()) {
 		return Envelope{}, fmt.Errorf("unknown command or field in request %q: it was written by a newer release; upgrade this server", w.GetRequestId())
 	}
 	return Envelope{w.GetRequestId(), w.GetActor(), w.GetOrigin(), c}, nil
+}
+
+// unknownAround is [hasUnknown] of an envelope without what its command is of. To look for messages among the fields of these
+// three, which every command brings, took longer than to decode it.
+func unknownAround(w *pb.Envelope) bool {
+	return len(w.ProtoReflect().GetUnknown()) > 0 || len(w.GetOrigin().ProtoReflect().GetUnknown()) > 0 || len(w.GetCommand().ProtoReflect().GetUnknown()) > 0
 }
 
 // hasUnknown reports whether the message, or one inside it at any depth, has a
@@ -185,6 +199,34 @@ func unknownIn(m protoreflect.Message, f protoreflect.FieldDescriptor) bool {
 // with the leader's wall clock.
 func EncodeEntry(timeMS int64, envelopes [][]byte) ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(&pb.Entry{TimeMs: timeMS, Envelopes: envelopes})
+}
+
+// decodeEntry reverses [EncodeEntry]. The envelopes are parts of data, which a decoder of messages would copy.
+func decodeEntry(data []byte) (timeMS int64, envelopes [][]byte, err error) {
+	for len(data) > 0 {
+		number, kind, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return 0, nil, fmt.Errorf("cannot be decoded: %w", protowire.ParseError(n))
+		}
+		data = data[n:]
+		switch {
+		case number == fieldTimeMS && kind == protowire.VarintType:
+			var v uint64
+			v, n = protowire.ConsumeVarint(data)
+			timeMS = int64(v)
+		case number == fieldEnvelopes && kind == protowire.BytesType:
+			var v []byte
+			v, n = protowire.ConsumeBytes(data)
+			envelopes = append(envelopes, v)
+		default:
+			return 0, nil, errors.New("has a field this release does not know; upgrade this server")
+		}
+		if n < 0 {
+			return 0, nil, fmt.Errorf("cannot be decoded: %w", protowire.ParseError(n))
+		}
+		data = data[n:]
+	}
+	return timeMS, envelopes, nil
 }
 
 func wrap(c Command) (*pb.Command, bool) {

@@ -1,7 +1,6 @@
 package fsm
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"fmt"
@@ -23,13 +22,13 @@ import (
 const (
 	ringChunk  = 1_024
 	ringChunks = 64
-	// ringRun is how many commands stand in a run of the newest chunk. Each
-	// copies what its run holds so far, and a run that is full the list of them.
+	// ringRun is how many commands stand in a run of the newest chunk: one that is
+	// looked for is in none of the runs before its id was made.
 	ringRun = 16
 )
 
 type remembered struct {
-	hash   []byte
+	hash   commandHash
 	result *Result
 }
 
@@ -48,13 +47,13 @@ type newest struct {
 	number   uint64
 	maxIndex uint64
 	maxFirst uint64
-	full     []run // oldest first; never changed in place
-	open     run   // fewer than ringRun
+	full     growing[run] // oldest first
+	open     run          // fewer than ringRun
 }
 
 type run struct {
 	maxFirst uint64
-	commands []command // never changed in place
+	commands growing[command]
 }
 
 type command struct {
@@ -69,19 +68,19 @@ type ring struct {
 	floor uint64 // every command applied above this index is still remembered
 }
 
-func (c newest) len() int { return len(c.full)*ringRun + len(c.open.commands) }
+func (c newest) len() int { return c.full.n*ringRun + c.open.commands.n }
 
 // find looks at the newest first, as that is where retries are.
 func (c newest) find(id string, first uint64, indexed bool) (remembered, bool) {
-	for i := len(c.full); i >= 0; i-- {
+	for i := c.full.n; i >= 0; i-- {
 		r := c.open
-		if i < len(c.full) {
-			r = c.full[i]
+		if i < c.full.n {
+			r = c.full.all()[i]
 		}
 		if indexed && r.maxFirst < first {
 			continue
 		}
-		for _, known := range r.commands {
+		for _, known := range r.commands.all() {
 			if known.id == id {
 				return known.remembered, true
 			}
@@ -91,13 +90,13 @@ func (c newest) find(id string, first uint64, indexed bool) (remembered, bool) {
 }
 
 // with returns the chunk with one command more.
-func (c newest) with(id string, m remembered) newest {
+func (c newest) with(id string, m remembered, by *edit) newest {
 	first, _ := firstIndex(id)
 	c.maxIndex = max(c.maxIndex, m.result.GetIndex())
 	c.maxFirst = max(c.maxFirst, first)
-	c.open = run{max(c.open.maxFirst, first), inserted(c.open.commands, command{id, m})}
-	if len(c.open.commands) == ringRun {
-		c.full, c.open = inserted(c.full, c.open), run{}
+	c.open = run{max(c.open.maxFirst, first), c.open.commands.with(command{id, m}, ringRun, by)}
+	if c.open.commands.n == ringRun {
+		c.full, c.open = c.full.with(c.open, ringChunk/ringRun, by), run{}
 	}
 	return c
 }
@@ -105,10 +104,10 @@ func (c newest) with(id string, m remembered) newest {
 // sorted is its commands in the order of their ids.
 func (c newest) sorted() []command {
 	all := make([]command, 0, c.len())
-	for _, r := range c.full {
-		all = append(all, r.commands...)
+	for _, r := range c.full.all() {
+		all = append(all, r.commands.all()...)
 	}
-	all = append(all, c.open.commands...)
+	all = append(all, c.open.commands.all()...)
 	slices.SortFunc(all, func(a, b command) int { return cmp.Compare(a.id, b.id) })
 	return all
 }
@@ -135,19 +134,26 @@ func firstIndex(id string) (uint64, bool) {
 	return n, err == nil
 }
 
-// hashCommand tells a retry from another command under the same request id.
-func hashCommand(c Command) []byte {
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
+// commandHash tells a retry from another command under the same request id. It is the beginning of a SHA-256.
+type commandHash [8]byte
+
+// hasher hashes commands. It keeps the room that one is encoded in for the next.
+type hasher struct{ room []byte }
+
+func (h *hasher) of(c Command) (hash commandHash) {
+	data, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(h.room[:0], c)
 	if err != nil {
-		return nil // it was decoded from bytes just now, so this cannot be
+		return hash // it was decoded from bytes just now, so this cannot be
 	}
+	h.room = data
 	sum := sha256.Sum256(data)
-	return sum[:8]
+	copy(hash[:], sum[:])
+	return hash
 }
 
 // find returns the result of an earlier command with this request id. If there
 // may have been one that is forgotten, or if it was another command, it refuses.
-func (r ring) find(id string, hash []byte) (*Result, *api.Error) {
+func (r ring) find(id string, hash commandHash) (*Result, *api.Error) {
 	first, indexed := firstIndex(id)
 	got, ok := r.cur.find(id, first, indexed)
 	for i := len(r.full) - 1; i >= 0 && !ok; i-- {
@@ -159,7 +165,7 @@ func (r ring) find(id string, hash []byte) (*Result, *api.Error) {
 		got, ok = r.full[i].byID.Get(scope.Prefix(id))
 	}
 	switch {
-	case ok && !bytes.Equal(got.hash, hash):
+	case ok && got.hash != hash:
 		return nil, refuse(api.Invalid, "request id %q was used for another command; use a new one", id)
 	case ok:
 		return got.result, nil
@@ -173,7 +179,7 @@ func (r ring) find(id string, hash []byte) (*Result, *api.Error) {
 }
 
 // with returns the ring that also remembers this result.
-func (r ring) with(id string, hash []byte, result *Result) ring {
+func (r ring) with(id string, hash commandHash, result *Result, by *edit) ring {
 	if r.cur.len() >= ringChunk {
 		full := make([]chunk, 0, ringChunks+1)
 		full = append(append(full, r.full...), r.cur.chunk())
@@ -183,7 +189,7 @@ func (r ring) with(id string, hash []byte, result *Result) ring {
 		}
 		r.full, r.cur = full, newest{number: r.cur.number + 1}
 	}
-	r.cur = r.cur.with(id, remembered{hash, result})
+	r.cur = r.cur.with(id, remembered{hash, result}, by)
 	return r
 }
 
@@ -208,31 +214,34 @@ func (r ring) all() iter.Seq2[uint64, command] {
 
 // record is the command as it stands in a snapshot.
 func (c command) record(chunk uint64) *pb.DedupRecord {
-	return &pb.DedupRecord{Chunk: chunk, RequestId: c.id, CommandHash: c.hash, Result: c.result}
+	return &pb.DedupRecord{Chunk: chunk, RequestId: c.id, CommandHash: c.hash[:], Result: c.result}
 }
 
 // loadRecord returns the ring with a record of those that [ring.all] yields. An error
 // says that it is not given in that order.
-func (r ring) loadRecord(d *pb.DedupRecord) (ring, error) {
+func (r ring) loadRecord(d *pb.DedupRecord, by *edit) (ring, error) {
 	if r.cur.len() > 0 && d.GetChunk() != r.cur.number {
 		r.full, r.cur = inserted(r.full, r.cur.chunk()), newest{}
 	}
 	if last, any := r.cur.last(); any && d.GetRequestId() <= last {
 		return r, fmt.Errorf("the result of request %.150q does not come after that of %.150q", d.GetRequestId(), last)
 	}
+	if len(d.GetCommandHash()) != len(commandHash{}) {
+		return r, fmt.Errorf("the result of request %.150q has a hash of its command of %d bytes, and not of %d", d.GetRequestId(), len(d.GetCommandHash()), len(commandHash{}))
+	}
 	r.cur.number = d.GetChunk()
-	r.cur = r.cur.with(d.GetRequestId(), remembered{d.GetCommandHash(), d.GetResult()})
+	r.cur = r.cur.with(d.GetRequestId(), remembered{commandHash(d.GetCommandHash()), d.GetResult()}, by)
 	return r, nil
 }
 
 // last is the id that was added last; false if there is none.
 func (c newest) last() (id string, any bool) {
 	r := c.open
-	if len(r.commands) == 0 {
-		if len(c.full) == 0 {
+	if r.commands.n == 0 {
+		if c.full.n == 0 {
 			return "", false
 		}
-		r = c.full[len(c.full)-1]
+		r = c.full.all()[c.full.n-1]
 	}
-	return r.commands[len(r.commands)-1].id, true
+	return r.commands.all()[r.commands.n-1].id, true
 }

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -18,7 +19,7 @@ func requestID(first uint64, n int) string { return fmt.Sprintf("%d-%032x", firs
 func fill(n int) ring {
 	var r ring
 	for i := range n {
-		r = r.with(requestID(uint64(i), i), []byte{1}, &Result{Index: uint64(i) + 1})
+		r = r.with(requestID(uint64(i), i), commandHash{1}, &Result{Index: uint64(i) + 1}, nil)
 	}
 	return r
 }
@@ -27,7 +28,7 @@ func TestRingKeepsItsPromise(t *testing.T) {
 	const n = keptAtLeast + 3*ringChunk + 17
 	r := fill(n)
 	for i := n - keptAtLeast; i < n; i++ {
-		got, err := r.find(requestID(uint64(i), i), []byte{1})
+		got, err := r.find(requestID(uint64(i), i), commandHash{1})
 		if err != nil || got.GetIndex() != uint64(i)+1 {
 			t.Fatalf("request %d of %d: %v, %v", i, n, got, err)
 		}
@@ -39,16 +40,16 @@ func TestRingKeepsItsPromise(t *testing.T) {
 
 func TestRequestBelowTheFloorExpires(t *testing.T) {
 	r := fill(keptAtLeast + 2*ringChunk + 1)
-	_, err := r.find(requestID(r.floor-1, 1<<30), []byte{1})
+	_, err := r.find(requestID(r.floor-1, 1<<30), commandHash{1})
 	if err == nil || err.Code != api.RequestExpired || err.Floor != r.floor {
 		t.Fatalf("below the floor %d: %v", r.floor, err)
 	}
 	for _, id := range []string{requestID(r.floor, 1<<30), requestID(r.floor+1, 1<<30), "any-key", "key"} {
-		if got, err := r.find(id, []byte{1}); got != nil || err != nil {
+		if got, err := r.find(id, commandHash{1}); got != nil || err != nil {
 			t.Errorf("%s: %v, %v; want neither", id, got, err)
 		}
 	}
-	if _, err := r.find(requestID(keptAtLeast, keptAtLeast), []byte{2}); err == nil || err.Code != api.Invalid {
+	if _, err := r.find(requestID(keptAtLeast, keptAtLeast), commandHash{2}); err == nil || err.Code != api.Invalid {
 		t.Errorf("the same id with another command: %v", err)
 	}
 }
@@ -57,15 +58,15 @@ func TestRequestBelowTheFloorExpires(t *testing.T) {
 // like any other, however large its number, and never expire.
 func TestKeysThatOnlyLookIndexed(t *testing.T) {
 	for _, id := range []string{"99999999-1234-4abc-8def-0123456789ab", "1-order", "0-", "12-" + "g0000000000000000000000000000000"} {
-		r := ring{}.with(id, []byte{1}, &Result{Index: 5})
+		r := ring{}.with(id, commandHash{1}, &Result{Index: 5}, nil)
 		for i := range 2 * ringChunk {
-			r = r.with(fmt.Sprint("key", i), []byte{1}, &Result{Index: uint64(i) + 6})
+			r = r.with(fmt.Sprint("key", i), commandHash{1}, &Result{Index: uint64(i) + 6}, nil)
 		}
-		if got, err := r.find(id, []byte{1}); err != nil || got.GetIndex() != 5 {
+		if got, err := r.find(id, commandHash{1}); err != nil || got.GetIndex() != 5 {
 			t.Errorf("%s was not found again: %v, %v", id, got, err)
 		}
 		r.floor = 1 << 40
-		if _, err := r.find(id+"0", []byte{1}); err != nil {
+		if _, err := r.find(id+"0", commandHash{1}); err != nil {
 			t.Errorf("%s is no indexed id, yet: %v", id, err)
 		}
 	}
@@ -80,14 +81,14 @@ func TestRingAgainstMap(t *testing.T) {
 		for range rapid.IntRange(1, 3*ringChunk).Draw(t, "n") {
 			index++
 			id := requestID(index-1, int(index))
-			r, all[id] = r.with(id, []byte{1}, &Result{Index: index}), index
+			r, all[id] = r.with(id, commandHash{1}, &Result{Index: index}, nil), index
 		}
 		back := reloadRing(r)
 		for range 20 {
 			i := rapid.Uint64Range(1, index+5).Draw(t, "i")
 			id := requestID(i-1, int(i))
 			for _, have := range []ring{r, back} {
-				got, err := have.find(id, []byte{1})
+				got, err := have.find(id, commandHash{1})
 				if err != nil || got.GetIndex() != all[id] {
 					t.Fatalf("%s: %v, %v; the map says %d", id, got, err, all[id])
 				}
@@ -100,7 +101,7 @@ func reloadRing(r ring) ring {
 	back := ring{floor: r.floor}
 	for number, c := range r.all() {
 		var err error
-		if back, err = back.loadRecord(c.record(number)); err != nil {
+		if back, err = back.loadRecord(c.record(number), nil); err != nil {
 			panic(err)
 		}
 	}
@@ -116,7 +117,7 @@ func TestRingRoundTrip(t *testing.T) {
 		for i := range ringChunk + 2 {
 			compareRings(t, n+i, r, back)
 			id, res := fmt.Sprint("later", i), &Result{Index: uint64(n+i) + 1}
-			r, back = r.with(id, []byte{1}, res), back.with(id, []byte{1}, res)
+			r, back = r.with(id, commandHash{1}, res, nil), back.with(id, commandHash{1}, res, nil)
 		}
 		compareRings(t, n+ringChunk+2, r, back)
 	}
@@ -138,11 +139,11 @@ func compareRings(t *testing.T, n int, a, b ring) {
 // same, however many others were applied in between.
 func TestRequestOfALostFuture(t *testing.T) {
 	early := requestID(1_000_000, 0)
-	r := ring{}.with(early, []byte{1}, &Result{Index: 5})
+	r := ring{}.with(early, commandHash{1}, &Result{Index: 5}, nil)
 	for i := range 3 * ringChunk {
-		r = r.with(requestID(uint64(i), i+1), []byte{1}, &Result{Index: uint64(i) + 6})
+		r = r.with(requestID(uint64(i), i+1), commandHash{1}, &Result{Index: uint64(i) + 6}, nil)
 	}
-	if got, err := r.find(early, []byte{1}); err != nil || got.GetIndex() != 5 {
+	if got, err := r.find(early, commandHash{1}); err != nil || got.GetIndex() != 5 {
 		t.Fatalf("got %v, %v: it would be applied twice", got, err)
 	}
 }
@@ -150,17 +151,23 @@ func TestRequestOfALostFuture(t *testing.T) {
 // Two rings that are made from one do not see what the other adds, at every place in a run and a chunk; and a snapshot that
 // has a result twice, or out of its order, is refused.
 func TestRingOfTwoFutures(t *testing.T) {
+	for what, by := range map[string]*edit{"alone": nil, "of one edit": new(edit)} {
+		t.Run(what, func(t *testing.T) { testRingOfTwoFutures(t, by) })
+	}
+}
+
+func testRingOfTwoFutures(t *testing.T, by *edit) {
 	var r ring
 	for n := range ringChunk + 2*ringRun {
-		left, right := r.with("left", []byte{1}, &Result{Index: 1}), r.with("right", []byte{1}, &Result{Index: 2})
+		left, right := r.with("left", commandHash{1}, &Result{Index: 1}, by), r.with("right", commandHash{1}, &Result{Index: 2}, by)
 		for id, want := range map[string][2]uint64{"left": {1, 0}, "right": {0, 2}} {
-			inLeft, _ := left.find(id, []byte{1})
-			inRight, _ := right.find(id, []byte{1})
+			inLeft, _ := left.find(id, commandHash{1})
+			inRight, _ := right.find(id, commandHash{1})
 			if got := [2]uint64{inLeft.GetIndex(), inRight.GetIndex()}; got != want {
 				t.Fatalf("after %d commands %s has results %d, want %d", n, id, got, want)
 			}
 		}
-		r = r.with(fmt.Sprint("key", n), []byte{1}, &Result{Index: uint64(n)})
+		r = r.with(fmt.Sprint("key", n), commandHash{1}, &Result{Index: uint64(n)}, by)
 	}
 	for _, twice := range [][2]string{{"a", "a"}, {"b", "a"}} {
 		at, err := ring{}, error(nil)
@@ -168,10 +175,16 @@ func TestRingOfTwoFutures(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			at, err = at.loadRecord(&pb.DedupRecord{RequestId: id, Result: &Result{Index: 1}})
+			at, err = at.loadRecord(&pb.DedupRecord{RequestId: id, CommandHash: make([]byte, 8), Result: &Result{Index: 1}}, by)
 		}
-		if err == nil {
-			t.Errorf("results of %q are taken", twice)
+		if err == nil || !strings.Contains(err.Error(), "does not come after") {
+			t.Errorf("results of %q are taken: %v", twice, err)
+		}
+	}
+	for _, size := range []int{0, 7, 9} {
+		_, err := ring{}.loadRecord(&pb.DedupRecord{RequestId: "a", CommandHash: make([]byte, size), Result: &Result{Index: 1}}, nil)
+		if want := fmt.Sprintf("of %d bytes, and not of 8", size); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("a hash of %d bytes: %v", size, err)
 		}
 	}
 }
@@ -181,10 +194,10 @@ func BenchmarkRing(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		id := requestID(uint64(n-64), n) // others come before it, as many as in an entry or two
-		if got, err := r.find(id, []byte{1}); got != nil || err != nil {
+		if got, err := r.find(id, commandHash{1}); got != nil || err != nil {
 			b.Fatal(got, err)
 		}
-		r = r.with(id, []byte{1}, &Result{Index: uint64(n) + 1})
+		r = r.with(id, commandHash{1}, &Result{Index: uint64(n) + 1}, nil)
 		n++
 	}
 }

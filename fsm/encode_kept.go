@@ -77,7 +77,7 @@ func (k *keptEncoder) dedup(chunk uint64, c command) ([]byte, bool) {
 	}
 	b := appendNumber(k.inner[:0], 1, chunk)
 	b = appendText(b, 2, c.id)
-	b = appendText(b, 3, string(c.hash))
+	b = appendText(b, 3, string(c.hash[:]))
 	if c.result != nil {
 		b = protowire.AppendBytes(protowire.AppendTag(b, 4, protowire.BytesType), k.result)
 	}

@@ -67,7 +67,7 @@ var anyKept = rapid.Custom(func(t *rapid.T) *pb.Record {
 		return &pb.Record{Kind: &pb.Record_Audit{Audit: &pb.AuditRecord{Number: number("number"), Index: number("index"), TimeMs: int64(number("time")), Actor: text("actor"),
 			Source: text("source"), Action: text("action"), Prefix: anyBytes.Draw(t, "prefix"), Subject: text("subject"), Move: text("move"), Reason: text("reason"), Code: text("code")}}}
 	}
-	d := &pb.DedupRecord{Chunk: number("chunk"), RequestId: text("id"), CommandHash: anyBytes.Draw(t, "hash")}
+	d := &pb.DedupRecord{Chunk: number("chunk"), RequestId: text("id"), CommandHash: rapid.SliceOfN(rapid.Byte(), len(commandHash{}), len(commandHash{})).Draw(t, "hash")}
 	if rapid.IntRange(0, 9).Draw(t, "with result") > 0 {
 		d.Result = &pb.Result{Code: text("code"), Detail: text("detail"), Index: number("index"), Epoch: number("epoch"), Move: text("move"), Owner: text("owner"),
 			ConflictsWith: anyBytes.Draw(t, "conflict"), Floor: number("floor"), Changed: number("changed"), Warnings: rapid.SliceOfN(anyText, 0, 3).Draw(t, "warnings")}
@@ -82,7 +82,7 @@ func TestKeptRecordsAreEncodedAsByProtobuf(t *testing.T) {
 		want, err := proto.MarshalOptions{Deterministic: true}.Marshal(r)
 		got, ok := []byte(nil), false
 		if d := r.GetDedup(); d != nil {
-			got, ok = k.dedup(d.GetChunk(), command{d.GetRequestId(), remembered{d.GetCommandHash(), d.GetResult()}})
+			got, ok = k.dedup(d.GetChunk(), command{d.GetRequestId(), remembered{commandHash(d.GetCommandHash()), d.GetResult()}})
 		} else {
 			got, ok = k.audit(r.GetAudit())
 		}

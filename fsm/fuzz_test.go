@@ -2,10 +2,13 @@ package fsm
 
 import (
 	"bytes"
+	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/pb"
@@ -96,6 +99,42 @@ func TestUnknownFieldsStopTheServer(t *testing.T) {
 	check("garbage", []byte("\xff\xff\xff"))
 }
 
+// Messages that stand around a command are looked into by hand, these and no others.
+func TestMessagesAroundACommandAreKnown(t *testing.T) {
+	messages := func(m proto.Message, visit func(protoreflect.FieldDescriptor)) {
+		fields := m.ProtoReflect().Descriptor().Fields()
+		for i := range fields.Len() {
+			if fields.Get(i).Message() != nil {
+				visit(fields.Get(i))
+			}
+		}
+	}
+	var around []string
+	messages(&pb.Envelope{}, func(f protoreflect.FieldDescriptor) { around = append(around, string(f.Name())) })
+	messages(&pb.Origin{}, func(f protoreflect.FieldDescriptor) { around = append(around, string(f.FullName())) })
+	if got := strings.Join(around, " "); got != "command origin" {
+		t.Errorf("an envelope and an origin hold the messages %s: look for unknown fields in them in unknownAround", got)
+	}
+	messages(&pb.Command{}, func(f protoreflect.FieldDescriptor) {
+		if f.ContainingOneof() == nil || f.ContainingOneof().Name() != "kind" {
+			t.Errorf("a command holds %s beside what it is: look for unknown fields in it in unknownAround", f.Name())
+		}
+	})
+}
+
+// agreeOnEntry compares what is decoded by hand with what protobuf decodes.
+func agreeOnEntry(t *testing.T, data []byte) {
+	timeMS, envelopes, err := decodeEntry(data)
+	var want pb.Entry
+	known := proto.Unmarshal(data, &want) == nil && len(want.ProtoReflect().GetUnknown()) == 0
+	if (err == nil) != known {
+		t.Fatalf("entry %x is decoded: %v; protobuf knows it: %v", data, err, known)
+	}
+	if known && (timeMS != want.GetTimeMs() || !slices.EqualFunc(envelopes, want.GetEnvelopes(), bytes.Equal)) {
+		t.Fatalf("entry %x is %d, %x; protobuf has %v", data, timeMS, envelopes, &want)
+	}
+}
+
 // TestEntriesWithoutCommands: the index must move on, or waiters would hang.
 func TestEntriesWithoutCommands(t *testing.T) {
 	s := founded(t)
@@ -118,6 +157,7 @@ func FuzzApplyEntry(f *testing.F) {
 	f.Add(entryOf(f, all...))
 	base := applied(f, founded(f), &Declare{Prefix: []byte("b"), Writer: "n1"}) // index 6
 	f.Fuzz(func(t *testing.T, data []byte) {
+		agreeOnEntry(t, data)
 		before := base.Hash()
 		next, results, _, err := base.ApplyEntry(7, 1, data)
 		if base.Hash() != before {

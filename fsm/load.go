@@ -32,7 +32,7 @@ type Loader struct {
 
 // NewLoader returns a Loader that has seen no record.
 func NewLoader() *Loader {
-	return &Loader{heirs: heirBuilder{}, counted: counts{}, words: map[string]string{}}
+	return &Loader{tx: txn{edit: new(edit)}, heirs: heirBuilder{}, counted: counts{}, words: map[string]string{}}
 }
 
 // Add takes the next record, in the order of [State.Records]. An error means
@@ -65,7 +65,7 @@ func (l *Loader) Add(r *pb.Record) error {
 		l.tx.putCleanup(Cleanup{scope.NodeID(c.GetNode()), scope.Prefix(c.GetPrefix()), c.GetEpoch(), c.GetMove(), c.GetSinceIndex()})
 	case *pb.Record_Dedup:
 		var err error
-		l.tx.dedup, err = l.tx.dedup.loadRecord(k.Dedup)
+		l.tx.dedup, err = l.tx.dedup.loadRecord(k.Dedup, l.tx.edit)
 		return err
 	case *pb.Record_Staged:
 		return l.part(k.Staged)
@@ -206,7 +206,7 @@ func (l *Loader) audit(r *AuditRecord) error {
 	if before := l.tx.audit.last; r.GetNumber() == 0 || before > 0 && r.GetNumber() != before+1 {
 		return fmt.Errorf("audit record %d comes after %d", r.GetNumber(), before)
 	}
-	l.tx.audit = l.tx.audit.load(r)
+	l.tx.audit = l.tx.audit.load(r, l.tx.edit)
 	l.audits++
 	return nil
 }

@@ -25,9 +25,9 @@ func (tx *txn) setNode(c *SetNode) *api.Error {
 		return refuse(api.Limit, "node %q would be one more than the limit of %d nodes; remove one first", c.GetId(), MaxNodes)
 	}
 	n.ID, n.Addr = id, c.GetAddr()
-	tx.putNode(n)
+	put := tx.putNode(n)
 	tx.configChanged()
-	tx.emit(Event{Cause: "set", Node: &n.Node})
+	tx.emit(Event{Cause: "set", Node: &put.Node})
 	return nil
 }
 

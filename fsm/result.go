@@ -23,11 +23,11 @@ const (
 	maxWarnings = 100
 )
 
-// resultOf turns an outcome into the record that is answered and remembered.
+// resultOf turns an outcome into the record that is answered and remembered, which done becomes.
 func resultOf(done *Result, err *api.Error, index uint64) *Result {
 	if err == nil {
-		return &Result{Index: index, Epoch: done.GetEpoch(), Move: done.GetMove(), Owner: done.GetOwner(),
-			Changed: done.GetChanged(), Warnings: fewWarnings(done.GetWarnings())}
+		done.Index, done.Warnings = index, fewWarnings(done.GetWarnings())
+		return done
 	}
 	conflict, _ := scope.ParseBytes(err.ConflictsWith)
 	return &Result{Code: string(err.Code), Detail: cut(err.Detail, MaxDetail), Index: index, Epoch: err.Epoch, Move: err.Move,

@@ -35,10 +35,16 @@ func (r Role) String() string {
 
 // ParseRole reverses String for the roles that a certificate or a token can give: viewer, node, operator, admin and server.
 func ParseRole(name string) (Role, error) {
-	if at := slices.Index(roleNames, name); at >= int(Viewer) {
-		return Role(at), nil
+	if role, ok := RoleNamed(name); ok {
+		return role, nil
 	}
 	return Nobody, fmt.Errorf("role %q is none; the roles are %s", name, strings.Join(roleNames[Viewer:], ", "))
+}
+
+// RoleNamed is ParseRole for who has no use for an error.
+func RoleNamed(name string) (Role, bool) {
+	at := slices.Index(roleNames, name)
+	return Role(max(at, 0)), at >= int(Viewer)
 }
 
 const (

@@ -23,6 +23,8 @@ const (
 	reads = 100_000
 	// record is what is appended and synced, in bytes: about one log entry.
 	record = 512
+	// mark is what is overwritten and synced for a mark of a move, in bytes.
+	mark = 8 << 10
 )
 
 // floors measures what no design can go below on this machine: its disk, its clock, its loopback.
@@ -35,6 +37,10 @@ func floors(ctx context.Context, r *report, dir string) error {
 	if err != nil {
 		return err
 	}
+	over, err := overwriteTimes(filepath.Join(dir, "mark"))
+	if err != nil {
+		return err
+	}
 	loop, err := roundTrips(ctx)
 	if err != nil {
 		return err
@@ -43,6 +49,7 @@ func floors(ctx context.Context, r *report, dir string) error {
 	r.samples("physical floors", "µs")
 	r.sampleRow("append 512 B and fdatasync", disk, time.Microsecond)
 	r.sampleRow("write-then-rename of 512 B with both fsyncs", rename, time.Microsecond)
+	r.sampleRow("overwrite 8 KiB in place and fdatasync", over, time.Microsecond)
 	r.sampleRow("TCP round trip of one byte on loopback", loop, time.Microsecond)
 	r.sampleRow("CLOCK_BOOTTIME, mean of 100 readings", clockTimes(), time.Microsecond)
 	return r.err
@@ -69,8 +76,31 @@ func syncTimes(path string) (sample, error) {
 	return out, errors.Join(f.Close(), os.Remove(path))
 }
 
-// renameTimes is what it takes to replace a small file so that it survives a loss of power, as the data dir of a session
-// does for each mark of a move.
+// overwriteTimes is what the data dir of a session does for each mark of a move: half of a file whose size does not change.
+func overwriteTimes(path string) (sample, error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, 2*mark)
+	if _, err = f.Write(data); err == nil {
+		err = f.Sync()
+	}
+	var out sample
+	for i := range syncs {
+		if err != nil {
+			break
+		}
+		began := time.Now()
+		if _, err = f.WriteAt(data[:mark], int64(i%2)*mark); err == nil {
+			err = syscall.Fdatasync(int(f.Fd()))
+		}
+		out = append(out, time.Since(began))
+	}
+	return out, errors.Join(err, f.Close(), os.Remove(path))
+}
+
+// renameTimes is what it takes to replace a small file so that it survives a loss of power.
 func renameTimes(dir string) (sample, error) {
 	var out sample
 	path := filepath.Join(dir, "mark")

@@ -62,7 +62,7 @@ func (r *Registry) leaderNow() (leader, bool) {
 // bound gives a call the default patience where its context has no deadline.
 func (r *Registry) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
-		return context.WithCancel(ctx)
+		return ctx, func() {}
 	}
 	return context.WithTimeout(ctx, defaultPatience)
 }

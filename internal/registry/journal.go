@@ -8,9 +8,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/scope-registry/scope-registry/internal/datasync"
 )
 
 // Layout of the journal, big-endian: two halves of the same size, each a row of frames that begin at multiples of a block. A
@@ -30,6 +33,9 @@ const (
 	// journalBlock is what disks and page caches write at a time: what is durable is not written again with the next frame.
 	journalBlock = 4096
 
+	// maxRoom is the largest frame whose room is kept for the next. Most have an entry of a few commands.
+	maxRoom = 64 << 10
+
 	// journalHalf makes a commit of bolt as rare as one in a thousand of the journal, and is read in some milliseconds at start.
 	journalHalf = 4 << 20
 )
@@ -46,6 +52,8 @@ type journal struct {
 	used  [2]int    // what may be other than zero, from the beginning of each half
 	gen   [2]uint64 // generation of each half
 	first [2]uint64 // lowest index in each half, 0 if it has none
+
+	body, frame []byte // room for the next frame
 }
 
 // journalDisk is what the journal needs of a file. Tests put one in between that is cut off.
@@ -64,7 +72,7 @@ func openJournal(dir string, size int) (*journal, []*raft.Log, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening %s: %w; check the path, its owner and the disk", path, err)
 	}
-	j := &journal{file: datasyncFile{f}, path: path, size: size, used: [2]int{size, size}}
+	j := &journal{file: datasync.File{File: f}, path: path, size: size, used: [2]int{size, size}}
 	logs, err := j.read()
 	if err != nil {
 		return nil, nil, errors.Join(err, f.Close())
@@ -151,9 +159,10 @@ func eachPart(frame []byte, body int, visit func(part []byte)) {
 	}
 }
 
-// newFrame is the frame of a body that is to stand at a place of the file.
-func newFrame(gen uint64, body []byte, place int) []byte {
-	frame := make([]byte, frameSize(len(body)))
+// newFrame is the frame of a body that is to stand at a place of the file. It lies in room, if that is large enough.
+func newFrame(room []byte, gen uint64, body []byte, place int) []byte {
+	frame := slices.Grow(room[:0], frameSize(len(body)))[:frameSize(len(body))]
+	clear(frame) // a frame before it may have been there
 	binary.BigEndian.PutUint32(frame, journalMagic)
 	binary.BigEndian.PutUint64(frame[4:], gen)
 	binary.BigEndian.PutUint32(frame[12:], uint32(len(body)))
@@ -236,12 +245,15 @@ func (j *journal) turn() {
 
 // append writes entries as one frame, for which there must be room, and returns when they are durable.
 func (j *journal) append(logs []*raft.Log) error {
-	body := make([]byte, 0, bodySize(logs))
+	j.body = slices.Grow(j.body[:0], bodySize(logs))
 	for _, l := range logs {
-		body = appendEntry(body, l)
+		j.body = appendEntry(j.body, l)
 	}
 	place := j.half*j.size + j.at
-	frame := newFrame(j.gen[j.half], body, place)
+	frame := newFrame(j.frame, j.gen[j.half], j.body, place)
+	if j.frame = frame; len(frame) > maxRoom {
+		j.body, j.frame = nil, nil
+	}
 	j.at += len(frame)
 	j.used[j.half] = max(j.used[j.half], j.at)
 	if j.first[j.half] == 0 {

@@ -49,6 +49,7 @@ type Registry struct {
 	started   time.Time
 
 	ready   atomic.Bool            // caught up once since the start
+	caught  chan struct{}          // closed with that
 	closing atomic.Bool            // Close was called
 	leads   atomic.Bool            // as raft said last
 	office  atomic.Pointer[office] // nil unless this server leads and has confirmed it; lead sets it
@@ -231,7 +232,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r := &Registry{
 		cfg: cfg, log: cfg.Logger, clusterID: p.clusterID, calls: p.calls, snaps: p.snaps, alarm: p.alarm, closers: p.closers,
 		fsm: fsm.New(p.alarm.raise), started: time.Now(), dir: p.dir, expel: p.expel, removed: make(chan struct{}), met: newAcquaintances(),
-		releases: p.releases, following: newFollowing(), leadership: make(chan struct{}, 1), drained: make(chan struct{}),
+		releases: p.releases, following: newFollowing(), leadership: make(chan struct{}, 1), drained: make(chan struct{}), caught: make(chan struct{}),
 	}
 	r.checks, r.dog = newChecker(r.condemn), newWatchdog()
 	r.fsm.OnCheck(r.checks.marked)

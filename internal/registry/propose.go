@@ -43,8 +43,13 @@ func (r *Registry) Propose(ctx context.Context, e fsm.Envelope) (*fsm.Result, er
 	if err != nil {
 		return nil, err
 	}
-	if err := r.waitIndex(ctx, result.GetIndex()); err != nil {
-		e := unknown("it was applied at index %d, which this server has not reached (%v)", result.GetIndex(), err)
+	err = r.waitIndex(ctx, result.GetIndex())
+	if err == nil {
+		// A retry has the index of the first try, and before this server was started it may have shown later ones.
+		err = r.waitCaughtUp(ctx)
+	}
+	if err != nil {
+		e := unknown("it was applied at index %d, which this server has not reached since it started (%v)", result.GetIndex(), err)
 		e.Index = result.GetIndex()
 		return nil, e
 	}
@@ -150,7 +155,12 @@ func (r *Registry) stamp(e fsm.Envelope) fsm.Envelope {
 func (r *Registry) requestID() string { return requestIDAt(r.fsm.State().Index()) }
 
 // requestIDAt is "<index at first proposal>-<128 random bits>".
-func requestIDAt(index uint64) string { return strconv.FormatUint(index, 10) + "-" + randomHex(16) }
+func requestIDAt(index uint64) string {
+	var random [16]byte
+	_, _ = rand.Read(random[:]) // never fails, it ends the process instead
+	id := strconv.AppendUint(make([]byte, 0, 20+1+2*len(random)), index, 10)
+	return string(hex.AppendEncode(append(id, '-'), random[:]))
+}
 
 // moveID is the id of a move for which the caller gave none. It follows from the request id: a retry, which another
 // server may get, must be the same command.

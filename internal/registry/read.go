@@ -54,6 +54,18 @@ func (r *Registry) waitIndex(ctx context.Context, index uint64) error {
 	return nil
 }
 
+// waitCaughtUp also ends with this server.
+func (r *Registry) waitCaughtUp(ctx context.Context) error {
+	select {
+	case <-r.caught:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.ctx.Done():
+		return errClosing
+	}
+}
+
 // stopping is the error of a server that is being closed.
 func (r *Registry) stopping() *api.Error {
 	return &api.Error{Code: api.Unavailable, Detail: fmt.Sprintf("server %q is stopping; ask another one", r.cfg.ID)}
@@ -182,6 +194,7 @@ func (r *Registry) catchUp() {
 	for r.ctx.Err() == nil {
 		if _, err := r.Confirm(r.ctx); err == nil {
 			r.ready.Store(true)
+			close(r.caught)
 			r.log.Info("caught up", "index", r.fsm.State().Index())
 			return
 		}

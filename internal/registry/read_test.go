@@ -129,6 +129,31 @@ func TestNothingIsServedBeforeCatchUp(t *testing.T) {
 	})
 }
 
+// Nor is a retry answered from it, whose first try had a lower index than what this server has shown before it was started.
+func TestRetryAtAServerThatHasNotCaughtUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, nil)
+		n.ready()
+		s := n.others(n.leader("").id)[0]
+		e := setNode(1)
+		e.RequestID = s.reg.requestID()
+		first := mustPropose(t, s, e)
+		caught := s.reg.caught
+		s.reg.caught = make(chan struct{}) // as of one that was just started, and has applied so much
+		_, err := s.reg.Propose(t.Context(), e)
+		var unknown *api.Error
+		if wantCode(t, err, api.OutcomeUnknown); errors.As(err, &unknown) && unknown.Index != first.GetIndex() {
+			t.Errorf("%v names index %d, want %d", err, unknown.Index, first.GetIndex())
+		}
+		time.AfterFunc(time.Second, func() { close(s.reg.caught) })
+		began := time.Now()
+		if again := mustPropose(t, s, e); again.GetIndex() != first.GetIndex() || time.Since(began) < time.Second {
+			t.Errorf("the retry has index %d after %v, the first try %d", again.GetIndex(), time.Since(began), first.GetIndex())
+		}
+		s.reg.caught = caught
+	})
+}
+
 // A server that takes connections and says nothing costs the others' status its own bound and no more.
 func TestStatusOfAServerThatHangs(t *testing.T) {
 	r := newRig(t)

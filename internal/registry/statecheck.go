@@ -15,7 +15,7 @@ const (
 
 	// checkRest is how many times longer than it took to hash the state the next check waits: with a large table and many
 	// writes they would else do nothing but hash.
-	checkRest = 49
+	checkRest = 99
 
 	// agreeTimeout bounds the wait for the hashes of a majority. Then the state is marked anew, and nothing is said of it.
 	agreeTimeout = time.Minute

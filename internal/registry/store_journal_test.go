@@ -407,7 +407,7 @@ func TestStoreReadsWhileEntriesMove(t *testing.T) {
 // Nothing of an entry stands where a frame may begin, whatever a client wrote.
 func TestJournalFramesBeginWhereTheyWereWritten(t *testing.T) {
 	for body := range 4 * journalBlock {
-		frame := newFrame(7, bytes.Repeat([]byte("SRJ1"), body)[:body], 0)
+		frame := newFrame(bytes.Repeat([]byte{0xff}, 5000), 7, bytes.Repeat([]byte("SRJ1"), body)[:body], 0)
 		if len(frame)%journalBlock != 0 || len(frame) != frameSize(body) {
 			t.Fatalf("a body of %d bytes has a frame of %d", body, len(frame))
 		}

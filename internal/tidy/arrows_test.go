@@ -45,7 +45,7 @@ var arrows = map[string]arrow{
 	"internal/scopefile": {may: []string{"internal/api", "scope"}},
 	// It owns the peer port too: which of the two ways of life the port serves,
 	// calls only or raft as well, is decided by the bootstrap.
-	"internal/registry": {may: []string{"fsm", "internal/access", "internal/certs", "snapshot", "internal/api", "internal/boottime", "internal/pb", "scope", "migration", "transport", "transport/peer"},
+	"internal/registry": {may: []string{"fsm", "internal/access", "internal/certs", "internal/datasync", "snapshot", "internal/api", "internal/boottime", "internal/pb", "scope", "migration", "transport", "transport/peer"},
 		tests: []string{"internal/certs/certstest"}},
 	// Who somebody is by a certificate; and how a program shows its own, which is read anew when its files change.
 	"internal/certs":           {may: []string{"internal/access", "internal/api"}, external: []string{"github.com/hashicorp/go-hclog"}},
@@ -65,8 +65,11 @@ var arrows = map[string]arrow{
 	"internal/tcp": {external: []string{}},
 	// The clock that leases are counted by.
 	"internal/boottime": {external: []string{"golang.org/x/sys"}},
+	// What was written, on the disk; and a small file that is changed by one sync.
+	"internal/datasync": {external: []string{"golang.org/x/sys"}},
+	"internal/inplace":  {may: []string{"internal/datasync"}, external: []string{}},
 	// It shows certificates and tokens, and reads both anew, as the servers do.
-	"client": {may: []string{"internal/api", "internal/access", "internal/certs", "internal/boottime", "scope", "migration", "internal/agent"},
+	"client": {may: []string{"internal/api", "internal/access", "internal/certs", "internal/boottime", "internal/inplace", "scope", "migration", "internal/agent"},
 		tests: []string{"fsm", "internal/registry", "transport/httpapi"}},
 	"internal/gate": {may: []string{"client", "transport/resp"},
 		tests: []string{"internal/api", "internal/registry", "scope", "transport/httpapi"}},
@@ -80,7 +83,7 @@ var arrows = map[string]arrow{
 		"internal/registry", "scope", "transport/httpapi"}, external: []string{}},
 	"internal/gate/commands/generate": {may: []string{"internal/gate/commands/valkey"}, external: []string{}},
 	// The keys of a scope on their way from one store to another.
-	"internal/gate/slices": {may: []string{"client", "internal/api", "internal/gate/upstream", "scope"},
+	"internal/gate/slices": {may: []string{"client", "internal/api", "internal/gate/upstream", "internal/inplace", "scope"},
 		tests: []string{"internal/registry", "transport/httpapi"}, external: []string{}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/access", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},

@@ -43,7 +43,7 @@ func (c *conn) actor() string {
 	if name == "" {
 		name = "anonymous"
 	}
-	return actorStart + name + "@" + c.host()
+	return actorStart + name + "@" + c.host
 }
 
 // printable reports whether text is ASCII from least to '~'.

@@ -25,6 +25,7 @@ type conn struct {
 	srv   *Server
 	nc    net.Conn
 	id    int64
+	host  string // where the client is, without its port
 	since time.Time
 	r     *resp.Reader
 	ahead []byte // read while a command waited; given to r before anything else
@@ -41,7 +42,11 @@ type conn struct {
 	as       scope.NodeID  // that SCOPE ROUTE was last asked for: it is the same one each time
 	sub      *subscription // nil: not subscribed
 	unsent   int           // answers held back
-	quit     bool          // no further command is read
+
+	patience  context.Context // of commands that may wait, for which it lasts until patient
+	patient   time.Time
+	impatient context.CancelFunc
+	quit      bool // no further command is read
 
 	// Shown to other connections by CLIENT LIST.
 	about    atomic.Pointer[profile]
@@ -61,8 +66,8 @@ type profile struct {
 }
 
 func newConn(s *Server, nc net.Conn, id int64) *conn {
-	c := &conn{srv: s, nc: nc, id: id, since: time.Now()}
-	c.certified = nobody
+	c := &conn{srv: s, nc: nc, id: id, host: hostOf(nc), since: time.Now()}
+	c.certified, c.impatient = nobody, func() {}
 	c.known.Store(c.certified)
 	c.r, c.w = resp.NewReader(c, resp.StrangerLimits()), resp.NewWriter(c)
 	c.about.Store(&profile{proto: 2})
@@ -128,6 +133,7 @@ func (c *conn) caught() {
 // end closes the connection.
 func (c *conn) end() {
 	_ = c.nc.Close()
+	c.impatient()
 	c.count()
 	c.unsubscribe()
 	c.srv.leave(c)
@@ -281,9 +287,9 @@ func (c *conn) readAhead() error {
 	return nil
 }
 
-// host is where the client is, without its port.
-func (c *conn) host() string {
-	host, _, err := net.SplitHostPort(c.nc.RemoteAddr().String())
+// hostOf is where a client is, without its port.
+func hostOf(nc net.Conn) string {
+	host, _, err := net.SplitHostPort(nc.RemoteAddr().String())
 	if err != nil || len(host) > maxHost || !printable(host, ' ') {
 		return "unknown"
 	}
@@ -295,21 +301,26 @@ func (c *conn) read(o api.ReadOptions) (st fsm.State, err error) {
 	if o.Consistency == "" {
 		return c.srv.reg.Read(c.srv.hard, o)
 	}
-	ctx, cancel, err := c.request()
+	ctx, err := c.request()
 	if err != nil {
 		return st, err
 	}
-	defer cancel()
 	return c.srv.reg.Read(ctx, o)
 }
 
 // request begins something that may wait. What was answered before is sent
-// first, or its client would wait too.
-func (c *conn) request() (context.Context, context.CancelFunc, error) {
+// first, or its client would wait too. The context ends requestTimeout from now,
+// or up to requestSlack later: one for each command would be a twentieth of what a
+// leader's processor does for a small change.
+func (c *conn) request() (context.Context, error) {
 	if err := c.flush(); err != nil {
 		c.quit = true
-		return nil, nil, err
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(c.srv.hard, requestTimeout)
-	return ctx, cancel, nil
+	if now := time.Now(); c.patience == nil || c.patient.Sub(now) < requestTimeout {
+		c.impatient()
+		c.patient = now.Add(requestTimeout + requestSlack)
+		c.patience, c.impatient = context.WithDeadline(c.srv.hard, c.patient)
+	}
+	return c.patience, nil
 }

@@ -180,7 +180,7 @@ type elsewhere struct{ net.Conn }
 func (elsewhere) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv6loopback, Zone: "a\nb"} }
 
 func TestHostThatIsNotPrintable(t *testing.T) {
-	if host := newConn(New(Config{}), elsewhere{}, 1).host(); host != "unknown" {
+	if host := newConn(New(Config{}), elsewhere{}, 1).host; host != "unknown" {
 		t.Errorf("%q", host)
 	}
 }
@@ -236,13 +236,15 @@ func TestCommandsHaveABound(t *testing.T) {
 		b := served(t, newPipes())
 		b.reg.set(func() { b.reg.Hold = make(chan struct{}) })
 		c := b.dial()
-		start := time.Now()
-		go c.send("PING\r\nSCOPE RETIRE x\r\n")
-		if got := c.next(); got != "+PONG\r\n" || time.Since(start) != 0 {
-			t.Errorf("%q after %v: what is answered must not wait for the next command", got, time.Since(start))
-		}
-		if got := c.next(); got != "-OUTCOME_UNKNOWN nobody knows\r\n" || time.Since(start) != requestTimeout {
-			t.Errorf("%q after %v", got, time.Since(start))
+		for range 3 { // one bound after the other
+			start := time.Now()
+			go c.send("PING\r\nSCOPE RETIRE x\r\n")
+			if got := c.next(); got != "+PONG\r\n" || time.Since(start) != 0 {
+				t.Errorf("%q after %v: what is answered must not wait for the next command", got, time.Since(start))
+			}
+			if got := c.next(); got != "-OUTCOME_UNKNOWN nobody knows\r\n" || time.Since(start) < requestTimeout || time.Since(start) > requestTimeout+requestSlack {
+				t.Errorf("%q after %v", got, time.Since(start))
+			}
 		}
 	})
 }

@@ -16,6 +16,7 @@ type keeping struct {
 }
 
 func (k keeping) Write(p []byte) (int, error)      { return k.got.Write(p) }
+func (k keeping) RemoteAddr() net.Addr             { return elsewhere{}.RemoteAddr() }
 func (k keeping) SetWriteDeadline(time.Time) error { return nil }
 
 // FuzzExecute gives lines of words to every command: whatever they are, each

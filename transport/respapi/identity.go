@@ -159,7 +159,7 @@ func (c *conn) user() string {
 }
 
 // origin is the caller as it is recorded with a command.
-func (c *conn) origin() *fsm.Origin { return fsm.OriginOf(c.caller().who, c.host(), "") }
+func (c *conn) origin() *fsm.Origin { return fsm.OriginOf(c.caller().who, c.host, "") }
 
 // errRevoked ends a subscription whose caller may not follow the changes any more.
 var errRevoked = &api.Error{Code: api.Unauthenticated, Detail: "the token or certificate of this subscription was revoked or has expired, or the cluster admits nobody unknown any more"}

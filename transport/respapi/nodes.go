@@ -78,12 +78,11 @@ func (c *conn) listSessions([][]byte) error {
 // leading asks the leader for what only it knows, for a short time: what was
 // asked for is shown without it otherwise.
 func (c *conn) leading() (*api.Leading, error) {
-	ctx, cancel, err := c.request()
+	ctx, err := c.request()
 	if err != nil {
 		return nil, err
 	}
-	defer cancel()
-	ctx, cancel = context.WithTimeout(ctx, leaderTimeout)
+	ctx, cancel := context.WithTimeout(ctx, leaderTimeout)
 	defer cancel()
 	l, err := c.srv.reg.Leading(ctx)
 	if err != nil {

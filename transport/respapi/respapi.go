@@ -40,6 +40,7 @@ const (
 	defaultCount    = 100
 	leaderTimeout   = time.Second            // how long a read waits for what only the leader knows
 	requestTimeout  = 10 * time.Second       // a command or read that takes longer has lost its leader
+	requestSlack    = time.Second            // or up to so much later, for a context to serve many of them
 	writeTimeout    = 10 * time.Second       // a client that does not read for longer is closed
 	writeSlack      = time.Second            // so seldom is a connection's deadline set anew, which costs as much as a look-up
 	shutdownTimeout = 5 * time.Second        // how long commands may take to end

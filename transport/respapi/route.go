@@ -158,11 +158,10 @@ func (c *conn) explain(args [][]byte) error {
 	e, changed := view.Explain(st, args[0], "", nowMS())
 	if e.Scope != nil {
 		view.ExplainNodes(st, args[0], &e, c.leading)
-		ctx, cancel, err := c.request()
+		ctx, err := c.request()
 		if err != nil {
 			return err
 		}
-		defer cancel()
 		cluster, err := c.srv.reg.Status(ctx, false)
 		if err != nil {
 			e.Why += fmt.Sprintf(" The other servers could not be asked (%v).", err)

@@ -39,11 +39,10 @@ func (c *conn) done() error {
 }
 
 func (c *conn) propose(cmd fsm.Command) (*fsm.Result, error) {
-	ctx, cancel, err := c.request()
+	ctx, err := c.request()
 	if err != nil {
 		return nil, err
 	}
-	defer cancel()
 	return c.srv.reg.Propose(ctx, fsm.Envelope{Actor: c.actor(), Origin: c.origin(), Command: cmd})
 }
 

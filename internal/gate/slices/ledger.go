@@ -6,10 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/scope-registry/scope-registry/internal/inplace"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -33,88 +36,122 @@ type entry struct {
 
 func (e entry) prefix() scope.Prefix { return scope.Prefix(e.Prefix) }
 
-const entrySuffix = ".json"
+const (
+	// stagedFile has the entries. An older program had a file for each, and refuses this one.
+	stagedFile    = "staged.json"
+	stagedVersion = 1
+	oldSuffix     = ".json"
+)
 
-// ledger is a directory with a file for each entry. Each change is on the disk when it returns.
-type ledger string
-
-// path is a name that any id has, however long, and no other id.
-func (d ledger) path(move string) string {
-	sum := sha256.Sum256([]byte(move))
-	return filepath.Join(string(d), hex.EncodeToString(sum[:])+entrySuffix)
+// ledger is that file. Each change is on the disk when it returns.
+type ledger struct {
+	dir  string
+	file *inplace.File
+	all  []entry
 }
 
-// open makes the directory and reads the entries.
-func (d ledger) open() (all []entry, err error) {
-	if err := os.MkdirAll(string(d), 0o700); err != nil {
+// openLedger makes the directory, and reads the entries. Those of an older program are in the new file before the old ones go,
+// and while there is a new one no older program begins.
+func openLedger(dir string) (*ledger, error) {
+	d := &ledger{dir: dir, file: inplace.New(filepath.Join(dir, stagedFile), stagedVersion)}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("the directory for what is staged: %w", err)
 	}
-	files, err := os.ReadDir(string(d))
+	body, err := inplace.Read(d.path(), stagedVersion)
+	is := !errors.Is(err, fs.ErrNotExist)
+	if err == nil {
+		err = json.Unmarshal(body, &d.all)
+	}
+	if is && (err != nil || slices.ContainsFunc(d.all, entry.unknown)) {
+		return nil, notSaid(d.path(), err)
+	}
+	old, entries, err := d.older()
+	if !is {
+		d.all = entries
+	}
+	if err == nil {
+		err = d.write(d.all)
+	}
+	for _, name := range old {
+		if err == nil {
+			err = os.Remove(name)
+		}
+	}
+	if err == nil && len(old) > 0 {
+		err = d.sync()
+	}
 	if err != nil {
-		return nil, fmt.Errorf("what is staged cannot be read: %w", err)
+		return nil, errors.Join(err, d.close())
+	}
+	return d, nil
+}
+
+func (d *ledger) path() string { return filepath.Join(d.dir, stagedFile) }
+
+func (e entry) unknown() bool { return e.Phase != staging && e.Phase != promoted }
+
+func notSaid(name string, err error) error {
+	if err == nil {
+		err = errors.New("it is not what a gate writes")
+	}
+	return fmt.Errorf("file %s does not say what is staged: %w; restore it, or see what the store has under the prefixes of the moves that came here, and delete the file", name, err)
+}
+
+// older returns the names of an older program's files, and what they say.
+func (d *ledger) older() (names []string, all []entry, err error) {
+	files, err := os.ReadDir(d.dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("what is staged cannot be read: %w", err)
 	}
 	for _, f := range files {
-		if !strings.HasSuffix(f.Name(), entrySuffix) {
+		name := filepath.Join(d.dir, f.Name())
+		if !strings.HasSuffix(name, oldSuffix) || f.Name() == stagedFile {
 			continue // a new file that was not put in place
 		}
-		name := filepath.Join(string(d), f.Name())
 		data, err := os.ReadFile(name)
 		if err != nil {
-			return nil, fmt.Errorf("what is staged cannot be read: %w", err)
+			return nil, nil, fmt.Errorf("what is staged cannot be read: %w", err)
 		}
 		var e entry
-		if json.Unmarshal(data, &e) != nil || d.path(e.Move) != name || e.Phase != staging && e.Phase != promoted {
-			return nil, fmt.Errorf("file %s does not say what is staged: restore it, or see what the store has under the prefix of that move, and delete the file", name)
+		err = json.Unmarshal(data, &e)
+		sum := sha256.Sum256([]byte(e.Move))
+		if err != nil || f.Name() != hex.EncodeToString(sum[:])+oldSuffix || e.unknown() {
+			return nil, nil, notSaid(name, err)
 		}
-		all = append(all, e)
+		names, all = append(names, name), append(all, e)
 	}
-	return all, nil
+	return names, all, nil
 }
 
 // put writes an entry in place of the one before.
-func (d ledger) put(e entry) error {
-	data, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
-	name := d.path(e.Move)
-	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("what is staged cannot be noted: %w", err)
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(name+".new", name)
-	}
-	if err == nil {
-		err = d.sync()
-	}
-	if err != nil {
-		return fmt.Errorf("what is staged cannot be noted: %w", err)
-	}
-	return nil
-}
+func (d *ledger) put(e entry) error { return d.write(append(d.without(e.Move), e)) }
 
 // drop deletes an entry, if it is there.
-func (d ledger) drop(move string) error {
-	err := os.Remove(d.path(move))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
+func (d *ledger) drop(move string) error { return d.write(d.without(move)) }
+
+func (d *ledger) without(move string) []entry {
+	return slices.DeleteFunc(slices.Clone(d.all), func(e entry) bool { return e.Move == move })
+}
+
+func (d *ledger) write(all []entry) error {
+	body, err := json.Marshal(all)
 	if err == nil {
-		err = d.sync()
+		err = d.file.Put(body)
 	}
 	if err != nil {
 		return fmt.Errorf("what is staged cannot be noted: %w", err)
 	}
+	d.all = all
 	return nil
 }
 
-func (d ledger) sync() error {
-	f, err := os.Open(string(d))
+// finish has all copies be of the last change, when nobody waits for it.
+func (d *ledger) finish() error { return d.file.Finish() }
+
+func (d *ledger) close() error { return d.file.Close() }
+
+func (d *ledger) sync() error {
+	f, err := os.Open(d.dir)
 	if err != nil {
 		return err
 	}

@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -48,44 +46,6 @@ func TestPace(t *testing.T) {
 	}
 	if p = (pace{}); p.wait(t.Context(), 1<<30) != nil {
 		t.Error("no rate is a rate")
-	}
-}
-
-// TestLedger: entries outlive a process; one that is damaged stops the next.
-func TestLedger(t *testing.T) {
-	d := ledger(filepath.Join(t.TempDir(), "x"))
-	read := func(want ...entry) {
-		t.Helper()
-		got, err := d.open()
-		if err != nil || len(got) != len(want) {
-			t.Fatalf("%v, %v", got, err)
-		}
-		for i := range want {
-			if got[i].Move != want[i].Move || got[i].prefix() != want[i].prefix() || got[i].Phase != want[i].Phase {
-				t.Errorf("%+v, want %+v", got[i], want[i])
-			}
-		}
-	}
-	read()
-	e := entry{Move: strings.Repeat("m", 300), Prefix: []byte("a\xff:")}
-	for _, p := range []phase{staging, promoted} {
-		e.Phase = p
-		if err := d.put(e); err != nil {
-			t.Fatal(err)
-		}
-		read(e)
-	}
-	if err := errors.Join(d.drop(e.Move), d.drop(e.Move)); err != nil {
-		t.Fatal(err)
-	}
-	read()
-	for _, text := range []string{"", "{}", `{"move":"m","phase":"staging"}`} {
-		if err := os.WriteFile(filepath.Join(string(d), "0.json"), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := d.open(); err == nil || !strings.Contains(err.Error(), "0.json") {
-			t.Errorf("%q: %v", text, err)
-		}
 	}
 }
 

@@ -2,6 +2,7 @@ package slices
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -57,7 +58,7 @@ type Store struct {
 	up     Upstream
 	limits limits
 	log    *slog.Logger
-	disk   ledger
+	disk   *ledger
 	ctx    context.Context // until Close
 	stop   context.CancelFunc
 
@@ -88,29 +89,36 @@ func Open(ctx context.Context, up Upstream, cfg Config) (*Store, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{cfg: cfg, up: up, log: cfg.Log, disk: ledger(cfg.Dir), limits: usualLimits, stages: map[string]*stage{}, tracks: map[string]*tracking{}}
+	s := &Store{cfg: cfg, up: up, log: cfg.Log, limits: usualLimits, stages: map[string]*stage{}, tracks: map[string]*tracking{}}
 	s.old.link.up = up
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	entries, err := s.disk.open()
-	if err != nil {
+	var err error
+	if s.disk, err = openLedger(cfg.Dir); err != nil {
 		return nil, err
 	}
+	if err := s.load(ctx); err != nil {
+		return nil, errors.Join(err, s.disk.close())
+	}
+	s.publish()
+	return s, nil
+}
+
+func (s *Store) load(ctx context.Context) error {
 	there, err := s.markers(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, e := range entries {
+	for _, e := range s.disk.all {
 		if _, marked := there[e.Move]; e.Phase == staging && !marked && !e.Empty {
 			s.log.Warn("the store has lost what was staged", "move", e.Move, "scope", e.prefix().Text())
 			if err := s.disk.drop(e.Move); err != nil {
-				return nil, err
+				return err
 			}
 			continue
 		}
 		s.stages[e.Move] = s.newStage(e)
 	}
-	s.publish()
-	return s, nil
+	return nil
 }
 
 func (s *Store) newStage(e entry) *stage {
@@ -126,6 +134,9 @@ func (s *Store) Close() {
 		st.link.close()
 	}
 	s.old.link.close()
+	if err := s.disk.close(); err != nil {
+		s.log.Warn("the file of what is staged is not closed", "error", err)
+	}
 }
 
 // publish puts in force what is held. mu is held, or nobody else has the store yet.
@@ -301,6 +312,9 @@ func (s *Store) Discard(ctx context.Context, move string) error {
 	}
 	delete(s.stages, move)
 	s.publish()
+	if err := s.disk.finish(); err != nil {
+		s.log.Warn("what is staged is not noted in all copies, and will be with the next change", "error", err)
+	}
 	return nil
 }
 

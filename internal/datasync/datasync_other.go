@@ -1,0 +1,11 @@
+//go:build !linux
+
+package datasync
+
+import "os"
+
+// File is a file that is synced whole.
+type File struct{ *os.File }
+
+// Datasync returns when what was written is durable.
+func (f File) Datasync() error { return f.Sync() }

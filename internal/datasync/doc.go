@@ -1,0 +1,3 @@
+// Package datasync syncs the content of a file whose size and place do not change, where the system can do so without the
+// file's metadata.
+package datasync
