@@ -1,2 +1,2 @@
-// Package tcp has the settings of connections that Go's net does not offer.
+// Package tcp has what Go's net does not offer for connections: settings, and cheaper reads and writes.
 package tcp

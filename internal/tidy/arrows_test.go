@@ -59,9 +59,9 @@ var arrows = map[string]arrow{
 	"transport/httpapi": {may: []string{"transport", "internal/access", "internal/certs", "internal/api", "internal/view", "fsm", "scope"},
 		tests: []string{"internal/apitest", "internal/certs/certstest", "internal/registry", "client", "snapshot"}},
 	"transport/resp": {external: []string{}},
-	"transport/respapi": {may: []string{"transport", "transport/resp", "internal/access", "internal/certs", "internal/api", "internal/view", "fsm", "scope", "migration"},
+	"transport/respapi": {may: []string{"transport", "transport/resp", "internal/access", "internal/certs", "internal/api", "internal/tcp", "internal/view", "fsm", "scope", "migration"},
 		tests: []string{"internal/apitest", "internal/certs/certstest", "internal/registry"}},
-	// Settings of connections that net has not.
+	// What net has not.
 	"internal/tcp": {external: []string{}},
 	// The clock that leases are counted by.
 	"internal/boottime": {external: []string{"golang.org/x/sys"}},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/tcp"
 )
 
 // Pauses after an Accept that failed for lack of something, mostly of files.
@@ -92,6 +93,8 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 func (s *Server) admit(nc net.Conn) {
 	if s.certs != nil {
 		nc = tls.Server(nc, s.certs.Listen(s.certsRequired)) // the handshake is the connection's own goroutine's
+	} else if plain, ok := nc.(*net.TCPConn); ok {
+		nc = tcp.Raw(plain)
 	}
 	c, evicted := s.enter(nc)
 	if evicted != nil {

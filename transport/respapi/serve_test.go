@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,6 +66,20 @@ func TestServeEndsWithItsListener(t *testing.T) {
 	ln.Close()
 	if err := New(Config{Registry: newMemory(t)}).Serve(t.Context(), ln); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("%v", err)
+	}
+}
+
+// Go's scheduler is not told of the reads and writes of a connection without TLS.
+func TestConnectionsAreRaw(t *testing.T) {
+	b := onTCP(t)
+	b.dial().want("PING", "+PONG\r\n")
+	b.srv.eachConn(func(c *conn) {
+		if _, ok := c.nc.(*net.TCPConn); ok == (runtime.GOOS == "linux") {
+			t.Errorf("it is a %T", c.nc)
+		}
+	})
+	if n := b.srv.connsLen(); n != 1 {
+		t.Errorf("%d connections", n)
 	}
 }
 
