@@ -42,7 +42,7 @@ func (s State) ApplyEntry(index, term uint64, data []byte) (State, []*Result, []
 	if len(envelopes) > 1 {
 		tx.edit = new(edit)
 	}
-	results, events := make([]*Result, 0, len(envelopes)), make([]Event, 0, len(envelopes))
+	results, events := make([]*Result, 0, len(envelopes)), []Event(nil) // of what is refused the history keeps nothing
 	for i, raw := range envelopes {
 		e, err := DecodeEnvelope(raw)
 		if err != nil {

@@ -142,6 +142,11 @@ func TestEntriesWithoutCommands(t *testing.T) {
 	if err != nil || next.Index() != 9 || len(results)+len(events) != 0 {
 		t.Fatalf("index %d, %d results, %d events, %v", next.Index(), len(results), len(events), err)
 	}
+	// The history counts events, and keeps what is made for them: nothing where there are none.
+	refused := encoded(t, &SetNode{Id: "n1", Addr: "nowhere"})
+	if _, results, events, err := s.ApplyEntry(9, 1, entryOf(t, refused, refused)); err != nil || len(results) != 2 || cap(events) != 0 {
+		t.Errorf("%d results, room for %d events, %v", len(results), cap(events), err)
+	}
 }
 
 func FuzzApplyEntry(f *testing.F) {

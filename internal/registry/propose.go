@@ -16,7 +16,7 @@ import (
 )
 
 // Propose brings a command into the log, from any server, and returns its result once the state of this server has
-// reached it. An empty request id, and the empty id of a move, are filled in.
+// reached it, and has caught up since it started. An empty request id, and the empty id of a move, are filled in.
 //
 // Every error is an *api.Error. OUTCOME_UNKNOWN says that the command may have been applied; all others that it was
 // not. It is tried until ctx ends, 5 s where ctx has no deadline, always with the same bytes: the request id in them

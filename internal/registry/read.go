@@ -54,8 +54,13 @@ func (r *Registry) waitIndex(ctx context.Context, index uint64) error {
 	return nil
 }
 
-// waitCaughtUp also ends with this server.
+// waitCaughtUp also ends with this server, but not for one that has caught up.
 func (r *Registry) waitCaughtUp(ctx context.Context) error {
+	select {
+	case <-r.caught:
+		return nil
+	default:
+	}
 	select {
 	case <-r.caught:
 		return nil
@@ -193,8 +198,8 @@ func (r *Registry) caughtUp() error {
 func (r *Registry) catchUp() {
 	for r.ctx.Err() == nil {
 		if _, err := r.Confirm(r.ctx); err == nil {
-			r.ready.Store(true)
 			close(r.caught)
+			r.ready.Store(true)
 			r.log.Info("caught up", "index", r.fsm.State().Index())
 			return
 		}

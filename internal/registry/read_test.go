@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"net"
 	"strings"
@@ -151,6 +152,14 @@ func TestRetryAtAServerThatHasNotCaughtUp(t *testing.T) {
 			t.Errorf("the retry has index %d after %v, the first try %d", again.GetIndex(), time.Since(began), first.GetIndex())
 		}
 		s.reg.caught = caught
+		// Whoever has stopped waiting is not told that it may have been applied.
+		ended, end := context.WithCancel(t.Context())
+		end()
+		for range 100 {
+			if err := s.reg.waitCaughtUp(ended); err != nil {
+				t.Fatalf("at a server that has caught up: %v", err)
+			}
+		}
 	})
 }
 

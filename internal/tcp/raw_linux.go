@@ -9,7 +9,7 @@ import (
 )
 
 // Raw is conn with reads and writes of which Go's scheduler does not know that they are system calls. It waits as conn does,
-// with deadlines and Close. It is for a server that makes some 100,000 small ones a second.
+// with deadlines and Close. It is for a server that makes many small ones, up to some 100,000 a second.
 //
 // The socket never waits in them, so that they take microseconds. But of a call that takes 20 µs, as one does now and then, the
 // scheduler's watcher (sysmon) takes the processor away and wakes a thread for it; and while it finds such calls it looks again every

@@ -56,7 +56,7 @@ var arrows = map[string]arrow{
 		tests: []string{"internal/registry", "fsm", "scope", "migration"}},
 	// A state in the words of the API, the same on every front end.
 	"internal/view": {may: []string{"fsm", "internal/access", "internal/api", "scope", "migration"}, external: []string{}},
-	"transport/httpapi": {may: []string{"transport", "internal/access", "internal/certs", "internal/api", "internal/view", "fsm", "scope"},
+	"transport/httpapi": {may: []string{"transport", "internal/access", "internal/certs", "internal/api", "internal/tcp", "internal/view", "fsm", "scope"},
 		tests: []string{"internal/apitest", "internal/certs/certstest", "internal/registry", "client", "snapshot"}},
 	"transport/resp": {external: []string{}},
 	"transport/respapi": {may: []string{"transport", "transport/resp", "internal/access", "internal/certs", "internal/api", "internal/tcp", "internal/view", "fsm", "scope", "migration"},

@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+
+	"github.com/scope-registry/scope-registry/internal/tcp"
 	"net/http"
 	"sync"
 	"time"
@@ -65,6 +67,9 @@ func (d *door) Accept() (net.Conn, error) {
 		nc, err := d.Listener.Accept()
 		if err != nil {
 			return nil, err
+		}
+		if t, ok := nc.(*net.TCPConn); ok {
+			nc = tcp.Raw(t)
 		}
 		c := &doorConn{Conn: nc, door: d}
 		evicted, ok := d.enter(c)

@@ -138,6 +138,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 		took := time.Since(start)
 		s.metrics.observe(r.operation, r.status, took)
+		if !s.log.IsDebug() { // to prepare what is not logged took longer than to count the request
+			return
+		}
 		s.log.Debug("request", "operation", r.operation, "method", req.Method, "path", logged(req.URL),
 			"status", r.status, "took", took, "from", req.RemoteAddr, "by", r.caller.String())
 	}()

@@ -255,6 +255,8 @@ func (m *Mux) adopt(conn net.Conn, secured side) (*socket, error) {
 	s := &socket{Conn: conn, raw: conn, tls: secured(conn), mux: m}
 	if s.tls != nil {
 		s.Conn = s.tls
+	} else if t, ok := conn.(*net.TCPConn); ok {
+		s.Conn = tcp.Raw(t) // an entry takes a dozen small reads and writes
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
