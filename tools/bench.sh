@@ -5,7 +5,8 @@
 # make bench-compare; the others are those of internal/bench (go run -C internal/bench . -h).
 #
 # ETCD names programs of etcd to compare with, comma-separated; without it the
-# one that internal/bench/go.mod names is built. DOC is the document, "" for none.
+# one that internal/bench/go.mod names is built, and one that is installed is
+# measured too. DOC is the document, "" for none.
 # BENCHFLAGS go to the program of all parts but micro.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,6 +32,10 @@ build_etcd() {
 		echo "etcd cannot be built: it needs the modules of internal/bench/go.mod. Name an installed one instead," >&2
 		echo "as of Debian's package etcd-server: make bench PART=$part ETCD=/usr/bin/etcd" >&2
 		exit 1
+	fi
+	etcds=bin/bench/etcd
+	if installed="$(command -v etcd)"; then
+		etcds+=",$installed"
 	fi
 }
 
@@ -62,9 +67,10 @@ for part in "${parts[@]}"; do
 	esac
 done
 redis_server=redis-server
+etcds="${ETCD:-}"
 for part in "${programs[@]}"; do
 	case "$(bin/bench/bench -list -part "$part" -v)" in
-	*" etcd"*) [ -n "${ETCD:-}" ] || [ -n "${built:-}" ] || { build_etcd && built=1; } ;;
+	*" etcd"*) [ -n "$etcds" ] || build_etcd ;;
 	*" redis"*) find_redis ;;
 	esac
 done
@@ -76,7 +82,7 @@ if [ "${#programs[@]}" -gt 0 ]; then
 	fi
 	# shellcheck disable=SC2086 # several flags
 	bin/bench/bench -part "$(IFS=,; echo "${programs[*]}")" -doc "$doc" -go "$go" -benchtime "$time" \
-		-etcd "${ETCD:-bin/bench/etcd}" -redis-server "$redis_server" ${BENCHFLAGS:-}
+		-etcd "$etcds" -redis-server "$redis_server" ${BENCHFLAGS:-}
 fi
 case " ${parts[*]} " in
 *" micro "*) echo "== micro" && micro ;;

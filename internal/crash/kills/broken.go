@@ -55,7 +55,7 @@ func (e *early) apply(data []byte, timeout time.Duration) raft.ApplyFuture {
 }
 
 // Fatal delivers the first error`},
-		{File: "internal/registry/propose.go", From: "if err := r.waitIndex(ctx, result.GetIndex()); err != nil {", To: "if l, ok := r.leaderNow(); ok && l.self {\n\t\tresult = proto.CloneOf(result) // what the state remembers stays as it is\n\t\tresult.Index = r.fsm.State().Index()\n\t} else if err := r.waitIndex(ctx, result.GetIndex()); err != nil {"},
+		{File: "internal/registry/propose.go", From: "\terr = r.waitIndex(ctx, result.GetIndex())\n", To: "\tif l, ok := r.leaderNow(); ok && l.self {\n\t\tresult = proto.CloneOf(result) // what the state remembers stays as it is\n\t\tresult.Index = r.fsm.State().Index()\n\t} else {\n\t\terr = r.waitIndex(ctx, result.GetIndex())\n\t}\n"},
 	}, []string{writes.RuleLost, writes.RuleBack, writes.RuleEpoch, ruleStale}},
 	{"acknowledged before it is on disk", []overlay.Edit{
 		{File: "internal/registry/store.go", From: "\tbegan, err := s.log.append(sealed)\n",
