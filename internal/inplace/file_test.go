@@ -200,6 +200,43 @@ func TestFileIsReplacedFromOutside(t *testing.T) {
 	}
 }
 
+// A file that was written over in place is not changed: its numbers are not those that the process has. Nor is one whose other
+// half alone was, though the value is to stay.
+func TestFileIsCopiedOver(t *testing.T) {
+	old := made(t, `"old"`, `"older"`, `"sealed"`, `"promoted, and rolled back"`)
+	long := made(t, `"`+strings.Repeat("x", 3*block)+`"`)
+	const value = `"sealed"`
+	for what, backup := range map[string][]byte{
+		"an older file":   contents(t, old),
+		"a longer file":   contents(t, long),
+		"nothing":         nil,
+		"half of a file":  contents(t, old)[:2*block],
+		"a file and more": append(contents(t, old), ' '),
+	} {
+		for _, change := range []string{"another value", "the same value", "Finish"} {
+			f := made(t, `"none"`, `"new"`, value) // in the second half, as the older file has it, and under the same number
+			if err := os.WriteFile(f.path, backup, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			want := value
+			switch change {
+			case "another value":
+				want = `"promoted"`
+				put(t, f, want)
+			case "the same value":
+				put(t, f, want)
+			case "Finish":
+				if err := f.Finish(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got, err := Read(f.path, testVersion); err != nil || string(got) != want {
+				t.Errorf("after %s came over it and then %s: it holds %.60s (%v), want %s", what, change, got, err, want)
+			}
+		}
+	}
+}
+
 func BenchmarkPut(b *testing.B) {
 	for _, n := range []int{300, 19_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
