@@ -28,6 +28,7 @@ type File struct {
 
 	disk   disk   // nil if it is not known what the file holds: the next change makes a new one
 	whole  []byte // what was written to it, all of it
+	there  []byte // room for what is there, and a byte more: a longer file has its copies elsewhere
 	size   int    // of a copy
 	half   int    // the newest, 0 or 1
 	seq    uint64
@@ -80,9 +81,8 @@ func (f *File) known() bool {
 	if f.disk == nil || !f.disk.isAt(f.path) {
 		return false
 	}
-	is := make([]byte, len(f.whole)+1) // one byte more: a longer file has copies elsewhere
-	n, err := f.disk.ReadAt(is, 0)
-	return errors.Is(err, io.EOF) && bytes.Equal(is[:n], f.whole)
+	n, err := f.disk.ReadAt(f.there, 0)
+	return errors.Is(err, io.EOF) && bytes.Equal(f.there[:n], f.whole)
 }
 
 // Finish has the other half follow the newest. After an error, of Finish or of a Put, it makes a new file of the last value
@@ -144,7 +144,8 @@ func (f *File) replace(body []byte) error {
 	if err != nil {
 		return errors.Join(err, made.Close())
 	}
-	f.disk, f.whole, f.size, f.half, f.seq, f.body, f.behind = made, whole, size, 1, 1, body, false
+	f.disk, f.whole, f.there, f.size = made, whole, make([]byte, len(whole)+1), size
+	f.half, f.seq, f.body, f.behind = 1, 1, body, false
 	return nil
 }
 
