@@ -52,7 +52,7 @@ func (s *Session) effect(f agent.Effect) {
 		s.stopWaiting(f.Move)
 		s.begin(func(context.Context) { s.ship.forget(f.Move) })
 	case agent.Seal:
-		s.begin(func(context.Context) { s.seal(f.Mark) })
+		s.begin(func(ctx context.Context) { s.seal(ctx, f.Mark) })
 	case agent.Promote:
 		s.stopWaiting(f.Move)
 		s.begin(func(ctx context.Context) { s.promote(ctx, f.Slice) })
@@ -232,22 +232,30 @@ func (s *Session) awaitDrain(ctx context.Context, f agent.AwaitDrain) {
 
 // seal keeps the mark. The staged slice is durable since it was verified, and takes
 // no more records.
-func (s *Session) seal(m agent.Mark) {
+func (s *Session) seal(ctx context.Context, m agent.Mark) {
 	if err := s.dir.putMark(m); err != nil {
 		s.tell(agent.ShipFailed{Move: m.Move, Reason: reasonOf(err)})
 		return
 	}
 	s.tell(agent.Sealed{Mark: m})
-	s.finishMarks()
+	s.finishMarks(ctx)
 }
 
-// finishMarks comes after what waits for a mark was told.
-func (s *Session) finishMarks() {
-	trouble := ""
-	if err := s.dir.finishMarks(); err != nil {
-		trouble = err.Error()
+// finishMarks comes after what waits for a mark was told. Until it is done, damage to what was written last would have the
+// marks before it look like the newest.
+func (s *Session) finishMarks(ctx context.Context) {
+	const about = "further copy of the marks"
+	for {
+		err := s.dir.finishMarks()
+		if err == nil {
+			s.note(about, "")
+			return
+		}
+		s.note(about, err.Error())
+		if !sleep(ctx, storeAgain) {
+			return
+		}
 	}
-	s.note("further copy of the marks", trouble)
 }
 
 // promote puts the slice in force. The scope is this node's by now and closed until
@@ -271,7 +279,7 @@ func (s *Session) promote(ctx context.Context, f agent.Slice) {
 	}
 	s.note("promotion of the slice of move "+f.Move, "")
 	s.tell(agent.Promoted{Move: f.Move})
-	s.finishMarks()
+	s.finishMarks(ctx)
 	s.log.Info("the slice is in force", "move", f.Move, "scope", f.Prefix.Text(), "took", time.Since(began).Round(time.Millisecond))
 	if err := s.receive.discard(ctx, f.Move); err != nil {
 		s.log.Warn("what was staged of a promoted slice stays until the next start", "move", f.Move, "error", err)
@@ -279,18 +287,18 @@ func (s *Session) promote(ctx context.Context, f agent.Slice) {
 }
 
 // discard deletes what is staged, the mark first: a mark without its slice would
-// say that the store has lost it.
+// say that the store has lost it. The store may take long, and nobody waits.
 func (s *Session) discard(ctx context.Context, move string) {
 	about := "deletion of what is staged of move " + move
 	defer s.note(about, "")
 	for {
 		err := s.dir.dropMark(move)
 		if err == nil {
+			s.finishMarks(ctx)
 			err = s.receive.discard(ctx, move)
 		}
 		if err == nil {
 			s.tell(agent.Discarded{Move: move})
-			s.finishMarks()
 			return
 		}
 		s.note(about, err.Error())

@@ -138,7 +138,7 @@ func (d *dataDir) readMarks() (bool, error) {
 	case errors.Is(err, inplace.ErrNoCopy):
 		return d.read(moveFile, &d.marked)
 	case errors.As(err, &io):
-		return false, fmt.Errorf("data dir: %w", err)
+		return false, fmt.Errorf("data dir: %s: %w; mend that, or restore the directory together with the node's data", moveFile, err)
 	case err == nil:
 		err = json.Unmarshal(body, &d.marked)
 	}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/scope-registry/scope-registry/internal/agent"
 	"github.com/scope-registry/scope-registry/internal/api"
@@ -155,6 +158,42 @@ func TestDamagedMarks(t *testing.T) {
 	wantMarks(t, path)
 }
 
+// A backup that is copied over the marks of a running process has numbers of its own, and the next mark is none the less found.
+func TestMarksThatAreCopiedOver(t *testing.T) {
+	path := t.TempDir()
+	m1 := agent.Mark{Move: "m1", Prefix: "x:"}
+	if err := opened(t, path, func(d *dataDir) error {
+		m0 := agent.Mark{Move: "m0", Prefix: "w:"}
+		return errors.Join(d.putMark(m0), d.markPromoted("m0"), d.dropMark("m0"), d.putMark(m0), d.dropMark("m0"), d.putMark(m1))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	backup := contentOf(t, path, moveFile)
+	if err := opened(t, path, func(d *dataDir) error {
+		rewrite(t, path, moveFile, backup)
+		return d.markPromoted("m1")
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := opened(t, path, func(d *dataDir) error {
+		if m, ok := d.mark("m1"); !ok || !m.Promoted {
+			t.Errorf("the mark is %+v, %v", m, ok)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMarksThatCannotBeRead(t *testing.T) {
+	path := marked(t)
+	name := filepath.Join(path, moveFile)
+	if err := errors.Join(os.Remove(name), os.Symlink(name, name)); err != nil {
+		t.Fatal(err)
+	}
+	refusesDir(t, path, "data dir: moves.json: open "+name+": too many levels of symbolic links; mend that, or restore the directory together")
+}
+
 func TestLostFiles(t *testing.T) {
 	path := marked(t)
 	for name, words := range map[string]string{
@@ -184,18 +223,94 @@ func TestMarksAreFinished(t *testing.T) {
 	}
 	s.eventually("b serves", func() error { return b.put("x:2", "v") })
 	b.stop()
-	var is struct {
-		Copies []struct {
-			Seq  int
-			Body moveRecord
-		}
-	}
-	if err := json.Unmarshal(contentOf(t, b.cfg.DataDir, moveFile), &is); err != nil {
-		t.Fatal(err)
-	}
-	for i, c := range is.Copies {
+	for i, c := range copiesIn(t, b.cfg.DataDir) {
 		if c.Seq != 3 || len(c.Body.Marks) != 1 || !c.Body.Marks[0].Promoted {
 			t.Errorf("copy %d: %+v", i, c)
 		}
 	}
+}
+
+type markCopy struct {
+	Seq  int
+	Body moveRecord
+}
+
+func copiesIn(t *testing.T, dir string) []markCopy {
+	t.Helper()
+	var is struct{ Copies []markCopy }
+	if err := json.Unmarshal(contentOf(t, dir, moveFile), &is); err != nil {
+		t.Fatal(err)
+	}
+	return is.Copies
+}
+
+// ofDir is a session that has its data dir, and a store, and tells nobody.
+func ofDir(d *dataDir, store Store) *Session {
+	s := &Session{dir: d, ended: make(chan struct{}), notes: map[string]string{}, log: silentLog()}
+	close(s.ended)
+	s.receive = newReceiver("a", store, &agent.Admission{}, d.mark, s.tell, s.log)
+	return s
+}
+
+// A store that does not delete what is staged does not keep the other copies of the marks from following.
+func TestDroppedMarkIsFinished(t *testing.T) {
+	path := marked(t)
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemStore()
+		store.fails(func(context.Context, string, string) error { return errors.New("the store is busy") })
+		if err := opened(t, path, func(d *dataDir) error {
+			ctx, cancel := context.WithCancel(t.Context())
+			s := ofDir(d, store)
+			go s.discard(ctx, "m2")
+			synctest.Wait() // it is asked for again later
+			for i, c := range copiesIn(t, path) {
+				if len(c.Body.Marks) != 1 {
+					t.Errorf("copy %d: %+v", i, c)
+				}
+			}
+			cancel()
+			synctest.Wait()
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What a note says of the further copies is so: after an error they are tried again, without another change.
+func TestFurtherCopiesAreTriedAgain(t *testing.T) {
+	path := marked(t)
+	synctest.Test(t, func(t *testing.T) {
+		if err := opened(t, path, func(d *dataDir) error {
+			name := filepath.Join(path, moveFile)
+			if err := errors.Join(d.dropMark("m1"), os.Remove(name), os.Mkdir(name+".next", 0o700)); err != nil {
+				return err
+			}
+			s := ofDir(d, nil)
+			go s.finishMarks(t.Context())
+			synctest.Wait()
+			s.mu.Lock()
+			note := s.notes["further copy of the marks"]
+			s.mu.Unlock()
+			if !strings.Contains(note, "moves.json is not written whole: open "+name+".next: is a directory; check the disk") {
+				t.Errorf("the note is %q", note)
+			}
+			if err := os.Remove(name + ".next"); err != nil {
+				return err
+			}
+			time.Sleep(storeAgain)
+			synctest.Wait()
+			for i, c := range copiesIn(t, path) {
+				if len(c.Body.Marks) != 1 || c.Body.Marks[0].Move != "m2" {
+					t.Errorf("copy %d: %+v", i, c)
+				}
+			}
+			if len(s.notes) > 0 {
+				t.Errorf("%v", s.notes)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -110,20 +110,24 @@ func readFile(f *os.File, version int) ([]byte, error) {
 	return read(f, info.Size(), version)
 }
 
-// read takes a copy that the disk does not give for a damaged one.
+// read takes a copy that the disk does not give for a damaged one, as long as the other copy of its half is whole. Without
+// that the half could be the newest. One that a power cut has torn is read without an error, and is not.
 func read(from io.ReaderAt, size int64, version int) ([]byte, error) {
 	if size == 0 || size%(copies*block) != 0 {
 		return nil, ErrNoCopy
 	}
 	line := make([]byte, size/copies)
 	var newest record
-	var failed error
+	var whole [2]bool
+	var failed [2]error // by half, as whole
 	for i := range copies {
+		half := i / (copies / 2)
 		if _, err := from.ReadAt(line, int64(i)*int64(len(line))); err != nil {
-			failed = err
+			failed[half] = err
 			continue
 		}
 		r, ok := decode(line, version, i)
+		whole[half] = whole[half] || ok
 		switch {
 		case !ok || r.Seq < newest.Seq:
 		case r.Seq == newest.Seq && !bytes.Equal(r.Body, newest.Body):
@@ -132,11 +136,13 @@ func read(from io.ReaderAt, size int64, version int) ([]byte, error) {
 			newest = r
 		}
 	}
+	for half, err := range failed {
+		if err != nil && !whole[half] {
+			return nil, fmt.Errorf("it may be that the newest of its copies cannot be read: %w", err)
+		}
+	}
 	if newest.Seq > 0 {
 		return newest.Body, nil
-	}
-	if failed != nil {
-		return nil, failed
 	}
 	return nil, ErrNoCopy
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -23,6 +24,7 @@ type drive struct {
 	rng     *rand.Rand
 	left    int             // operations until the process dies
 	fails   float64         // how likely an operation fails
+	unread  float64         // how likely a read fails, which is no operation: it leaves nothing behind
 	names   map[string]*ino // as the cache has them
 	onDisk  map[string]*ino
 	renames [][2]string // since the directory was synced
@@ -107,6 +109,17 @@ func over(old, b []byte, at int) []byte {
 	return out
 }
 
+func (i *ino) ReadAt(b []byte, at int64) (int, error) {
+	if i.drive.rng.Float64() < i.drive.unread {
+		return 0, errDisk
+	}
+	n := copy(b, i.cache[min(int(at), len(i.cache)):])
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
 func (i *ino) Sync() error { return i.Datasync() }
 
 func (i *ino) Datasync() error {
@@ -168,17 +181,20 @@ type lives struct {
 	may    []string // what a start may find: what was durable, and what was tried since
 	spoilt bool     // one copy is damaged, since the last start that went well
 	drawn  int
+	backup []byte // of the file, at some time
+	saved  string // what it says
 }
 
 // Whenever a process dies or the power is cut, whatever of the last writes is on the disk, whichever writes and syncs have failed
 // before, and though a bit of the file is flipped besides, the next start finds the value that was put last, or one that a Put with an error
-// was about since.
+// was about since, or what a backup says that was copied over the file since.
 func TestValueAfterThePowerWasCut(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
 		l := &lives{t: t, path: "dir/value.json", d: &drive{rng: rng, names: map[string]*ino{}, onDisk: map[string]*ino{}}, may: []string{"none"}}
 		for range rapid.IntRange(1, 6).Draw(t, "lives") {
 			l.d.left, l.d.fails = rng.IntN(40), []float64{0, 0, 0.05, 0.3}[rng.IntN(4)]
+			l.d.unread = l.d.fails
 			l.live()
 			if rng.IntN(2) == 0 {
 				l.d.powerCut()
@@ -217,9 +233,12 @@ func (l *lives) live() {
 	l.spoilt = false
 	for range 20 {
 		var err error
-		if l.d.rng.IntN(2) == 0 {
+		switch l.d.rng.IntN(10) {
+		case 0:
+			l.restore()
+		case 1, 2, 3, 4:
 			err = f.Finish()
-		} else {
+		default:
 			l.drawn++
 			err = l.put(f, fmt.Sprintf("[%d,%q]", l.drawn, strings.Repeat("x", []int{0, 400, 3000}[l.d.rng.IntN(3)])))
 		}
@@ -234,8 +253,19 @@ func (l *lives) put(f *File, body string) error {
 	err := f.Put([]byte(body))
 	if err == nil {
 		l.may = []string{body}
+		if l.d.rng.IntN(4) == 0 {
+			l.backup, l.saved = bytes.Clone(l.d.names[l.path].cache), body
+		}
 	}
 	return err
+}
+
+// restore copies the backup over the file, in place, and onto the disk.
+func (l *lives) restore() {
+	if i := l.d.names[l.path]; i != nil && l.backup != nil {
+		i.cache, i.disk, i.pending = bytes.Clone(l.backup), bytes.Clone(l.backup), nil
+		l.may = append(l.may, l.saved)
+	}
 }
 
 // A change takes one write and one sync, and the other half one more when there is time.
@@ -245,11 +275,12 @@ func TestPutTakesOneSync(t *testing.T) {
 	if err := f.Put([]byte(`1`)); err != nil {
 		t.Fatal(err)
 	}
+	is := d.names[f.path]
 	takes := func(what string, n int, do func() error) {
 		t.Helper()
 		before := [2]int{d.writes, d.syncs}
-		if err := do(); err != nil || d.writes-before[0] != n || d.syncs-before[1] != n || len(d.renames) > 0 {
-			t.Errorf("%s took %d writes and %d syncs, want %d: %v", what, d.writes-before[0], d.syncs-before[1], n, err)
+		if err := do(); err != nil || d.writes-before[0] != n || d.syncs-before[1] != n || d.names[f.path] != is {
+			t.Errorf("%s took %d writes and %d syncs, want %d, of another file %v: %v", what, d.writes-before[0], d.syncs-before[1], n, d.names[f.path] != is, err)
 		}
 	}
 	takes("a change", 1, func() error { return f.Put([]byte(`2`)) })
@@ -291,6 +322,59 @@ func TestChangeAfterAnError(t *testing.T) {
 		is := d.names[f.path]
 		if got, err := read(bytes.NewReader(is.disk), int64(len(is.disk)), testVersion); err != nil || string(got) != `4` || is == was {
 			t.Errorf("after an error of %s: %s, %v, in the same file %v", where, got, err, is == was)
+		}
+	}
+}
+
+// A Finish makes up for a Put or a Finish that failed, in a new file of the last value that was Put; after Close it makes none.
+func TestFinishAfterAnError(t *testing.T) {
+	for _, where := range []string{"Put", "Finish"} {
+		d := &drive{rng: rand.New(rand.NewPCG(1, 1)), left: 1000, names: map[string]*ino{}, onDisk: map[string]*ino{}}
+		f := &File{path: "dir/value.json", version: testVersion, sys: d}
+		if err := errors.Join(f.Finish(), f.Put([]byte(`1`)), f.Put([]byte(`2`))); err != nil {
+			t.Fatal(err)
+		}
+		was := d.names[f.path]
+		d.fails = 1
+		for range 2 {
+			err := f.Finish()
+			if where == "Put" {
+				err = f.Put([]byte(`3`))
+			}
+			if !errors.Is(err, errDisk) {
+				t.Error(err)
+			}
+		}
+		d.fails = 0
+		if err := f.Finish(); err != nil {
+			t.Error(err)
+		}
+		is := d.names[f.path]
+		if want := encode(testVersion, 0, copies, block, 1, []byte(`2`)); is == was || !bytes.Equal(is.disk, want) {
+			t.Errorf("after an error of %s: in the same file %v: %s", where, is == was, bytes.ReplaceAll(is.disk, []byte("  "), nil))
+		}
+		if err := errors.Join(f.Put([]byte(`4`)), f.Close(), f.Finish()); err != nil || d.names[f.path] != is {
+			t.Errorf("after Close: another file %v, %v", d.names[f.path] != is, err)
+		}
+	}
+}
+
+// What cannot be read is not known to be what was written.
+func TestChangeOfAFileThatIsNotRead(t *testing.T) {
+	for _, finish := range []bool{false, true} {
+		d := &drive{rng: rand.New(rand.NewPCG(1, 1)), left: 1000, names: map[string]*ino{}, onDisk: map[string]*ino{}}
+		f := &File{path: "dir/value.json", version: testVersion, sys: d}
+		if err := errors.Join(f.Put([]byte(`1`)), f.Put([]byte(`2`))); err != nil {
+			t.Fatal(err)
+		}
+		was := d.names[f.path]
+		d.unread = 1
+		change := f.Finish
+		if !finish {
+			change = func() error { return f.Put([]byte(`3`)) }
+		}
+		if err := change(); err != nil || d.names[f.path] == was {
+			t.Errorf("Finish %v: in the same file %v, %v", finish, d.names[f.path] == was, err)
 		}
 	}
 }

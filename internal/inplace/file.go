@@ -26,11 +26,13 @@ type File struct {
 	version int
 	sys     system
 
-	disk   disk // nil if it is not known what the file holds: the next Put makes a new one
-	size   int  // of a copy
-	half   int  // the newest, 0 or 1
+	disk   disk   // nil if it is not known what the file holds: the next change makes a new one
+	whole  []byte // what was written to it, all of it
+	there  []byte // room for what is there, and a byte more: a longer file has its copies elsewhere
+	size   int    // of a copy
+	half   int    // the newest, 0 or 1
 	seq    uint64
-	body   []byte // of the last Put
+	body   []byte // of the last Put that went well; nil if there was none, or after Close
 	behind bool   // the other half has what was before it
 }
 
@@ -42,6 +44,7 @@ type system interface {
 }
 
 type disk interface {
+	io.ReaderAt
 	io.WriterAt
 	io.Closer
 	Sync() error
@@ -58,8 +61,7 @@ func New(path string, version int) *File { return &File{path: path, version: ver
 // one before or this one; the next Put makes a new file, also for the same value, since nobody can tell what a sync that
 // failed has left of this one.
 func (f *File) Put(body []byte) error {
-	// What somebody has moved away, or restored, is not what a start will find.
-	if f.disk == nil || f.size < sizeOf(f.version, body) || !f.disk.isAt(f.path) {
+	if f.size < sizeOf(f.version, body) || !f.known() {
 		return f.replace(body)
 	}
 	if bytes.Equal(body, f.body) {
@@ -72,10 +74,25 @@ func (f *File) Put(body []byte) error {
 	return nil
 }
 
-// Finish has the other half follow the newest. After an error the next Put makes a new file.
+// known reports whether the file at the path is this one, and as it was written last. What somebody has moved away is not
+// what a start will find. A backup that is copied over the file has numbers of its own: beside a half of it that has a higher
+// one, a change that is written into the other half would be the older of the two.
+func (f *File) known() bool {
+	if f.disk == nil || !f.disk.isAt(f.path) {
+		return false
+	}
+	n, err := f.disk.ReadAt(f.there, 0)
+	return errors.Is(err, io.EOF) && bytes.Equal(f.there[:n], f.whole)
+}
+
+// Finish has the other half follow the newest. After an error, of Finish or of a Put, it makes a new file of the last value
+// that was Put without one, as the next Put does.
 func (f *File) Finish() error {
-	if f.disk == nil || !f.behind {
+	switch {
+	case f.body == nil || f.disk != nil && !f.behind:
 		return nil
+	case !f.known():
+		return f.replace(f.body)
 	}
 	if err := f.write(f.seq, f.body); err != nil {
 		return err
@@ -88,20 +105,22 @@ func (f *File) Finish() error {
 func (f *File) write(seq uint64, body []byte) error {
 	first := (1 - f.half) * copies / 2
 	half := encode(f.version, first, first+copies/2, f.size, seq, body)
-	_, err := f.disk.WriteAt(half, int64(first)*int64(f.size))
+	at := first * f.size
+	_, err := f.disk.WriteAt(half, int64(at))
 	if err == nil {
 		err = f.disk.Datasync()
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("%s: %w", f.path, err), f.Close())
+		return errors.Join(fmt.Errorf("%s: %w", f.path, err), f.letGo())
 	}
+	copy(f.whole[at:], half)
 	return nil
 }
 
 // replace makes a new file, of bytes that are written: blocks that are only reserved cost a sync of metadata each. It has
 // room to grow by half before there is need of another one.
 func (f *File) replace(body []byte) error {
-	if err := f.Close(); err != nil {
+	if err := f.letGo(); err != nil {
 		return err
 	}
 	size := sizeOf(f.version, body)
@@ -111,7 +130,8 @@ func (f *File) replace(body []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = made.WriteAt(encode(f.version, 0, copies, size, 1, body), 0)
+	whole := encode(f.version, 0, copies, size, 1, body)
+	_, err = made.WriteAt(whole, 0)
 	if err == nil {
 		err = made.Sync()
 	}
@@ -124,12 +144,18 @@ func (f *File) replace(body []byte) error {
 	if err != nil {
 		return errors.Join(err, made.Close())
 	}
-	f.disk, f.size, f.half, f.seq, f.body, f.behind = made, size, 1, 1, body, false
+	f.disk, f.whole, f.there, f.size = made, whole, make([]byte, len(whole)+1), size
+	f.half, f.seq, f.body, f.behind = 1, 1, body, false
 	return nil
 }
 
-// Close lets go of the file. What was Put is durable, Finish or not.
+// Close lets go of the file. What was Put is durable, Finish or not; a Finish that comes later does nothing.
 func (f *File) Close() error {
+	f.body = nil
+	return f.letGo()
+}
+
+func (f *File) letGo() error {
 	if f.disk == nil {
 		return nil
 	}
@@ -141,7 +167,7 @@ func (f *File) Close() error {
 type osSystem struct{}
 
 func (osSystem) create(path string) (disk, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600) // #nosec G304 -- the directory is the caller's own
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600) // #nosec G304 -- the directory is the caller's own
 	if err != nil {
 		return nil, err
 	}

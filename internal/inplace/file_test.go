@@ -141,7 +141,7 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// A copy that cannot be read is a damaged one.
+// A copy that cannot be read is a damaged one. Two of a half may be the newest, and the other half is not taken for it.
 func TestUnreadableCopy(t *testing.T) {
 	f := made(t, `{"k":1}`)
 	good := contents(t, f)
@@ -152,9 +152,31 @@ func TestUnreadableCopy(t *testing.T) {
 			t.Errorf("without copy %d: %s, %v", i, got, err)
 		}
 	}
-	all := []int64{0, size / 4, size / 2, size / 4 * 3}
-	if got, err := read(badPlaces{bytes.NewReader(good), all}, size, testVersion); !errors.Is(err, errBadPlace) {
-		t.Errorf("%s, %v", got, err)
+	f = made(t, `{"k":1}`, `{"k":2}`) // the second is in the first half
+	good = contents(t, f)
+	torn := bytes.Clone(good) // one copy, or both
+	torn[5] ^= 4
+	for _, is := range []struct {
+		file   []byte
+		unread []int64 // in quarters
+		want   string  // empty is the error
+	}{
+		{good, []int64{0, 1, 2, 3}, ""},
+		{good, []int64{0, 1}, ""},
+		{good, []int64{2, 3}, ""},
+		{torn, []int64{1}, ""},
+		{good, []int64{0, 2}, `{"k":2}`},
+		{torn, []int64{0}, `{"k":2}`},
+		{torn, []int64{2}, `{"k":2}`},
+	} {
+		var at []int64
+		for _, quarter := range is.unread {
+			at = append(at, quarter*size/copies)
+		}
+		got, err := read(badPlaces{bytes.NewReader(is.file), at}, size, testVersion)
+		if string(got) != is.want || errors.Is(err, errBadPlace) != (is.want == "") {
+			t.Errorf("without %v, of a torn one %v: %s, %v", is.unread, is.file[5] == torn[5], got, err)
+		}
 	}
 }
 
@@ -197,6 +219,43 @@ func TestFileIsReplacedFromOutside(t *testing.T) {
 		body := fmt.Sprint(10 + i)
 		put(t, f, body)
 		holds(t, f, body)
+	}
+}
+
+// A file that was written over in place is not changed: its numbers are not those that the process has. Nor is one whose other
+// half alone was, though the value is to stay.
+func TestFileIsCopiedOver(t *testing.T) {
+	old := made(t, `"old"`, `"older"`, `"sealed"`, `"promoted, and rolled back"`)
+	long := made(t, `"`+strings.Repeat("x", 3*block)+`"`)
+	const value = `"sealed"`
+	for what, backup := range map[string][]byte{
+		"an older file":   contents(t, old),
+		"a longer file":   contents(t, long),
+		"nothing":         nil,
+		"half of a file":  contents(t, old)[:2*block],
+		"a file and more": append(contents(t, old), ' '),
+	} {
+		for _, change := range []string{"another value", "the same value", "Finish"} {
+			f := made(t, `"none"`, `"new"`, value) // in the second half, as the older file has it, and under the same number
+			if err := os.WriteFile(f.path, backup, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			want := value
+			switch change {
+			case "another value":
+				want = `"promoted"`
+				put(t, f, want)
+			case "the same value":
+				put(t, f, want)
+			case "Finish":
+				if err := f.Finish(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got, err := Read(f.path, testVersion); err != nil || string(got) != want {
+				t.Errorf("after %s came over it and then %s: it holds %.60s (%v), want %s", what, change, got, err, want)
+			}
+		}
 	}
 }
 

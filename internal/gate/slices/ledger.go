@@ -1,6 +1,7 @@
 package slices
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -51,7 +52,8 @@ type ledger struct {
 }
 
 // openLedger makes the directory, and reads the entries. Those of an older program are in the new file before the old ones go,
-// and while there is a new one no older program begins.
+// and while there is a new one no older program begins. Until the old ones are gone no entry changes, so that one that says
+// something else was put there by somebody: which of the two is true only the store can tell.
 func openLedger(dir string) (*ledger, error) {
 	d := &ledger{dir: dir, file: inplace.New(filepath.Join(dir, stagedFile), stagedVersion)}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -68,6 +70,11 @@ func openLedger(dir string) (*ledger, error) {
 	old, entries, err := d.older()
 	if !is {
 		d.all = entries
+	}
+	for i, e := range entries {
+		if err == nil && !slices.ContainsFunc(d.all, e.equal) {
+			err = notSaid(old[i], fmt.Errorf("it has move %s %s under %q, and %s does not", e.Move, e.Phase, e.prefix(), stagedFile))
+		}
 	}
 	if err == nil {
 		err = d.write(d.all)
@@ -89,6 +96,10 @@ func openLedger(dir string) (*ledger, error) {
 func (d *ledger) path() string { return filepath.Join(d.dir, stagedFile) }
 
 func (e entry) unknown() bool { return e.Phase != staging && e.Phase != promoted }
+
+func (e entry) equal(other entry) bool {
+	return e.Move == other.Move && bytes.Equal(e.Prefix, other.Prefix) && e.Phase == other.Phase && e.Empty == other.Empty
+}
 
 func notSaid(name string, err error) error {
 	if err == nil {

@@ -99,7 +99,8 @@ func TestDamagedLedger(t *testing.T) {
 }
 
 // TestLedgerOfAnOlderProgram: the files of an older program are taken over. A start that was cut off before the new file is in
-// place finds them, and one that was cut off before they were all gone holds to the new one.
+// place finds them, and one that was cut off before they were all gone deletes the others. No entry has changed until then: a file
+// that says something else was put there since, and is neither deleted unread nor believed.
 func TestLedgerOfAnOlderProgram(t *testing.T) {
 	e1, e2 := entry{Move: "m1", Prefix: []byte("a:"), Phase: promoted}, entry{Move: "m2", Prefix: []byte("b:"), Phase: staging, Empty: true}
 	dir := t.TempDir()
@@ -120,15 +121,40 @@ func TestLedgerOfAnOlderProgram(t *testing.T) {
 	write(name2+".new", e1)
 	write(stagedFile+".next", e1)
 	d := reopened(t, nil, dir, e2, e1) // by the files' names
-	if err := d.drop("m2"); err != nil {
+	write(name2, e2)                   // the deletion was not on the disk yet
+	d = reopened(t, d, dir, e2, e1)
+	left := func(names ...string) {
+		t.Helper()
+		is, err := filepath.Glob(filepath.Join(dir, "*"+oldSuffix))
+		if err != nil || len(is) != 1+len(names) {
+			t.Errorf("%v is left, %v", is, err)
+		}
+	}
+	left()
+	other := e2
+	other.Phase = promoted
+	if err := errors.Join(d.put(other), d.drop("m1"), d.close()); err != nil {
 		t.Fatal(err)
 	}
-	write(name2, e2)
-	d = reopened(t, d, dir, e1)
-	if err := d.close(); err != nil {
-		t.Fatal(err)
+	full, away, moved := other, other, other
+	full.Empty, away.Prefix, moved.Move = false, []byte("c:"), e1.Move
+	for _, old := range []entry{e1, e2, full, away, moved} {
+		name := name2
+		if old.Move == e1.Move {
+			name = name1 // there is nothing of that move any more
+		}
+		write(name, old)
+		want := filepath.Join(dir, name) + " does not say what is staged: it has move " + old.Move + " " + string(old.Phase) + ` under "` + string(old.Prefix) +
+			`", and staged.json does not; restore it, or see what the store has`
+		if _, err := openLedger(dir); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("of %+v: %v, want %s", old, err, want)
+		}
+		left(name)
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if left, err := filepath.Glob(filepath.Join(dir, "*"+oldSuffix)); err != nil || len(left) != 1 {
-		t.Errorf("%v is left, %v", left, err)
+	if err := reopened(t, nil, dir, other).close(); err != nil {
+		t.Fatal(err)
 	}
 }
