@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"context"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -59,11 +58,23 @@ func (n *notices) of(r leading, more func() bool) {
 	n.raft, n.more = r, more
 }
 
-// run tells followers of each entry that this server's state has, which is committed then, until ctx ends.
-func (n *notices) run(ctx context.Context, f *fsm.FSM) {
-	for f.WaitIndex(ctx, f.State().Index()+1) == nil {
-		n.tellAll()
-	}
+// tellingFSM is raft's state machine. Of what it is about to apply, which is committed, followers are told first: they apply
+// it while this server does.
+type tellingFSM struct {
+	*fsm.FSM
+	told *notices
+}
+
+// Apply implements raft.FSM.
+func (f tellingFSM) Apply(log *raft.Log) any {
+	f.told.tellAll()
+	return f.FSM.Apply(log)
+}
+
+// ApplyBatch implements raft.BatchingFSM.
+func (f tellingFSM) ApplyBatch(logs []*raft.Log) []any {
+	f.told.tellAll()
+	return f.FSM.ApplyBatch(logs)
 }
 
 // AppendEntries implements raft.Transport.

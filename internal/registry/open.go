@@ -239,7 +239,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.guard = peer.NewGuard(p.transport, cfg.Logger.Named("guard"))
 	told := newNotices(r.guard)
 	logs, stable := leadingLogs{watchedLogs{p.logs, r.dog}, told}, watchedStable{p.stable, r.dog}
-	if r.raft, err = raft.NewRaft(conf, r.fsm, logs, stable, p.snaps, told); err != nil {
+	if r.raft, err = raft.NewRaft(conf, tellingFSM{r.fsm, told}, logs, stable, p.snaps, told); err != nil {
 		err = errors.Join(err, told.Close())
 		return nil, fmt.Errorf("starting raft of server %q: %w; if its data is damaged, leave the server off: an older copy of %s forgets votes (docs/operations.md)", cfg.ID, err, cfg.DataDir)
 	}
@@ -257,7 +257,6 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.wg.Go(func() { r.commits.run(r.ctx) })
 	r.wg.Go(func() { r.confirms.run(r.ctx) })
 	r.wg.Go(func() { r.checks.run(r.ctx) })
-	r.wg.Go(func() { told.run(r.ctx, r.fsm) })
 	r.wg.Go(r.watchSpace)
 	r.wg.Go(r.reconcileLoop)
 	r.wg.Go(r.catchUp)
