@@ -43,8 +43,10 @@ func ParseRole(name string) (Role, error) {
 
 // RoleNamed is ParseRole for who has no use for an error.
 func RoleNamed(name string) (Role, bool) {
-	at := slices.Index(roleNames, name)
-	return Role(max(at, 0)), at >= int(Viewer)
+	if at := slices.Index(roleNames, name); at >= int(Viewer) {
+		return Role(at), true
+	}
+	return Nobody, false
 }
 
 const (
