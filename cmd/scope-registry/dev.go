@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/scope-registry/scope-registry/client"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/registry"
 )
 
@@ -46,25 +46,21 @@ things and to develop against. Without --data-dir it forgets everything at its e
 	return cmd
 }
 
-// devConfigs are the configurations of a dev cluster. With free, the peers'
-// ports are found by binding them for a moment.
+// devConfigs are the configurations of a dev cluster, on the usual ports or on free ones.
 func devConfigs(dir string, free bool, log hclog.Logger) ([]serverConfig, error) {
-	peers := make([]registry.Peer, 0, devServers)
-	var held []net.Listener
-	for i := range devServers {
-		addr := fmt.Sprintf("127.0.0.1:%d", defaultPeerPort+portStep*i)
-		if free {
-			ln, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return nil, invalid("no free port on loopback: %v", err)
-			}
-			held = append(held, ln)
-			addr = ln.Addr().String()
-		}
-		peers = append(peers, registry.Peer{ID: fmt.Sprintf("s%d", i+1), Addr: addr})
+	addrs := make([]string, devServers)
+	for i := range addrs {
+		addrs[i] = fmt.Sprintf("127.0.0.1:%d", defaultPeerPort+portStep*i)
 	}
-	for _, ln := range held {
-		_ = ln.Close()
+	if free {
+		var err error
+		if addrs, err = freeport.Addrs(devServers); err != nil {
+			return nil, invalid("%v", err)
+		}
+	}
+	peers := make([]registry.Peer, 0, devServers)
+	for i, addr := range addrs {
+		peers = append(peers, registry.Peer{ID: fmt.Sprintf("s%d", i+1), Addr: addr})
 	}
 	cfgs := make([]serverConfig, 0, devServers)
 	for i, p := range peers {
