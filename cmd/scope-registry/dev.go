@@ -75,28 +75,31 @@ func devConfigs(dir string, free bool, log hclog.Logger) ([]serverConfig, error)
 	return cfgs, nil
 }
 
-// startAll starts servers that wait for each other.
+// startAll starts servers that wait for each other. When one does not start, the
+// error is of that one, and not of those that waited for it.
 func startAll(ctx context.Context, cfgs []serverConfig) ([]*server, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	starting, cancel := context.WithCancel(ctx)
 	defer cancel()
-	servers, errs := make([]*server, len(cfgs)), make([]error, len(cfgs))
+	servers, failed := make([]*server, len(cfgs)), make(chan error, len(cfgs))
 	var wg sync.WaitGroup
 	for i, cfg := range cfgs {
 		wg.Go(func() {
-			if servers[i], errs[i] = startServer(ctx, cfg); errs[i] != nil {
-				cancel() // the others would wait for this one
+			var err error
+			if servers[i], err = startServer(starting, cfg); err != nil {
+				failed <- err // before those that end for it
+				cancel()      // the others would wait for this one
 			}
 		})
 	}
 	wg.Wait()
-	for _, s := range servers {
-		if s != nil {
-			if err := s.waitReady(ctx); err != nil {
-				errs = append(errs, err)
-			}
+	close(failed)
+	err := <-failed // nil if all started
+	if err == nil {
+		for _, s := range servers {
+			err = errors.Join(err, s.waitReady(ctx))
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err != nil {
 		closeAll(servers)
 		return nil, err
 	}
