@@ -303,6 +303,7 @@ func (e *Env) each(ctx context.Context, limit time.Duration, failed string, ask 
 func (e *Env) wait(ctx context.Context, limit time.Duration, ask func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	var last error
 	for {
 		once, done := context.WithTimeout(ctx, probeTime)
 		err := ask(once)
@@ -310,8 +311,11 @@ func (e *Env) wait(ctx context.Context, limit time.Duration, ask func(context.Co
 		if err == nil {
 			return nil
 		}
+		if last == nil || ctx.Err() == nil { // what the limit cut off is no answer
+			last = err
+		}
 		if pause(ctx, pollEvery) != nil {
-			return fmt.Errorf("%w; the last answer was: %w", ctx.Err(), err)
+			return fmt.Errorf("%w; the last answer was: %w", ctx.Err(), last)
 		}
 	}
 }

@@ -232,12 +232,12 @@ func TestChangesAreAwaited(t *testing.T) {
 // TestChangesThatStayRefused are no fault that could not be done: they are told as what did not heal.
 func TestChangesThatStayRefused(t *testing.T) {
 	e, f := newEnv(t)
-	f.refuses, e.Heal = math.MaxInt, pollEvery/2
+	f.refuses, e.Heal = math.MaxInt, 6*pollEvery
 	kill, err := Named(history.Kill)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "server s1 acknowledged no change within 25ms: context deadline exceeded; the last answer was: LIMIT"
+	const want = "server s1 acknowledged no change within 300ms: context deadline exceeded; the last answer was: LIMIT"
 	if rec := e.Run(t.Context(), kill, false); !rec.Unhealed || !strings.HasPrefix(rec.Error, want) {
 		t.Errorf("unhealed %v: %s, want %s", rec.Unhealed, rec.Error, want)
 	}
