@@ -29,6 +29,9 @@ import (
 const (
 	// downTime bounds taking the servers down, which an interrupt must not keep from happening.
 	downTime = 2 * time.Minute
+	// healTime bounds how long servers that are ready again may refuse changes: above the 5 s after which a leader asks the
+	// others for their space again, on a busy machine too.
+	healTime = 20 * time.Second
 )
 
 var (
@@ -137,7 +140,7 @@ func drive(ctx context.Context, o options, cluster target.Target, plan *fault.Sc
 	}
 	var servers []*direct.Server
 	env := fault.Env{Target: cluster, Servers: map[string]*direct.Server{}, Now: log.Now, Say: say,
-		Hold: o.hold, Seed: o.seed}
+		Hold: o.hold, Heal: healTime, Seed: o.seed}
 	files, config, err := credentials(cluster)
 	if err != nil {
 		return err
@@ -241,7 +244,7 @@ func faults(ctx context.Context, o options, env *fault.Env, plan *fault.Scenario
 		if err := round(ctx, env, plan.Next(), log); err != nil {
 			return err
 		}
-		env.Say("all servers are ready")
+		env.Say("all servers are ready and acknowledge changes")
 	}
 	return pause(ctx, max(calm, o.duration-(log.Now()-begun)))
 }

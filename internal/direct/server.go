@@ -168,6 +168,13 @@ func (s *Server) Ready(ctx context.Context) error {
 	return err
 }
 
+// Acknowledges is nil when a change was acknowledged that was asked of the server: a batch without items, which goes through the
+// log, and is refused, as any other, and changes nothing.
+func (s *Server) Acknowledges(ctx context.Context) error {
+	_, err := s.Do(ctx, Request{Method: http.MethodPost, Path: "/v1/apply", Body: api.Batch{}}, nil)
+	return err
+}
+
 // Status is the cluster as the server sees it, with the hash of every server's state.
 func (s *Server) Status(ctx context.Context) (api.Cluster, error) {
 	var c api.Cluster

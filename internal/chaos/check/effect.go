@@ -98,11 +98,16 @@ func unavailable(run *history.Run, f history.Fault) time.Duration {
 }
 
 // Effect makes sure that every fault was what its name says. A fault that is
-// not known here shows nothing.
+// not known here shows nothing. Servers that do not serve again, once one was
+// undone, break a promise.
 func Effect(run *history.Run) Result {
 	r := Result{Name: "effect", Unit: "faults"}
 	for _, f := range run.Faults {
 		r.Checked++
+		if f.Unhealed {
+			r.violated("fault %s of %v did not heal: %s", f.Name, f.Servers, f.Error)
+			continue
+		}
 		r.Voids = append(r.Voids, Lacks(f, ImpactOf(run, f))...)
 	}
 	if len(run.Faults) == 0 {

@@ -226,6 +226,10 @@ var planted = []struct {
 		r.run.Samples[1].Cluster.Members[2].StateHash = "older"
 	}},
 	{"a move runs at the end", []string{"hashes"}, "moves run", func(_ *testing.T, r *rig) { r.run.Samples[1].Cluster.Moves = 1 }},
+	{"changes are refused for good after a fault", []string{"effect"}, "fault partition of [s1] did not heal: server s2", func(_ *testing.T, r *rig) {
+		f := faultNamed(&r.run, history.Partition)
+		f.Unhealed, f.Error = true, "server s2 acknowledged no change within 20s"
+	}},
 	{"no look at the end", []string{"hashes"}, "over before", func(_ *testing.T, r *rig) { r.run.Samples = r.run.Samples[:1] }},
 }
 

@@ -35,6 +35,7 @@ type Env struct {
 	Now     func() time.Duration      // clock of the run
 	Say     func(format string, args ...any)
 	Hold    time.Duration // how long a fault is in force, at least
+	Heal    time.Duration // how long servers that are ready again may take until they acknowledge changes
 	Seed    uint64
 	// Owner is who owns one of the scopes of the data nodes, and where that moves
 	// to, "" if it does not; nil without nodes.
@@ -84,8 +85,9 @@ func Named(name string) (Fault, error) {
 	return all[at], nil
 }
 
-// Run does a fault and returns when all servers are ready again. What went
-// wrong is in the record's Error. together says that others are done meanwhile.
+// Run does a fault and returns when all servers are ready again and acknowledge
+// changes. What went wrong is in the record's Error. together says that others
+// are done meanwhile.
 func (e *Env) Run(ctx context.Context, f Fault, together bool) history.Fault {
 	rec := history.Fault{Name: f.Name, Together: together,
 		Before: map[string]history.Machine{}, During: map[string]history.Machine{}, After: map[string]history.Machine{}}
@@ -103,7 +105,8 @@ func (e *Env) Run(ctx context.Context, f Fault, together bool) history.Fault {
 	}
 	e.free(rec.Servers)
 	if err == nil {
-		err = e.WaitReady(ctx)
+		err = e.healed(ctx, together)
+		rec.Unhealed = err != nil && ctx.Err() == nil
 	}
 	rec.End = e.Now()
 	if err == nil {
@@ -268,9 +271,29 @@ func (e *Env) leader(ctx context.Context, among []string) (string, error) {
 
 // WaitReady waits until all servers are ready.
 func (e *Env) WaitReady(ctx context.Context) error {
-	for _, s := range e.Target.Servers() {
-		if err := e.wait(ctx, readyTime, e.Servers[s].Ready); err != nil {
-			return fmt.Errorf("server %s did not become ready: %w", s, err)
+	return e.each(ctx, readyTime, "did not become ready", (*direct.Server).Ready)
+}
+
+// healed waits until all servers are ready again, and each acknowledges a change: one that is ready may refuse all of them for
+// seconds, as long as its leader takes the disks of others for full, and the next fault would be found to be what kept clients
+// from being served. Of faults that are done together others may last longer than this one.
+func (e *Env) healed(ctx context.Context, together bool) error {
+	others := time.Duration(0)
+	if together {
+		others = e.Hold
+	}
+	if err := e.each(ctx, readyTime+others, "did not become ready", (*direct.Server).Ready); err != nil {
+		return err
+	}
+	return e.each(ctx, e.Heal+others, "acknowledged no change", (*direct.Server).Acknowledges)
+}
+
+// each waits until all servers have answered one question with nil, one after the other; failed says what one did that has not.
+func (e *Env) each(ctx context.Context, limit time.Duration, failed string, ask func(*direct.Server, context.Context) error) error {
+	for _, id := range e.Target.Servers() {
+		err := e.wait(ctx, limit, func(ctx context.Context) error { return ask(e.Servers[id], ctx) })
+		if err != nil {
+			return fmt.Errorf("server %s %s within %v: %w", id, failed, limit, err)
 		}
 	}
 	return nil
@@ -280,6 +303,7 @@ func (e *Env) WaitReady(ctx context.Context) error {
 func (e *Env) wait(ctx context.Context, limit time.Duration, ask func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	var last error
 	for {
 		once, done := context.WithTimeout(ctx, probeTime)
 		err := ask(once)
@@ -287,8 +311,11 @@ func (e *Env) wait(ctx context.Context, limit time.Duration, ask func(context.Co
 		if err == nil {
 			return nil
 		}
+		if last == nil || ctx.Err() == nil { // what the limit cut off is no answer
+			last = err
+		}
 		if pause(ctx, pollEvery) != nil {
-			return fmt.Errorf("%w; the last answer was: %w", ctx.Err(), err)
+			return fmt.Errorf("%w; the last answer was: %w", ctx.Err(), last)
 		}
 	}
 }

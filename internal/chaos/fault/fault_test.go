@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -26,6 +27,8 @@ type fake struct {
 	free     []string // addresses, lowest first
 	fail     string   // command that fails
 	wanted   string   // whom an operator made the leader
+	refuses  int      // changes that are refused before one is acknowledged
+	took     []string // servers that have acknowledged a change
 }
 
 func (f *fake) Nodes() []string { return nil }
@@ -91,14 +94,24 @@ func (f *fake) lead(id string) {
 
 func (f *fake) Readdresses() bool { return true }
 
-// answer is what a server answers to every question.
-func (f *fake) answer(s string, w http.ResponseWriter) {
+// answer is what a server answers to every question, and to changes.
+func (f *fake) answer(s string, w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.machines[s].State != "running" {
 		panic(http.ErrAbortHandler)
 	}
 	w.Header().Set(api.HeaderIndex, "1")
+	if r.URL.Path == "/v1/apply" {
+		if f.refuses == 0 {
+			f.took = append(f.took, s)
+			return
+		}
+		f.refuses--
+		w.WriteHeader(http.StatusInsufficientStorage)
+		_ = json.NewEncoder(w).Encode(api.Error{Code: api.Limit, Detail: "the disks of 2 of 3 servers are nearly full"})
+		return
+	}
 	if f.machines[s].Peer == "" {
 		return
 	}
@@ -115,16 +128,16 @@ func newEnv(t *testing.T) (*Env, *fake) {
 	f := &fake{machines: map[string]history.Machine{}, urls: map[string]string{}}
 	start := time.Now()
 	e := &Env{Target: f, Servers: map[string]*direct.Server{}, Now: func() time.Duration { return time.Since(start) },
-		Say: func(string, ...any) {}, Hold: 10 * time.Millisecond}
+		Say: func(string, ...any) {}, Hold: 10 * time.Millisecond, Heal: readyTime}
 	for i, s := range f.Servers() {
 		f.machines[s] = history.Machine{State: "running", PID: i + 1, Peer: []string{"10.0.0.9", "10.0.0.10", "10.0.0.11"}[i]}
 		ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Method == http.MethodPost {
+			if r.URL.Path == "/v1/cluster/transfer" {
 				var to struct{ To string }
 				_ = json.NewDecoder(r.Body).Decode(&to)
 				f.lead(to.To)
 			}
-			f.answer(s, w)
+			f.answer(s, w, r)
 		}))
 		t.Cleanup(ts.Close)
 		f.urls[s] = ts.URL
@@ -196,6 +209,42 @@ func recorded(t *testing.T, rec history.Fault) {
 		if rec.During[s] == rec.Before[s] {
 			t.Errorf("during %+v", rec.During)
 		}
+	}
+}
+
+// TestChangesAreAwaited: a fault is over when each server acknowledges changes, also if they were ready before.
+func TestChangesAreAwaited(t *testing.T) {
+	e, f := newEnv(t)
+	f.refuses = 2
+	kill, err := Named(history.Kill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := e.Run(t.Context(), kill, false)
+	if rec.Error != "" || rec.Unhealed || f.refuses != 0 || !slices.Equal(f.took, f.Servers()) {
+		t.Errorf("recorded %+v; %d more would be refused, and %v have acknowledged one", rec, f.refuses, f.took)
+	}
+	if rec.End < rec.Heal+2*pollEvery {
+		t.Errorf("it ended at %v, after the last refusal and before %v", rec.End, rec.Heal+2*pollEvery)
+	}
+}
+
+// TestChangesThatStayRefused are no fault that could not be done: they are told as what did not heal.
+func TestChangesThatStayRefused(t *testing.T) {
+	e, f := newEnv(t)
+	f.refuses, e.Heal = math.MaxInt, 6*pollEvery
+	kill, err := Named(history.Kill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "server s1 acknowledged no change within 300ms: context deadline exceeded; the last answer was: LIMIT"
+	if rec := e.Run(t.Context(), kill, false); !rec.Unhealed || !strings.HasPrefix(rec.Error, want) {
+		t.Errorf("unhealed %v: %s, want %s", rec.Unhealed, rec.Error, want)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	kill.do = func(context.Context, *strike) error { cancel(); return nil }
+	if rec := e.Run(over, kill, false); rec.Unhealed || rec.Error == "" {
+		t.Errorf("after an interrupt: unhealed %v: %s", rec.Unhealed, rec.Error)
 	}
 }
 

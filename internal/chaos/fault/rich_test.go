@@ -162,7 +162,7 @@ func newRich(t *testing.T) (*Env, *rich) {
 		}
 		ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			if !r.members(w, req) {
-				f.answer(id, w)
+				f.answer(id, w, req)
 			}
 		}))
 		t.Cleanup(ts.Close)

@@ -161,7 +161,7 @@ type Fault struct {
 	Begin   time.Duration      `json:"begin_ns"`  // the first command was about to be given
 	Active  time.Duration      `json:"active_ns"` // it was seen to be in force
 	Heal    time.Duration      `json:"heal_ns"`   // it was about to be undone
-	End     time.Duration      `json:"end_ns"`    // all servers were ready again
+	End     time.Duration      `json:"end_ns"`    // all servers were ready again and acknowledged changes
 	Before  map[string]Machine `json:"before"`
 	During  map[string]Machine `json:"during"`
 	After   map[string]Machine `json:"after"`
@@ -180,6 +180,8 @@ type Fault struct {
 	// Together says that other faults were in force at the same time: whether clients were served shows nothing then.
 	Together bool   `json:"together,omitempty"`
 	Error    string `json:"error,omitempty"` // why it could not be carried out as planned
+	// Unhealed says that it was carried out, and that Error is what did not work again in time after it was undone.
+	Unhealed bool `json:"unhealed,omitempty"`
 }
 
 // Sample is how a server described the cluster, hashes included.

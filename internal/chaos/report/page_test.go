@@ -65,7 +65,7 @@ func TestPage(t *testing.T) {
 		"declare 2 1 0 0", "write at a data node 2 1 1",
 		"done 3 without writes, p50 20 ms without writes, max 70 ms aborted: window 1",
 		"make <chaos> & more", "the logs are s1.log s2.log d1.log d2.log",
-		"kill of s1: in force 5.0–8.0 s, all servers ready at 9.0 s; s2 leads, seen 1.00 s after the begin",
+		"kill of s1: in force 5.0–8.0 s, all servers served again at 9.0 s; s2 leads, seen 1.00 s after the begin",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not say %q", want)

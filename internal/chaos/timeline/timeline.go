@@ -152,7 +152,7 @@ func machines(run *history.Run, ids []string) []Row {
 			row.Spans = append(row.Spans, Span{From: f.Begin, To: f.Heal, Look: harm(f, id), Label: f.Name, Title: told(f)})
 			if f.End > f.Heal {
 				row.Spans = append(row.Spans, Span{From: f.Heal, To: f.End, Look: Back,
-					Title: fmt.Sprintf("%s: all servers are ready %s after the fault was undone", f.Name, seconds(f.End-f.Heal))})
+					Title: fmt.Sprintf("%s: all servers are ready and acknowledge changes %s after the fault was undone", f.Name, seconds(f.End-f.Heal))})
 			}
 		}
 		slices.SortStableFunc(row.Spans, func(a, b Span) int { return cmp.Compare(a.From, b.From) })
@@ -187,7 +187,7 @@ func harm(f history.Fault, id string) Look {
 // told is a fault in words.
 func told(f history.Fault) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s of %s: in force %.1f–%.1f s, all servers ready at %.1f s", f.Name, strings.Join(f.Servers, ", "), f.Begin.Seconds(), f.Heal.Seconds(), f.End.Seconds())
+	fmt.Fprintf(&b, "%s of %s: in force %.1f–%.1f s, all servers served again at %.1f s", f.Name, strings.Join(f.Servers, ", "), f.Begin.Seconds(), f.Heal.Seconds(), f.End.Seconds())
 	if f.Elected != "" {
 		fmt.Fprintf(&b, "; %s leads, seen %s after the begin", f.Elected, seconds(f.ElectedAt-f.Begin))
 	}
