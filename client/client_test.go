@@ -14,15 +14,19 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 )
 
 func is(err error, code api.Code) bool { return errors.Is(err, &api.Error{Code: code}) }
 
 // closed is an endpoint where nothing listens.
-func closed() string {
-	s := httptest.NewServer(http.NotFoundHandler())
-	s.Close()
-	return s.URL
+func closed(t *testing.T) string {
+	t.Helper()
+	addrs, err := freeport.Addrs(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "http://" + addrs[0]
 }
 
 // A server that surely did nothing is passed over, for reads and mutations.
@@ -48,7 +52,7 @@ func TestAnotherEndpointIsAsked(t *testing.T) {
 		}
 	}
 	alive := servers(t, ok(api.Applied{Index: 9}))
-	c := New([]string{closed(), alive.endpoints[0]})
+	c := New([]string{closed(t), alive.endpoints[0]})
 	defer c.Close()
 	if _, err := c.RemoveNode(t.Context(), "a"); err != nil {
 		t.Error(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/registry"
 	"github.com/scope-registry/scope-registry/scope"
 	"github.com/scope-registry/scope-registry/transport/httpapi"
@@ -22,17 +22,13 @@ import (
 // realRegistry is a server of its own, in this process.
 func realRegistry(tb testing.TB) (*registry.Registry, *httptest.Server) {
 	tb.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free
+	addrs, err := freeport.Addrs(1)
 	if err != nil {
-		tb.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	if err := ln.Close(); err != nil {
 		tb.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(tb.Context(), 30*time.Second)
 	defer cancel()
-	reg, err := registry.Open(ctx, registry.Config{ID: "s1", DataDir: tb.TempDir(), Peers: []registry.Peer{{ID: "s1", Addr: addr}}, Timing: "fast"})
+	reg, err := registry.Open(ctx, registry.Config{ID: "s1", DataDir: tb.TempDir(), Peers: []registry.Peer{{ID: "s1", Addr: addrs[0]}}, Timing: "fast"})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/registry"
 	"github.com/scope-registry/scope-registry/scope"
 	"github.com/scope-registry/scope-registry/transport/httpapi"
@@ -33,17 +33,13 @@ type oneServer struct {
 
 func startServer(t *testing.T) *oneServer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := freeport.Addrs(1)
 	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	reg, err := registry.Open(ctx, registry.Config{ID: "s1", DataDir: t.TempDir(), Peers: []registry.Peer{{ID: "s1", Addr: addr}}, Timing: "fast", Leases: shortLeases})
+	reg, err := registry.Open(ctx, registry.Config{ID: "s1", DataDir: t.TempDir(), Peers: []registry.Peer{{ID: "s1", Addr: addrs[0]}}, Timing: "fast", Leases: shortLeases})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -204,7 +204,7 @@ func TestTokens(t *testing.T) {
 		t.Errorf("the server got %q, %v", got, err)
 	}
 	for endpoint, want := range map[string]api.Code{"http://192.0.2.1:7481": api.Invalid, "192.0.2.1:7481": api.Invalid, "http://127.0.0.1.example.net": api.Invalid,
-		closed(): api.Unavailable, strings.Replace(closed(), "127.0.0.1", "localhost", 1): api.Unavailable} {
+		closed(t): api.Unavailable, strings.Replace(closed(t), "127.0.0.1", "localhost", 1): api.Unavailable} {
 		cl := New([]string{endpoint}, WithToken(TokenFile(file)), WithTimeout(time.Second))
 		_, err := cl.Nodes(t.Context())
 		if cl.Close(); !is(err, want) || strings.Contains(err.Error(), tokenText[8:]) {

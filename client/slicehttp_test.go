@@ -22,6 +22,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/agent"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -66,12 +67,11 @@ func TestHTTPSend(t *testing.T) {
 
 // TestHTTPSendFails: what never left is told from what may have arrived.
 func TestHTTPSendFails(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := freeport.Addrs(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := l.Addr().String()
-	l.Close()
+	nobody := addrs[0]
 	page := func(status int, body string) string {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,24 +16,21 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/spf13/cobra"
 
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/registry"
 )
 
 // endpoint starts a server on free ports and returns its HTTP address.
 func endpoint(t *testing.T) string {
 	t.Helper()
-	held, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := freeport.Addrs(1)
 	if err != nil {
-		t.Fatal(err)
-	}
-	peer := held.Addr().String()
-	if err := held.Close(); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	s, err := startServer(ctx, serverConfig{HTTPListen: "127.0.0.1:0", Config: registry.Config{ID: "s1", DataDir: t.TempDir(),
-		Peers: []registry.Peer{{ID: "s1", Addr: peer}}, Timing: "fast", Logger: hclog.NewNullLogger()}})
+		Peers: []registry.Peer{{ID: "s1", Addr: addrs[0]}}, Timing: "fast", Logger: hclog.NewNullLogger()}})
 	if err != nil {
 		t.Fatal(err)
 	}

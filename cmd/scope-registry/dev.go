@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/scope-registry/scope-registry/client"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/registry"
 )
 
@@ -46,25 +46,21 @@ things and to develop against. Without --data-dir it forgets everything at its e
 	return cmd
 }
 
-// devConfigs are the configurations of a dev cluster. With free, the peers'
-// ports are found by binding them for a moment.
+// devConfigs are the configurations of a dev cluster, on the usual ports or on free ones.
 func devConfigs(dir string, free bool, log hclog.Logger) ([]serverConfig, error) {
-	peers := make([]registry.Peer, 0, devServers)
-	var held []net.Listener
-	for i := range devServers {
-		addr := fmt.Sprintf("127.0.0.1:%d", defaultPeerPort+portStep*i)
-		if free {
-			ln, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return nil, invalid("no free port on loopback: %v", err)
-			}
-			held = append(held, ln)
-			addr = ln.Addr().String()
-		}
-		peers = append(peers, registry.Peer{ID: fmt.Sprintf("s%d", i+1), Addr: addr})
+	addrs := make([]string, devServers)
+	for i := range addrs {
+		addrs[i] = fmt.Sprintf("127.0.0.1:%d", defaultPeerPort+portStep*i)
 	}
-	for _, ln := range held {
-		_ = ln.Close()
+	if free {
+		var err error
+		if addrs, err = freeport.Addrs(devServers); err != nil {
+			return nil, invalid("%v", err)
+		}
+	}
+	peers := make([]registry.Peer, 0, devServers)
+	for i, addr := range addrs {
+		peers = append(peers, registry.Peer{ID: fmt.Sprintf("s%d", i+1), Addr: addr})
 	}
 	cfgs := make([]serverConfig, 0, devServers)
 	for i, p := range peers {
@@ -79,28 +75,31 @@ func devConfigs(dir string, free bool, log hclog.Logger) ([]serverConfig, error)
 	return cfgs, nil
 }
 
-// startAll starts servers that wait for each other.
+// startAll starts servers that wait for each other. When one does not start, the
+// error is of that one, and not of those that waited for it.
 func startAll(ctx context.Context, cfgs []serverConfig) ([]*server, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	starting, cancel := context.WithCancel(ctx)
 	defer cancel()
-	servers, errs := make([]*server, len(cfgs)), make([]error, len(cfgs))
+	servers, failed := make([]*server, len(cfgs)), make(chan error, len(cfgs))
 	var wg sync.WaitGroup
 	for i, cfg := range cfgs {
 		wg.Go(func() {
-			if servers[i], errs[i] = startServer(ctx, cfg); errs[i] != nil {
-				cancel() // the others would wait for this one
+			var err error
+			if servers[i], err = startServer(starting, cfg); err != nil {
+				failed <- err // before those that end for it
+				cancel()      // the others would wait for this one
 			}
 		})
 	}
 	wg.Wait()
-	for _, s := range servers {
-		if s != nil {
-			if err := s.waitReady(ctx); err != nil {
-				errs = append(errs, err)
-			}
+	close(failed)
+	err := <-failed // nil if all started
+	if err == nil {
+		for _, s := range servers {
+			err = errors.Join(err, s.waitReady(ctx))
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err != nil {
 		closeAll(servers)
 		return nil, err
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	proc "github.com/scope-registry/scope-registry/internal/process"
 	"github.com/scope-registry/scope-registry/scope"
 )
@@ -73,7 +74,7 @@ func (h *heard) until(t *testing.T, pattern string) []string {
 func startGate(t *testing.T, at string, args ...string) *testGate {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	free, err := proc.FreeAddrs(1)
+	free, err := freeport.Addrs(1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +127,7 @@ func redisServer(t *testing.T) (*proc.Program, string) {
 	if err != nil {
 		t.Fatalf("%v; on Debian: apt-get install redis-server", err)
 	}
-	addrs, err := proc.FreeAddrs(1)
+	addrs, err := freeport.Addrs(1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,6 +18,7 @@ import (
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/fsm"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/registry"
 )
 
@@ -35,17 +35,12 @@ type fleet struct {
 func newFleet(t testing.TB, ids ...string) *fleet {
 	t.Helper()
 	f := &fleet{t: t, root: t.TempDir(), running: map[string]*server{}}
-	var held []net.Listener
-	for _, id := range ids {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		held = append(held, ln)
-		f.peers = append(f.peers, registry.Peer{ID: id, Addr: ln.Addr().String()})
+	addrs, err := freeport.Addrs(len(ids))
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, ln := range held {
-		_ = ln.Close()
+	for i, id := range ids {
+		f.peers = append(f.peers, registry.Peer{ID: id, Addr: addrs[i]})
 	}
 	t.Cleanup(func() {
 		for id := range f.running {

@@ -27,7 +27,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/scope-registry/scope-registry/internal/api"
-	proc "github.com/scope-registry/scope-registry/internal/process"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/registry"
 )
 
@@ -157,14 +157,7 @@ func (b *bench) startThree(ts *testscript.TestScript, args []string) {
 	}
 	cfgs, err := devConfigs(filepath.Join(b.dir, ".data"), true, hclog.NewNullLogger())
 	ts.Check(err)
-	addrs, err := proc.FreeAddrs(len(cfgs)) // again and again after down and up, where a port of the kernel's choice may be taken
-	ts.Check(err)
-	peers := slices.Clone(cfgs[0].Peers)
-	for i, addr := range addrs {
-		peers[i].Addr = addr
-	}
 	for i := range cfgs {
-		cfgs[i].Peers = peers
 		cfgs[i].Timing = "default" // a machine that is busy with other tests must not look like a leader that is gone
 		cfgs[i].SnapshotThreshold = uint64(every)
 	}
@@ -193,7 +186,7 @@ func (b *bench) run(ts *testscript.TestScript, cfgs []serverConfig) {
 
 // free sets FREE to an address that nobody listened on a moment ago.
 func (b *bench) free(ts *testscript.TestScript, _ []string) {
-	addrs, err := proc.FreeAddrs(1)
+	addrs, err := freeport.Addrs(1)
 	ts.Check(err)
 	ts.Setenv("FREE", addrs[0])
 }

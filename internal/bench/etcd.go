@@ -12,7 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
-	"github.com/scope-registry/scope-registry/internal/process"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 )
 
 // etcdKey is what the watchers of etcd follow.
@@ -50,7 +50,7 @@ func startEtcds(ctx context.Context, o options, dir string) (all []*etcd, err er
 
 // startEtcd starts three members below dir and waits until they have a leader.
 func startEtcd(ctx context.Context, dir, bin, version string) (*etcd, error) {
-	addrs, err := process.FreeAddrs(2 * servers)
+	addrs, err := freeport.Addrs(2 * servers)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/process"
 	"github.com/scope-registry/scope-registry/scope"
 )
@@ -44,7 +45,7 @@ func startGated(ctx context.Context, ours *registry, o options, dir, id string) 
 		return nil, err
 	}
 	g := &gated{redis: r, id: id}
-	addrs, err := process.FreeAddrs(1)
+	addrs, err := freeport.Addrs(1)
 	if err == nil {
 		g.addr = addrs[0]
 		err = g.gate.start(dir, "gate", o.bin, "gate", "--node", id, "--listen", g.addr, "--upstream", g.redis.addr, "--data-dir", filepath.Join(dir, "gate"),

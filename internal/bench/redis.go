@@ -10,7 +10,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/scope-registry/scope-registry/internal/process"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 )
 
 // redis is one Redis that keeps nothing on disk.
@@ -21,7 +21,7 @@ type redis struct {
 
 // startRedisIn starts one that is empty in dir, which it makes.
 func startRedisIn(ctx context.Context, o options, dir string) (*redis, error) {
-	addrs, err := process.FreeAddrs(1)
+	addrs, err := freeport.Addrs(1)
 	if err == nil {
 		err = os.MkdirAll(dir, 0o700)
 	}

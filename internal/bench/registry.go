@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/scope-registry/scope-registry/client"
-	"github.com/scope-registry/scope-registry/internal/process"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 )
 
 // servers is how many members each system has.
@@ -28,7 +28,7 @@ const defaultTiming = "default"
 
 // startRegistry starts three servers below dir and waits until all are ready.
 func startRegistry(ctx context.Context, dir, bin, timing string) (*registry, error) {
-	addrs, err := process.FreeAddrs(4 * servers)
+	addrs, err := freeport.Addrs(4 * servers)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/certs"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 )
 
 // Machine is a service of the compose files, of which there is one container.
@@ -96,7 +97,7 @@ func (p *Project) publish() error {
 	for _, m := range p.cfg.Machines {
 		names += len(m.Ports)
 	}
-	free, err := freePorts(names)
+	free, err := freeport.Addrs(names)
 	if err != nil {
 		return err
 	}
@@ -104,9 +105,13 @@ func (p *Project) publish() error {
 	for _, m := range p.cfg.Machines {
 		for i, name := range m.Ports {
 			if i == 0 {
-				p.addrs[m.ID] = net.JoinHostPort("127.0.0.1", free[0])
+				p.addrs[m.ID] = free[0]
 			}
-			env, free = append(env, name+"="+free[0]), free[1:]
+			_, port, err := net.SplitHostPort(free[0])
+			if err != nil {
+				return err
+			}
+			env, free = append(env, name+"="+port), free[1:]
 		}
 	}
 	p.cfg.Env = env
@@ -124,31 +129,6 @@ func (p *Project) findCompose(ctx context.Context) ([]string, error) {
 		errs = append(errs, err)
 	}
 	return nil, fmt.Errorf("neither docker compose nor docker-compose works: %w; on Debian: apt-get install docker-compose", errors.Join(errs...))
-}
-
-// freePorts returns ports that nobody listened on a moment ago. All are held
-// until the last is known, so that they differ.
-func freePorts(n int) ([]string, error) {
-	var ports []string
-	var held []net.Listener
-	defer func() {
-		for _, l := range held {
-			_ = l.Close() // never accepted anything
-		}
-	}()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("no free port on 127.0.0.1: %w", err)
-		}
-		held = append(held, l)
-		_, port, err := net.SplitHostPort(l.Addr().String())
-		if err != nil {
-			return nil, err
-		}
-		ports = append(ports, port)
-	}
-	return ports, nil
 }
 
 // call runs a command to its end, also when ctx ends meanwhile: the engine would go on with what docker has asked it for, and

@@ -17,6 +17,7 @@ import (
 	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/certs"
 	"github.com/scope-registry/scope-registry/internal/direct"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/process"
 )
 
@@ -108,7 +109,7 @@ func Open(cfg Config) (*Cluster, error) {
 }
 
 func (c *Cluster) open(cfg Config) error {
-	addrs, err := process.FreeAddrs(3 * Size)
+	addrs, err := freeport.Addrs(3 * Size)
 	if err != nil {
 		return err
 	}

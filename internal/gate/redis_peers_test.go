@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/gate/upstream"
 )
 
@@ -22,12 +23,11 @@ type redis struct {
 
 func newRedis(t *testing.T) *redis {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := freeport.Addrs(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &redis{t: t, addr: l.Addr().String()}
-	_ = l.Close()
+	s := &redis{t: t, addr: addrs[0]}
 	s.begin()
 	t.Cleanup(s.kill)
 	return s

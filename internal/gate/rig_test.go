@@ -18,6 +18,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/gate/commands"
 	"github.com/scope-registry/scope-registry/internal/registry"
 	"github.com/scope-registry/scope-registry/scope"
@@ -39,15 +40,13 @@ func withRegistry(run func() int) int {
 		panic(err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := freeport.Addrs(1)
 	if err != nil {
 		panic(err)
 	}
-	addr := l.Addr().String()
-	_ = l.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	reg, err := registry.Open(ctx, registry.Config{ID: "s1", DataDir: dir, Peers: []registry.Peer{{ID: "s1", Addr: addr}}, Timing: "fast"})
+	reg, err := registry.Open(ctx, registry.Config{ID: "s1", DataDir: dir, Peers: []registry.Peer{{ID: "s1", Addr: addrs[0]}}, Timing: "fast"})
 	if err != nil {
 		panic(err)
 	}

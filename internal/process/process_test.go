@@ -2,8 +2,6 @@ package process
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -143,39 +141,6 @@ func TestPause(t *testing.T) {
 	}
 	if err := p.Close(); err != nil || p.Running() {
 		t.Errorf("closing it while it stands still: %v, running %t", err, p.Running())
-	}
-}
-
-// TestFreeAddrs: the addresses differ, also those of two calls, and are not those
-// that the kernel chooses. One that somebody listens on is left out.
-func TestFreeAddrs(t *testing.T) {
-	seen := map[string]bool{}
-	for range 10 {
-		addrs, err := FreeAddrs(2)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, addr := range addrs {
-			l, err := net.Listen("tcp", addr)
-			if err != nil || seen[addr] {
-				t.Fatalf("%s: %v, seen %t", addr, err, seen[addr])
-			}
-			seen[addr] = true
-			port := l.Addr().(*net.TCPAddr).Port
-			if port < firstPort || port >= firstPort+ports {
-				t.Errorf("port %d", port)
-			}
-			_ = l.Close()
-		}
-	}
-	next := firstPort + (int64(os.Getpid())*stride+given.Load()+1)%ports
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", next))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	if addrs, err := FreeAddrs(1); err != nil || addrs[0] == l.Addr().String() {
-		t.Errorf("%v, %v, and %s was taken", addrs, err, l.Addr())
 	}
 }
 

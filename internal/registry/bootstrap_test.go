@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/scope-registry/scope-registry/internal/access"
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/certs/certstest"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/scope"
 )
 
@@ -32,22 +32,15 @@ type rig struct {
 	timing    string
 }
 
-// freePeers finds free ports. They are all held until the last is found.
+// freePeers are servers at free ports.
 func freePeers(t *testing.T, ids ...string) (peers []Peer) {
 	t.Helper()
-	var held []net.Listener
-	for _, id := range ids {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		held = append(held, ln)
-		peers = append(peers, Peer{ID: id, Addr: ln.Addr().String()})
+	addrs, err := freeport.Addrs(len(ids))
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, ln := range held {
-		if err := ln.Close(); err != nil {
-			t.Error(err)
-		}
+	for i, id := range ids {
+		peers = append(peers, Peer{ID: id, Addr: addrs[i]})
 	}
 	return peers
 }

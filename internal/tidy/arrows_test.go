@@ -46,14 +46,14 @@ var arrows = map[string]arrow{
 	// It owns the peer port too: which of the two ways of life the port serves,
 	// calls only or raft as well, is decided by the bootstrap.
 	"internal/registry": {may: []string{"fsm", "internal/access", "internal/certs", "internal/datasync", "snapshot", "internal/api", "internal/boottime", "internal/pb", "scope", "migration", "transport", "transport/peer"},
-		tests: []string{"internal/certs/certstest"}},
+		tests: []string{"internal/certs/certstest", "internal/freeport"}},
 	// Who somebody is by a certificate; and how a program shows its own, which is read anew when its files change.
 	"internal/certs":           {may: []string{"internal/access", "internal/api"}, external: []string{"github.com/hashicorp/go-hclog"}},
 	"internal/certs/certstest": {may: []string{"internal/access", "internal/certs"}},
 	// The rule for addresses that every listener shares.
 	"transport": {may: []string{"internal/api"}},
 	"transport/peer": {may: []string{"transport", "internal/access", "internal/api", "internal/tcp"},
-		tests: []string{"internal/registry", "fsm", "scope", "migration"}},
+		tests: []string{"internal/freeport", "internal/registry", "fsm", "scope", "migration"}},
 	// A state in the words of the API, the same on every front end.
 	"internal/view": {may: []string{"fsm", "internal/access", "internal/api", "scope", "migration"}, external: []string{}},
 	"transport/httpapi": {may: []string{"transport", "internal/access", "internal/certs", "internal/api", "internal/tcp", "internal/view", "fsm", "scope"},
@@ -70,31 +70,33 @@ var arrows = map[string]arrow{
 	"internal/inplace":  {may: []string{"internal/datasync"}, external: []string{}},
 	// It shows certificates and tokens, and reads both anew, as the servers do.
 	"client": {may: []string{"internal/api", "internal/access", "internal/certs", "internal/boottime", "internal/inplace", "scope", "migration", "internal/agent"},
-		tests: []string{"fsm", "internal/registry", "transport/httpapi"}},
+		tests: []string{"fsm", "internal/freeport", "internal/registry", "transport/httpapi"}},
 	"internal/gate": {may: []string{"client", "transport/resp"},
-		tests: []string{"internal/api", "internal/registry", "scope", "transport/httpapi"}},
+		tests: []string{"internal/api", "internal/freeport", "internal/registry", "scope", "transport/httpapi"}},
 	// The store behind a gate, asked in a few commands of the gate's own.
-	"internal/gate/upstream": {may: []string{"internal/tcp"}, tests: []string{"transport/resp"}, external: []string{}},
+	"internal/gate/upstream": {may: []string{"internal/tcp"}, tests: []string{"internal/freeport", "transport/resp"}, external: []string{}},
 	"internal/gate/wire":     {external: []string{}, tests: []string{"transport/resp"}},
 	// Which commands write, and which keys: a table, and Valkey's descriptions that it is made from.
 	"internal/gate/commands": {external: []string{}},
 	// The same programs directly and through a gate.
-	"internal/gate/differ": {may: []string{"client", "internal/api", "internal/gate", "internal/gate/commands", "internal/gate/commands/valkey", "internal/gate/upstream",
+	"internal/gate/differ": {may: []string{"client", "internal/api", "internal/freeport", "internal/gate", "internal/gate/commands", "internal/gate/commands/valkey", "internal/gate/upstream",
 		"internal/registry", "scope", "transport/httpapi"}, external: []string{}},
 	"internal/gate/commands/generate": {may: []string{"internal/gate/commands/valkey"}, external: []string{}},
 	// The keys of a scope on their way from one store to another.
 	"internal/gate/slices": {may: []string{"client", "internal/api", "internal/gate/upstream", "internal/inplace", "scope"},
-		tests: []string{"internal/registry", "transport/httpapi"}, external: []string{}},
+		tests: []string{"internal/freeport", "internal/registry", "transport/httpapi"}, external: []string{}},
 	"internal/sim": {may: []string{"scope", "migration", "snapshot", "fsm", "internal/access", "internal/api", "internal/view", "internal/agent"},
 		external: []string{}},
 	"internal/sim/planted": {may: []string{"internal/overlay", "internal/process"}},
+	// Ports for those who must know their address before they listen.
+	"internal/freeport": {external: []string{}},
 	// Programs of this repository, built with and without changes, as processes.
 	"internal/overlay": {external: []string{}},
 	"internal/process": {may: []string{"internal/overlay"}, external: []string{}},
 	// One server, asked by who must know which one answers.
 	"internal/direct": {may: []string{"internal/api"}, external: []string{}},
 	// The services of compose files, ended and started again from outside.
-	"internal/containers": {may: []string{"internal/access", "internal/certs"}, external: []string{}},
+	"internal/containers": {may: []string{"internal/access", "internal/certs", "internal/freeport"}, external: []string{}},
 	// Connections that can be cut and slowed down, and clients of the example store:
 	// what both crash and chaos are made of.
 	"internal/link": {external: []string{}},
@@ -106,7 +108,7 @@ var arrows = map[string]arrow{
 	"internal/chaos/history": {may: []string{"internal/api", "internal/crash/writes"}},
 	"internal/chaos/check": {may: []string{"internal/api", "internal/chaos/history", "internal/crash/writes"},
 		tests: []string{"fsm", "internal/view"}},
-	"internal/chaos/target":   {may: []string{"internal/access", "internal/certs", "internal/chaos/history", "internal/containers", "internal/link", "internal/load", "internal/process"}},
+	"internal/chaos/target":   {may: []string{"internal/access", "internal/certs", "internal/chaos/history", "internal/containers", "internal/freeport", "internal/link", "internal/load", "internal/process"}},
 	"internal/chaos/workload": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/crash/writes", "internal/direct", "internal/load", "scope"}},
 	"internal/chaos/fault": {may: []string{"client", "internal/api", "internal/chaos/history", "internal/direct",
 		"internal/chaos/target", "internal/link", "internal/load"}},
@@ -116,12 +118,12 @@ var arrows = map[string]arrow{
 	"internal/flood": {may: []string{"client", "internal/api", "internal/crash"}, external: []string{}},
 	"internal/demo":  {may: []string{"client", "internal/api", "internal/certs", "internal/crash"}},
 	// Real server processes: started, killed, looked at.
-	"internal/crash": {may: []string{"internal/access", "internal/api", "internal/certs", "internal/direct", "internal/process"},
+	"internal/crash": {may: []string{"internal/access", "internal/api", "internal/certs", "internal/direct", "internal/freeport", "internal/process"},
 		tests: []string{"transport/resp"}},
 	// What clients were told, judged without knowing how it came about; the whole
 	// system as processes; and the program that kills them.
 	"internal/crash/writes": {external: []string{}},
-	"internal/crash/rig": {may: []string{"client", "internal/api", "internal/crash", "internal/crash/writes", "internal/link", "internal/load", "internal/overlay", "internal/process"},
+	"internal/crash/rig": {may: []string{"client", "internal/api", "internal/crash", "internal/crash/writes", "internal/freeport", "internal/link", "internal/load", "internal/overlay", "internal/process"},
 		external: []string{}},
 	"internal/crash/matrix": {may: []string{"internal/crash/rig", "internal/crash/writes", "internal/load", "internal/overlay"}, external: []string{}},
 	// Servers that are killed, and that are stopped and read from.
@@ -130,7 +132,7 @@ var arrows = map[string]arrow{
 	"internal/crash/stale": {may: []string{"internal/api", "internal/crash", "internal/direct", "internal/link", "internal/overlay", "internal/process"},
 		external: []string{}},
 	// Redis servers with gates before them, killed during moves; the demo tells a story on it.
-	"internal/crash/gates":        {may: []string{"client", "internal/api", "internal/crash", "internal/crash/rig", "internal/process", "scope"}},
+	"internal/crash/gates":        {may: []string{"client", "internal/api", "internal/crash", "internal/crash/rig", "internal/freeport", "internal/process", "scope"}},
 	"internal/crash/gates/matrix": {may: []string{"internal/crash/gates", "internal/crash/rig"}, external: []string{}},
 	"internal/demo/redis":         {may: []string{"client", "internal/access", "internal/certs", "internal/containers", "internal/crash/gates", "internal/crash/rig"}, external: []string{}},
 	// What the tests of several adapters share: a registry that answers from memory.

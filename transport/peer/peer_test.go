@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/scope-registry/scope-registry/internal/freeport"
 )
 
 // cluster returns a function for Identity.Cluster.
@@ -318,9 +320,13 @@ func TestConnectionsPerServerAreBounded(t *testing.T) {
 }
 
 func TestPeerRestarts(t *testing.T) {
-	s1 := openMux(t, "s1", nil)
-	s2 := openMux(t, "s2", nil)
-	addr := s2.addr()
+	addrs, err := freeport.Addrs(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := addrs[0]
+	listen := func(c *Config) { c.Listen = addr }
+	s1, s2 := openMux(t, "s1", nil), openMux(t, "s2", listen)
 	for range 3 {
 		if _, err := s1.Call(t.Context(), addr, KindStatus, nil); err != nil {
 			t.Fatal(err)
@@ -335,7 +341,7 @@ func TestPeerRestarts(t *testing.T) {
 		})
 		_, err := s1.Call(t.Context(), addr, KindStatus, nil)
 		wantErr(t, err, ErrNotSent, syscall.ECONNREFUSED)
-		s2 = openMux(t, "s2", func(c *Config) { c.Listen = addr })
+		s2 = openMux(t, "s2", listen)
 	}
 }
 

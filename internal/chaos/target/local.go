@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/scope-registry/scope-registry/internal/chaos/history"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/link"
 	"github.com/scope-registry/scope-registry/internal/load"
 	"github.com/scope-registry/scope-registry/internal/process"
@@ -110,7 +111,7 @@ func (l *Local) Up(ctx context.Context) error {
 			return err
 		}
 	}
-	addrs, err := process.FreeAddrs(len(l.nodes))
+	addrs, err := freeport.Addrs(len(l.nodes))
 	if err != nil {
 		return err
 	}
@@ -124,7 +125,7 @@ func (l *Local) Up(ctx context.Context) error {
 
 // lay makes a server known, with a cable to it.
 func (l *Local) lay(id string) error {
-	addrs, err := process.FreeAddrs(1)
+	addrs, err := freeport.Addrs(1)
 	if err != nil {
 		return err
 	}
@@ -144,7 +145,7 @@ func (l *Local) serve(id string, list []string) error {
 	if err != nil {
 		return err
 	}
-	addrs, err := process.FreeAddrs(2)
+	addrs, err := freeport.Addrs(2)
 	if err != nil {
 		return err
 	}

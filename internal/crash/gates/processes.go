@@ -12,6 +12,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/crash"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/process"
 )
 
@@ -64,7 +65,7 @@ func (p *Processes) Up(context.Context) error {
 
 // addNode starts a Redis server that keeps what it has acknowledged, and its gate.
 func (p *Processes) addNode(id string) error {
-	addrs, err := process.FreeAddrs(2)
+	addrs, err := freeport.Addrs(2)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/scope-registry/scope-registry/internal/api"
 	"github.com/scope-registry/scope-registry/internal/crash"
 	"github.com/scope-registry/scope-registry/internal/crash/writes"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/link"
 	"github.com/scope-registry/scope-registry/internal/load"
 	"github.com/scope-registry/scope-registry/internal/process"
@@ -126,7 +127,7 @@ func (r *Rig) open(ctx context.Context) (err error) {
 }
 
 func (r *Rig) startNodes(ctx context.Context) error {
-	addrs, err := process.FreeAddrs(len(r.nodes))
+	addrs, err := freeport.Addrs(len(r.nodes))
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/gate"
 	"github.com/scope-registry/scope-registry/internal/gate/commands"
 	"github.com/scope-registry/scope-registry/internal/gate/upstream"
@@ -81,15 +82,11 @@ func startGate(ctx context.Context, store, dir string, checked *commands.Checked
 
 // startRegistry starts a registry of one server in this process.
 func startRegistry(ctx context.Context, dir string) (endpoint string, stop func(), err error) {
-	peer, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := freeport.Addrs(1)
 	if err != nil {
 		return "", nil, err
 	}
-	addr := peer.Addr().String()
-	if err := peer.Close(); err != nil {
-		return "", nil, err
-	}
-	r, err := registry.Open(ctx, registry.Config{ID: "s1", DataDir: dir, Peers: []registry.Peer{{ID: "s1", Addr: addr}}, Timing: "fast"})
+	r, err := registry.Open(ctx, registry.Config{ID: "s1", DataDir: dir, Peers: []registry.Peer{{ID: "s1", Addr: addrs[0]}}, Timing: "fast"})
 	if err != nil {
 		return "", nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/gate/commands"
 	"github.com/scope-registry/scope-registry/internal/gate/differ/program"
 )
@@ -16,15 +17,11 @@ import (
 // startStore starts a store of the program on a free port of loopback, with its files in dir, and waits until it
 // answers. It ends with ctx; stop waits for that.
 func startStore(ctx context.Context, bin, dir string) (addr string, stop func(), err error) {
-	// The store takes no port 0; between this and its start somebody else could take the port, and then it says so.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := freeport.Addrs(1) // the store takes no port 0
 	if err != nil {
 		return "", nil, err
 	}
-	addr = l.Addr().String()
-	if err := l.Close(); err != nil {
-		return "", nil, err
-	}
+	addr = addrs[0]
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return "", nil, err

@@ -20,6 +20,7 @@ import (
 
 	"github.com/scope-registry/scope-registry/client"
 	"github.com/scope-registry/scope-registry/internal/api"
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/internal/gate/upstream"
 	"github.com/scope-registry/scope-registry/internal/registry"
 	"github.com/scope-registry/scope-registry/scope"
@@ -44,12 +45,11 @@ func startRedis(t testing.TB, args ...string) *redisServer {
 	if err != nil {
 		t.Fatalf("%v; on Debian: apt-get install redis-server", err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := freeport.Addrs(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	l.Close()
+	addr := addrs[0]
 	_, port, _ := net.SplitHostPort(addr)
 	r := &redisServer{t: t, addr: addr, args: append([]string{program, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir()}, args...)}
 	r.Client = redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1})
@@ -119,15 +119,13 @@ func eventually(t testing.TB, what string, f func() error) {
 // startRegistry is a registry of one server; it returns its URL.
 func startRegistry(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := freeport.Addrs(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	l.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	reg, err := registry.Open(ctx, registry.Config{ID: "s1", DataDir: t.TempDir(), Peers: []registry.Peer{{ID: "s1", Addr: addr}}, Timing: "fast"})
+	reg, err := registry.Open(ctx, registry.Config{ID: "s1", DataDir: t.TempDir(), Peers: []registry.Peer{{ID: "s1", Addr: addrs[0]}}, Timing: "fast"})
 	if err != nil {
 		t.Fatal(err)
 	}

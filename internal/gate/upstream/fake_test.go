@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/scope-registry/scope-registry/internal/freeport"
 	"github.com/scope-registry/scope-registry/transport/resp"
 )
 
@@ -44,12 +45,12 @@ type fakeConn struct {
 
 func newFake(t *testing.T) *fake {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := freeport.Addrs(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{t: t, addr: ln.Addr().String(), keys: map[string]string{}, answer: map[string][]string{}}
-	f.serve(ln)
+	f := &fake{t: t, addr: addrs[0], keys: map[string]string{}, answer: map[string][]string{}}
+	f.up(true)
 	t.Cleanup(f.down)
 	return f
 }

@@ -21,17 +21,18 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/scope-registry/scope-registry/internal/freeport"
 )
 
 // redis starts a Redis server and returns its address.
 func redis(t *testing.T, args ...string) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := freeport.Addrs(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := ln.Addr().String()
-	_ = ln.Close()
+	addr := addrs[0]
 	_, port, _ := net.SplitHostPort(addr)
 	flag := "--port"
 	for _, a := range args {
