@@ -202,9 +202,9 @@ func (m *Mirror) fail(err error) {
 }
 
 // show puts a view in force, if it is another one, and notes that a server has
-// confirmed it.
-func (m *Mirror) show(v View) {
-	m.heard.Store(int64(m.clock()))
+// confirmed it at the time heard.
+func (m *Mirror) show(v View, heard time.Duration) {
+	m.heard.Store(int64(heard))
 	if m.err.Load() != nil {
 		m.err.Store(nil)
 	}
@@ -248,13 +248,14 @@ func (f *following) stream(ctx context.Context) (confirmed bool, err error) {
 			f.fold.ended(err)
 			return confirmed, said(s.endpoint(), err)
 		}
+		now := f.mirror.clock() // once: each look at it is a system call
 		if f.fold.partial != nil {
-			f.goal.since = f.mirror.clock() // a snapshot takes its time
+			f.goal.since = now // a snapshot takes its time
 			continue
 		}
 		confirmed = true
-		f.mirror.show(View{f.fold.view})
-		behind := f.behind()
+		f.mirror.show(View{f.fold.view}, now)
+		behind := f.behind(now)
 		if !f.isSo && max(f.fold.view.Index(), f.goal.floor) >= f.begins {
 			f.isSo = true
 			close(f.begun)
@@ -290,8 +291,8 @@ type goal struct {
 // behind reports whether the server is to be left: it is cut off from the others,
 // perhaps. When all have been left for the same index it is not waited for any
 // more: it may be that of another history of the cluster, or of somebody's dream.
-func (f *following) behind() bool {
-	g, index, now := &f.goal, f.fold.view.Index(), f.mirror.clock()
+func (f *following) behind(now time.Duration) bool {
+	g, index := &f.goal, f.fold.view.Index()
 	known := max(f.mirror.c.Index(), f.mirror.awaited.Load())
 	if was, is := g.within, f.fold.view.Incarnation(); was != is {
 		*g = goal{within: is}

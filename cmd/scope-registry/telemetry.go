@@ -35,7 +35,8 @@ func raftMetrics() (*prometheus.Registry, error) {
 	sinkOnce.Do(func() {
 		reg := prometheus.NewRegistry()
 		reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-		sink, err := raftprometheus.NewPrometheusSinkFrom(raftprometheus.PrometheusOpts{Expiration: time.Minute, Registerer: reg, Name: "raft"})
+		own := prometheus.NewRegistry() // the sink registers itself, and is collected by way of later alone
+		sink, err := raftprometheus.NewPrometheusSinkFrom(raftprometheus.PrometheusOpts{Expiration: time.Minute, Registerer: own, Name: "raft"})
 		if err != nil {
 			sinkErr = &api.Error{Code: api.Internal, Detail: fmt.Sprintf("the metrics sink did not start: %v", err)}
 			return
@@ -44,7 +45,9 @@ func raftMetrics() (*prometheus.Registry, error) {
 		conf.EnableHostname = false
 		conf.EnableRuntimeMetrics = false
 		conf.BlockedPrefixes = blocked()
-		if _, err := metrics.NewGlobal(conf, sink); err != nil {
+		later := &laterSink{collectedSink: sink}
+		reg.MustRegister(later)
+		if _, err := metrics.NewGlobal(conf, later); err != nil {
 			sinkErr = &api.Error{Code: api.Internal, Detail: fmt.Sprintf("raft's metrics did not start: %v", err)}
 			return
 		}

@@ -18,7 +18,7 @@ const (
 	// together is how many of them follow each other before the other structure has its turn.
 	together = 25_000
 	// repeats is how often each is made, of the same version.
-	repeats = 3
+	repeats = 5
 )
 
 // both are the two structures, changed alike; each change makes a new version.
@@ -28,9 +28,13 @@ type both struct {
 	copied []*scope.Scope // by what is compared with changes
 }
 
-// times are those of many changes by the clock, and of each the least of its repeats: what the machine, the collector and
-// the allocator do at times does not hit the same change each time, and what the change itself takes long for does.
-type times struct{ all, least sample }
+// times are those of many changes by the clock, the worst of all of them in each repeat, and of each change the least of its
+// repeats: what the machine, the collector and the allocator do at times does not hit the same change each time, and what the
+// change itself takes long for does.
+type times struct {
+	all, least sample
+	worst      [repeats]time.Duration
+}
 
 // tableChanges times single changes of a table and of a radix tree of a million scopes.
 func tableChanges(ctx context.Context, r *report) error {
@@ -48,9 +52,9 @@ func tableChanges(ctx context.Context, r *report) error {
 		others = "Other programs may have had its processor meanwhile, as real-time priority takes an administrator"
 	}
 	r.line("\nSingle changes of a million scopes, %d of each kind, in turns of %d, each made %d times of the same version. Without collections, none ran in a turn; "+
-		"with them, the collector's pauses and what changes have to help it are in the figures. *By itself* is the worst where the least of its times counts for each change: "+
+		"with them, the collector's pauses and what changes have to help it are in the figures. *Worst* is that of all %d in each repeat: median (least – most). *By itself* is the worst where the least of its times counts for each change: "+
 		"what else the machine does seldom hits the same one each time. *The same memory* is a loop that allocates and copies as much, in as many pieces, and does nothing else. %s.\n",
-		tableChanged, together, repeats, others)
+		tableChanged, together, repeats, tableChanged, others)
 	r.header("change, µs", "collections", "table: mean", "worst (target: 1000)", "by itself", "the same memory: mean", "worst", "by itself",
 		"radix: mean", "worst", "by itself", "mean, table / radix (target: 3)")
 	for i, collect := range []bool{false, true} {
@@ -83,7 +87,7 @@ func (x *both) measure(ctx context.Context, r *report, collect bool, fresh, old 
 		us := func(d time.Duration) string { return in(d, time.Microsecond) }
 		cells := []string{k.name, map[bool]string{true: "yes", false: "no"}[collect]}
 		for _, s := range took {
-			cells = append(cells, us(s.all.mean()), us(s.all.at(1)), us(s.least.at(1)))
+			cells = append(cells, us(s.all.mean()), s.worsts(), us(s.least.at(1)))
 		}
 		r.row(append(cells, fmt.Sprintf("**%.2g**", float64(took[0].all.mean())/float64(took[2].all.mean())))...)
 	}
@@ -171,7 +175,7 @@ func (x *both) timeEach(ctx context.Context, collect bool, of []string, took *ti
 		defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	}
 	before, least := *x, make(sample, len(of))
-	for range repeats {
+	for k := range repeats {
 		*x = before
 		runtime.GC()
 		all := make(sample, len(of))
@@ -179,6 +183,7 @@ func (x *both) timeEach(ctx context.Context, collect bool, of []string, took *ti
 			return err
 		}
 		took.all = append(took.all, all...)
+		took.worst[k] = max(took.worst[k], slices.Max(all))
 		for i, d := range all {
 			if least[i] == 0 || d < least[i] {
 				least[i] = d
@@ -199,6 +204,15 @@ func (x *both) timed(of []string, do func(*both, string) error, took sample) err
 		took[i] = time.Since(began)
 	}
 	return nil
+}
+
+// worsts are those of the repeats, in microseconds.
+func (t *times) worsts() string {
+	var of []float64
+	for _, d := range t.worst {
+		of = append(of, float64(d)/float64(time.Microsecond))
+	}
+	return spreadOf(of, "%.0f")
 }
 
 func (s sample) mean() time.Duration {

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -20,6 +21,8 @@ import (
 // It stands between raft and its transport, from whose answers it learns what followers have.
 type notices struct {
 	peer.Transport
+	wires    *wires      // under it
+	patience *time.Timer // of sendAhead
 
 	mu      sync.Mutex // guards the rest
 	raft    leading    // nil before there is one
@@ -47,8 +50,9 @@ type follower struct {
 	ahead    *ahead // entries that went out before raft has asked for it; nil once it has
 }
 
-func newNotices(inner peer.Transport) *notices {
-	return &notices{Transport: inner, to: map[raft.ServerID]*follower{}}
+// newNotices stands before a transport, which is over these wires; nil if it has none.
+func newNotices(inner peer.Transport, w *wires) *notices {
+	return &notices{Transport: inner, wires: w, patience: time.NewTimer(0), to: map[raft.ServerID]*follower{}}
 }
 
 // of makes them follow a raft, before any are told. more says that entries are about to follow those there are.

@@ -111,6 +111,7 @@ type plumbing struct {
 	stable    raft.StableStore
 	snaps     raft.SnapshotStore
 	transport peer.Transport // raft closes it
+	wires     *wires         // under the transport; nil if it has none
 	calls     caller
 	clusterID string
 	alarm     *alarm
@@ -182,11 +183,12 @@ func Open(ctx context.Context, cfg Config) (r *Registry, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a cache of %d log entries: %w; report this", logCacheEntries, err)
 	}
+	// Only now does the port take connections of raft (RAFT traps 8 and 9).
+	w := newWires(mux.StreamLayer())
 	r, err = start(cfg, plumbing{
 		logs: cached, stable: s, snaps: snaps, calls: mux, clusterID: dir.cluster(), alarm: a, closers: closers,
 		dir: dir, expel: mux.Expel, releases: releases, opened: d.registry.Store,
-		// Only now does the port take connections of raft (RAFT traps 8 and 9).
-		transport: newTransport(cfg, mux.StreamLayer()),
+		transport: newTransport(cfg, w), wires: w,
 	})
 	if err != nil {
 		return nil, err
@@ -237,7 +239,7 @@ func start(cfg Config, p plumbing) (*Registry, error) {
 	r.checks, r.dog = newChecker(r.condemn), newWatchdog()
 	r.fsm.OnCheck(r.checks.marked)
 	r.guard = peer.NewGuard(p.transport, cfg.Logger.Named("guard"))
-	told := newNotices(r.guard)
+	told := newNotices(r.guard, p.wires)
 	logs, stable := leadingLogs{watchedLogs{p.logs, r.dog}, told}, watchedStable{p.stable, r.dog}
 	if r.raft, err = raft.NewRaft(conf, tellingFSM{r.fsm, told}, logs, stable, p.snaps, told); err != nil {
 		err = errors.Join(err, told.Close())
