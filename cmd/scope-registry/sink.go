@@ -46,10 +46,10 @@ func (s *laterSink) add(m measured) {
 	s.waiting = append(s.waiting, m)
 	n := len(s.waiting)
 	s.mu.Unlock()
-	switch n {
-	case 1:
+	switch {
+	case n == 1:
 		time.AfterFunc(sinkDelay, s.flush)
-	case maxMeasured:
+	case n >= maxMeasured:
 		s.flush()
 	}
 }

@@ -81,25 +81,31 @@ func TestLaterSink(t *testing.T) {
 	})
 }
 
-// Measuring and handing on at the same time loses nothing.
+// Measuring and handing on at the same time loses nothing, and no more waits than may, but for one of each who measures:
+// also where what it is handed on to is slow.
 func TestLaterSinkBusy(t *testing.T) {
 	kept := &keptSink{}
 	s := &laterSink{collectedSink: kept}
-	const each = 3 * maxMeasured
+	const each, who = 3 * maxMeasured, 4
 	var all sync.WaitGroup
-	for range 4 {
+	for range who {
 		all.Go(func() {
 			for i := range each {
 				s.AddSample([]string{"a"}, 1)
-				if i%1000 == 0 {
-					s.flush()
+				if i%1000 != 0 {
+					continue
 				}
+				s.mu.Lock()
+				if n := len(s.waiting); n > maxMeasured+who {
+					t.Errorf("%d wait, the limit is %d", n, maxMeasured)
+				}
+				s.mu.Unlock()
 			}
 		})
 	}
 	all.Wait()
 	s.flush()
-	if got := len(kept.has()); got != 4*each {
-		t.Errorf("%d of %d handed on", got, 4*each)
+	if got := len(kept.has()); got != who*each {
+		t.Errorf("%d of %d handed on", got, who*each)
 	}
 }
