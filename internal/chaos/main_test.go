@@ -147,3 +147,26 @@ func TestFaultsAreDocumented(t *testing.T) {
 		}
 	}
 }
+
+// Servers that are not ready after a round break a promise, unless a fault of the round could not be undone.
+func TestBlamed(t *testing.T) {
+	slow := history.Fault{Name: "slow-leader", End: 3}
+	dead := history.Fault{Name: "kill-follower", End: 2, Unhealed: true, Error: "server s2 did not become ready"}
+	stuck := history.Fault{Name: "cut-follower", End: 1, Error: "the cable cannot be mended"}
+	for what, c := range map[string]struct {
+		round []history.Fault
+		blame bool
+	}{
+		"by itself":                     {[]history.Fault{dead}, true},
+		"beside one that healed":        {[]history.Fault{slow, dead}, true},
+		"beside one that is not undone": {[]history.Fault{slow, dead, stuck}, false},
+	} {
+		all := blamed(slices.Clone(c.round))
+		if !slices.IsSortedFunc(all, func(a, b history.Fault) int { return int(a.End - b.End) }) || len(all) != len(c.round) {
+			t.Errorf("%s: %+v", what, all)
+		}
+		if got := slices.ContainsFunc(all, func(f history.Fault) bool { return f.Unhealed }); got != c.blame {
+			t.Errorf("%s: blamed %v, want %v", what, got, c.blame)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -251,19 +252,32 @@ func faults(ctx context.Context, o options, env *fault.Env, plan *fault.Scenario
 
 // round does some faults at once.
 func round(ctx context.Context, env *fault.Env, all []fault.Fault, log *history.Log) error {
-	errs := make([]error, len(all))
+	recs := make([]history.Fault, len(all))
 	var doing sync.WaitGroup
 	for i, f := range all {
-		doing.Go(func() {
-			rec := env.Run(ctx, f, len(all) > 1)
-			log.Fault(rec)
-			if rec.Error != "" {
-				errs[i] = fmt.Errorf("fault %s: %s", f.Name, rec.Error)
-			}
-		})
+		doing.Go(func() { recs[i] = env.Run(ctx, f, len(all) > 1) })
 	}
 	doing.Wait()
+	var errs []error
+	for _, rec := range blamed(recs) {
+		log.Fault(rec)
+		if rec.Error != "" {
+			errs = append(errs, fmt.Errorf("fault %s: %s", rec.Name, rec.Error))
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// blamed are the faults of a round, in the order of their ends. When one of them could not be undone, it is what keeps servers from
+// being ready, and no other one is said not to have healed.
+func blamed(recs []history.Fault) []history.Fault {
+	slices.SortStableFunc(recs, func(a, b history.Fault) int { return cmp.Compare(a.End, b.End) })
+	if slices.ContainsFunc(recs, func(f history.Fault) bool { return f.Error != "" && !f.Unhealed }) {
+		for i := range recs {
+			recs[i].Unhealed = false
+		}
+	}
+	return recs
 }
 
 // takeDown keeps the logs and removes the servers, also after an interrupt.
