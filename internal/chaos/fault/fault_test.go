@@ -298,6 +298,28 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// A slow leader keeps one server to be slow with.
+func TestMixOfSlowLeader(t *testing.T) {
+	_, r := newRich(t)
+	mix, err := Plan(Mix, r, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	met := 0
+	for range 500 {
+		round := mix.Next()
+		if !slices.ContainsFunc(round, func(f Fault) bool { return f.Name == history.SlowLeader }) {
+			continue
+		}
+		if met++; len(round) != 2 {
+			t.Errorf("%d faults at once, a slow leader among them", len(round))
+		}
+	}
+	if met < 20 {
+		t.Errorf("a slow leader in %d of 500 rounds", met)
+	}
+}
+
 // TestFaultThatCannotBeDone records why.
 func TestFaultThatCannotBeDone(t *testing.T) {
 	for fail, kind := range map[string]string{"kill": history.Kill, "resume": history.Pause, "start": history.Readdress} {

@@ -83,7 +83,12 @@ func (s *Scenario) Next() []Fault {
 	}
 	round := slices.Clone(s.faults)
 	s.rng.Shuffle(len(round), func(i, j int) { round[i], round[j] = round[j], round[i] })
-	return round[:2+s.rng.IntN(2)]
+	round = round[:2+s.rng.IntN(2)]
+	// With both others struck a slow leader has nobody to be slow with, and nothing would show that it was.
+	if slices.ContainsFunc(round, func(f Fault) bool { return f.Name == history.SlowLeader }) {
+		round = round[:2]
+	}
+	return round
 }
 
 // String is the names of the faults of a scenario.
