@@ -65,14 +65,14 @@ func (s leadingLogs) StoreLogs(logs []*raft.Log) error {
 //
 // They go out one after the other, and before this server stores: a write to a socket takes microseconds, and a store that has
 // begun keeps what else waits for its processor until Go's scheduler notices, 20 µs to 10 ms later. A follower that does not
-// take what is sent is not waited for beyond sendPatience, and gets nothing ahead again until it has answered.
+// take what is sent is not waited for beyond sendPatience, and gets nothing ahead again until it has answered. A heartbeat that is
+// written in between ends the wait too: then the store begins a little earlier.
 func (n *notices) sendAhead(logs []*raft.Log) {
 	for _, a := range n.takeAhead(logs) {
 		written := n.wires.next(a.target)
 		go func() { // counted by wg already
 			defer n.wg.Done()
 			n.deliver(a)
-			n.wires.wrote(a.target) // it has ended, whether or not anything was written
 		}()
 		if written == nil {
 			continue
@@ -113,6 +113,7 @@ func changesMembers(l *raft.Log) bool { return l.Type == raft.LogConfiguration }
 func (n *notices) deliver(a *ahead) {
 	a.err = n.Transport.AppendEntries(a.id, a.target, &a.args, &a.resp)
 	a.answered = time.Now()
+	n.wires.wrote(a.target) // it has ended, whether or not anything was written; and before raft can have the next one sent
 	close(a.done)
 	n.mu.Lock()
 	defer n.mu.Unlock()
