@@ -70,10 +70,10 @@ func (s leadingLogs) StoreLogs(logs []*raft.Log) error {
 func (n *notices) sendAhead(logs []*raft.Log) {
 	for _, a := range n.takeAhead(logs) {
 		written := n.wires.next(a.target)
-		go func() { // counted by wg already
+		n.couriers.send(func() { // counted by wg already
 			defer n.wg.Done()
 			n.deliver(a)
-		}()
+		})
 		if written == nil {
 			continue
 		}

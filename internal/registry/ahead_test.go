@@ -22,7 +22,7 @@ func after(prev, term uint64, entries ...*raft.Log) *raft.AppendEntriesRequest {
 func known(t *testing.T) (*notices, *recorded) {
 	t.Helper()
 	inner := &recorded{answer: func() (bool, error) { return true, nil }}
-	n := newNotices(inner, nil)
+	n := noticesBefore(t, inner, nil)
 	n.of(leads{7, 4, 8}, no)
 	request := after(7, 4, entry(8, 4))
 	request.LeaderCommitIndex = 7

@@ -22,6 +22,7 @@ import (
 type notices struct {
 	peer.Transport
 	wires    *wires      // under it
+	couriers *couriers   // with the requests that raft has not asked for
 	patience *time.Timer // of sendAhead
 
 	mu      sync.Mutex // guards the rest
@@ -52,7 +53,7 @@ type follower struct {
 
 // newNotices stands before a transport, which is over these wires; nil if it has none.
 func newNotices(inner peer.Transport, w *wires) *notices {
-	return &notices{Transport: inner, wires: w, patience: time.NewTimer(0), to: map[raft.ServerID]*follower{}}
+	return &notices{Transport: inner, wires: w, couriers: newCouriers(), patience: time.NewTimer(0), to: map[raft.ServerID]*follower{}}
 }
 
 // of makes them follow a raft, before any are told. more says that entries are about to follow those there are.
@@ -109,10 +110,14 @@ func (n *notices) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft
 // Close implements raft.WithClose.
 func (n *notices) Close() error {
 	n.mu.Lock()
+	first := !n.closing // raft closes it as often as somebody asks how its end went
 	n.closing = true
 	n.mu.Unlock()
 	err := n.Transport.Close()
 	n.wg.Wait()
+	if first {
+		n.couriers.end()
+	}
 	return err
 }
 
@@ -162,7 +167,9 @@ func (n *notices) tell(id raft.ServerID, f *follower) {
 	}
 	f.telling = true
 	target := f.target
-	n.wg.Go(func() {
+	n.wg.Add(1)
+	n.couriers.send(func() {
+		defer n.wg.Done()
 		var resp raft.AppendEntriesResponse
 		err := n.Transport.AppendEntries(id, target, &args, &resp)
 		n.mu.Lock()

@@ -56,6 +56,18 @@ func (r *recorded) AppendEntries(_ raft.ServerID, _ raft.ServerAddress, args *ra
 
 func (r *recorded) Close() error { return nil }
 
+// noticesBefore a transport, until the end of the test.
+func noticesBefore(t *testing.T, inner peer.Transport, w *wires) *notices {
+	t.Helper()
+	n := newNotices(inner, w)
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
 // leads is a raft that leads in a term.
 type leads struct{ commit, term, last uint64 }
 
@@ -93,7 +105,7 @@ func TestNotices(t *testing.T) {
 		for _, fails := range []string{"", "refused", "lost"} {
 			synctest.Test(t, func(t *testing.T) {
 				inner := &recorded{answer: func() (bool, error) { return true, nil }}
-				n := newNotices(inner, nil)
+				n := noticesBefore(t, inner, nil)
 				n.of(leads{0, c.term, 9}, no) // nothing is committed before it is answered
 				if err := n.AppendEntries("s2", "s2:1", &c.request, &raft.AppendEntriesResponse{}); err != nil {
 					t.Fatal(err)
@@ -137,7 +149,7 @@ func TestNotices(t *testing.T) {
 // While raft's own request is on its way nothing is said beside it: its answer is looked at, and it may tell the commit itself.
 func TestNoNoticeBesideARequest(t *testing.T) {
 	inner := &recorded{}
-	n := newNotices(inner, nil)
+	n := noticesBefore(t, inner, nil)
 	first := raft.AppendEntriesRequest{Term: 4, Entries: []*raft.Log{{Index: 1, Term: 4}}}
 	second := raft.AppendEntriesRequest{Term: 4, PrevLogEntry: 1, PrevLogTerm: 4, Entries: []*raft.Log{{Index: 2, Term: 4}}, LeaderCommitIndex: 1}
 	inner.answer = func() (bool, error) { return true, nil }
@@ -165,7 +177,7 @@ func TestNoNoticeBeforeAnEntry(t *testing.T) {
 		want int
 	}{"nothing follows": {1, no, 1}, "a command waits": {1, yes, 0}, "an entry is in the log": {2, no, 0}} {
 		inner := &recorded{answer: func() (bool, error) { return true, nil }}
-		n := newNotices(inner, nil)
+		n := noticesBefore(t, inner, nil)
 		n.of(leads{0, 4, c.last}, c.more)
 		if err := n.AppendEntries("s2", "s2:1", &request, &raft.AppendEntriesResponse{}); err != nil {
 			t.Fatal(err)

@@ -21,6 +21,8 @@ type slowly struct {
 	ending chan struct{}
 }
 
+func (s *slowly) Close() error { return nil }
+
 func (s *slowly) AppendEntries(_ raft.ServerID, to raft.ServerAddress, _ *raft.AppendEntriesRequest, _ *raft.AppendEntriesResponse) error {
 	select {
 	case <-time.After(s.takes):
@@ -50,7 +52,7 @@ func TestEntriesGoOutBeforeTheStore(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWires(nil)
 			inner := &slowly{wires: w, takes: c.takes, err: c.err, ending: make(chan struct{})}
-			n := newNotices(inner, w)
+			n := noticesBefore(t, inner, w)
 			n.of(leads{7, 4, 8}, yes)
 			for _, id := range []raft.ServerID{"s2", "s3"} {
 				n.to[id] = &follower{target: raft.ServerAddress(id + ":1"), request: *after(8, 4)}
