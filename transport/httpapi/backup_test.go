@@ -160,7 +160,7 @@ func TestBackupForStalledReader(t *testing.T) {
 		if n := backups.Load(); n != 1 {
 			t.Errorf("%d downloads before the time is up", n)
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(time.Second + 2*writeSlack)
 		if n := backups.Load(); n != 0 {
 			t.Errorf("%d downloads after it", n)
 		}

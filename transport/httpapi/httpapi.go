@@ -55,6 +55,7 @@ const (
 	// writeTimeout ends a reply or stream whose client does not take a writePiece
 	// of it: it holds a connection, and its place among MaxWatchers or maxBackups.
 	writeTimeout = 10 * time.Second
+	writeSlack   = time.Second // so seldom is the deadline of a reply set anew, which costs a fifth of what the write does
 	// writePiece has to get through within writeTimeout: little, as slow links are fine.
 	writePiece = 16 << 10
 )

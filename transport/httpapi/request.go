@@ -29,6 +29,7 @@ type reply struct {
 	caller    caller // nobody until it is known who asks
 	index     uint64 // of the state that answered; 0: that of the moment of writing
 	status    int
+	writeBy   time.Time // the deadline that is set
 }
 
 type replyKey struct{}
@@ -68,7 +69,7 @@ func (r *reply) WriteHeader(status int) {
 }
 
 // Write writes the body, and the header before it, each writePiece of it within
-// writeTimeout.
+// writeTimeout, or up to writeSlack more.
 func (r *reply) Write(p []byte) (int, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
@@ -90,7 +91,12 @@ func (r *reply) Write(p []byte) (int, error) {
 // bounded bounds what is written next, and the flush behind it: a client that
 // does not read would else hold its connection, and the reply, for ever.
 func (r *reply) bounded() error {
-	err := http.NewResponseController(r.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTimeout))
+	now := time.Now()
+	if r.writeBy.Sub(now) >= writeTimeout {
+		return nil
+	}
+	r.writeBy = now.Add(writeTimeout + writeSlack)
+	err := http.NewResponseController(r.ResponseWriter).SetWriteDeadline(r.writeBy)
 	if errors.Is(err, http.ErrNotSupported) {
 		return nil // a writer without deadlines is one of a test
 	}
