@@ -68,7 +68,7 @@ func (v variant) measure(ctx context.Context, r *report, bin, dir string, o opti
 	if err != nil {
 		return err
 	}
-	all, err := newMirrored(ctx, ours, ours.throughHTTP(), watchedByHTTP)
+	all, err := newMirrored(ctx, ours, ours.throughHTTP(), firstWatched)
 	if err != nil {
 		return err
 	}
@@ -76,18 +76,18 @@ func (v variant) measure(ctx context.Context, r *report, bin, dir string, o opti
 	at := *ours // the follower in all places
 	at.urls = []string{ours.urls[ours.follower()], ours.urls[ours.follower()], ours.urls[ours.follower()]}
 	all.registry = &at
-	w := &watched{system: all}
+	w := newWatched(all, 0, rested)
 	if err := w.round(ctx, 0, 1, o.events, false); err != nil {
 		return err
 	}
 	through := &mirrored{registry: &at, node: all.node, key: all.key, index: all.index, through: httpChanger{newClient(at.urls[0])}}
 	defer func() { err = errors.Join(err, through.stop()) }()
-	f := &watched{system: through, seq: w.seq}
+	f := newWatched(through, w.seq, rested)
 	if err := f.round(ctx, 0, 1, o.events, false); err != nil {
 		return err
 	}
-	r.row(v.timeout, map[bool]string{false: "no", true: "yes"}[v.notices], in(w.event.median(), time.Millisecond), in(w.event.at(0.99), time.Millisecond),
-		in(f.answer.median(), time.Millisecond), in(f.answer.at(0.99), time.Millisecond), share(leader), share(follower))
+	r.row(v.timeout, map[bool]string{false: "no", true: "yes"}[v.notices], inMS(w.paces[0].event.median()), inMS(w.paces[0].event.at(0.99)),
+		inMS(f.paces[0].answer.median()), inMS(f.paces[0].answer.at(0.99)), share(leader), share(follower))
 	return errors.Join(r.err, ours.sameLeader(ctx))
 }
 

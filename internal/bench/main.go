@@ -137,7 +137,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	return err
 }
 
-// besideOthers measures mirrors of ours, of each etcd, and of no system at all.
+// besideOthers measures watchers and mirrors of ours, watchers of each etcd, and those of no system at all.
 func besideOthers(ctx context.Context, r *report, ours *registry, o options, dir string) (err error) {
 	var all []system
 	defer func() {
@@ -145,10 +145,13 @@ func besideOthers(ctx context.Context, r *report, ours *registry, o options, dir
 			err = errors.Join(err, s.stop())
 		}
 	}()
-	for i, way := range []*committing{ours.throughRESP(), ours.throughHTTP()} {
-		mirrored, err := newMirrored(ctx, ours, way, watchedByRESP+i)
+	for i, way := range []*committing{ours.throughRESP(), ours.throughHTTP(), ours.throughRESP()} {
+		mirrored, err := newMirrored(ctx, ours, way, firstWatched+i)
 		if err != nil {
 			return err
+		}
+		if mirrored.watches = i < 2; !mirrored.watches {
+			mirrored.by += ", mirrors"
 		}
 		all = append(all, mirrored)
 	}

@@ -6,13 +6,10 @@ import (
 	"github.com/scope-registry/scope-registry/client"
 )
 
-// The nodes of part mirrors, one for each way to change them; those of part commits come before.
-const (
-	watchedByRESP = 5000 + iota
-	watchedByHTTP
-)
+// firstWatched is the first of the nodes of part mirrors, one for each way to change and follow it; those of part commits come before.
+const firstWatched = 5000
 
-// mirrored is our registry as one of the systems: its watchers are mirrors.
+// mirrored is our registry as one of the systems.
 type mirrored struct {
 	*registry
 	by      string
@@ -20,11 +17,12 @@ type mirrored struct {
 	node    int
 	key     []byte
 	index   uint64 // that shows the node and its scope
+	watches bool   // watchers follow the changes, as those of etcd do; else each is a mirror, which keeps a table too
 }
 
 func newClient(url string) *client.Client { return client.New([]string{url}) }
 
-// newMirrored is the registry with a node that is changed one way.
+// newMirrored is the registry with a node that is changed one way, and followed by mirrors.
 func newMirrored(ctx context.Context, r *registry, way *committing, node int) (*mirrored, error) {
 	m := &mirrored{registry: r, by: way.name, node: node}
 	c := newClient(r.urls[r.leader])
@@ -49,6 +47,9 @@ func (m *mirrored) change(ctx context.Context, seq uint64) error {
 func (m *mirrored) watch(ctx context.Context, i int, live func(), seen func(seq uint64)) error {
 	c := client.New([]string{m.urls[i%servers]})
 	defer c.Close()
+	if m.watches {
+		return m.follow(c.Watch(ctx, 0), live, seen)
+	}
 	mirror, err := c.NewMirror(ctx)
 	if err != nil {
 		return err
@@ -59,4 +60,23 @@ func (m *mirrored) watch(ctx context.Context, i int, live func(), seen func(seq 
 	}
 	live()
 	return follow(ctx, mirror, m.key, seen)
+}
+
+func (m *mirrored) follow(w *client.Watch, live func(), seen func(seq uint64)) error {
+	defer w.Close()
+	for on := false; ; {
+		item, err := w.Next()
+		if err != nil {
+			return err
+		}
+		if !on && !item.More { // the snapshot it begins with is complete
+			on = true
+			live()
+		}
+		for _, c := range item.Changes {
+			if c.Node != nil && c.Node.ID == changedID(m.node) {
+				seen(numberOf(c.Node.Addr))
+			}
+		}
+	}
 }

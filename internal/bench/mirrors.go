@@ -17,7 +17,7 @@ const (
 	// warmUp is how many changes of a round are not measured.
 	warmUp = 5
 	// between is the pause between two changes, at least; up to as much again is added by chance, so that changes do not
-	// fall into step with heartbeats.
+	// fall into step with heartbeats. Then what they pass through is in no cache any more, and the disk may have dozed off.
 	between = 20 * time.Millisecond
 	// arriveTime bounds how long one change may take to all watchers, and all watchers to be on.
 	arriveTime = 30 * time.Second
@@ -36,16 +36,41 @@ type system interface {
 	stop() error
 }
 
+// pace is how changes follow each other: each begins when all watchers have the one before, or after a pause from then on.
+type pace struct {
+	name  string
+	pause time.Duration // at least; twice as long at most
+}
+
+var (
+	rested = pace{fmt.Sprintf("each after a pause of %v to %v", between, 2*between), between}
+	atOnce = pace{"each as soon as all watchers have the one before", 0}
+)
+
 // watched is what was measured of one system.
 type watched struct {
 	system
-	seq      uint64   // of the last change
-	rounds   []sample // change to event, one per watcher and change
-	event    sample   // all of them
-	all      sample   // change to the last event
-	answer   sample   // change to its answer
-	inClient uint64   // bytes in this process for each watcher
-	inServer uint64   // bytes in all servers for each watcher
+	seq      uint64 // of the last change
+	paces    []*paced
+	inClient uint64 // bytes in this process for each watcher
+	inServer uint64 // bytes in all servers for each watcher
+}
+
+// paced is what was measured at one pace.
+type paced struct {
+	pace
+	rounds []sample // change to event, one per watcher and change
+	event  sample   // all of them
+	all    sample   // change to the last event
+	answer sample   // change to its answer
+}
+
+func newWatched(s system, seq uint64, paces ...pace) *watched {
+	w := &watched{system: s, seq: seq}
+	for _, p := range paces {
+		w.paces = append(w.paces, &paced{pace: p})
+	}
+	return w
 }
 
 // mirrors has some numbers of watchers follow the changes of each system, in turns.
@@ -54,7 +79,7 @@ func mirrors(ctx context.Context, r *report, systems []system, o options) error 
 	for _, n := range o.mirrors {
 		var all []*watched
 		for _, s := range systems {
-			all = append(all, &watched{system: s, seq: seqs[s]})
+			all = append(all, newWatched(s, seqs[s], rested, atOnce))
 		}
 		for round := range o.rounds {
 			for _, w := range all {
@@ -73,53 +98,60 @@ func mirrors(ctx context.Context, r *report, systems []system, o options) error 
 var mirrorTargets = map[int]string{1: "1.0", 100: "0.8", 1000: "0.6"}
 
 func reportMirrors(r *report, all []*watched, n int, o options) {
-	r.heading(fmt.Sprintf("%d watchers", n))
-	r.line("%d rounds in turns, %d changes in each, one at a time, through the leader; each watcher with a connection of its own, over %d servers.\n",
-		o.rounds, o.events, servers)
-	r.samples("change → ", "ms")
-	for _, w := range all {
-		r.sampleRow(w.name()+": its answer", w.answer, time.Millisecond)
-		r.sampleRow(w.name()+": event at a watcher", w.event, time.Millisecond)
-		r.sampleRow(w.name()+": event at all watchers", w.all, time.Millisecond)
+	for i, p := range all[0].paces {
+		r.heading(fmt.Sprintf("%d watchers, changes %s", n, p.name))
+		r.line("%d rounds in turns, %d changes in each, through the leader; each watcher with a connection of its own, over %d servers.\n", o.rounds, o.events, servers)
+		r.header("change →, ms", "its answer: p50", "p99", "event at a watcher: p50", "p99", "max", "p50 of each round", "event at all watchers: p50", "p99")
+		for _, w := range all {
+			p := w.paces[i]
+			r.row(w.name(), inMS(p.answer.median()), inMS(p.answer.at(0.99)), inMS(p.event.median()), inMS(p.event.at(0.99)), inMS(p.event.at(1)), p.each(0.5), inMS(p.all.median()), inMS(p.all.at(0.99)))
+		}
+		r.line("")
+		reportRatios(r, all, i, n)
 	}
 	r.line("")
-	r.header("system", "p50 of each round, ms", "p99 of each round, ms", "KiB per watcher in the client's process", "KiB per watcher in the servers")
+	r.header(fmt.Sprintf("memory for each of %d watchers, KiB", n), "the client's process", "all servers")
 	for _, w := range all {
-		r.row(w.name(), w.each(0.5), w.each(0.99), fmt.Sprintf("%.0f", float64(w.inClient)/1024), fmt.Sprintf("%.0f", float64(w.inServer)/1024))
+		r.row(w.name(), fmt.Sprintf("%.0f", float64(w.inClient)/1024), fmt.Sprintf("%.0f", float64(w.inServer)/1024))
 	}
-	r.line("")
-	r.header("of the rounds: median (least – most)", "p99 at a watcher", "p50 at all watchers", "p50 at a watcher", "target, at most")
+}
+
+func reportRatios(r *report, all []*watched, pace, n int) {
+	r.header("of the rounds: median (least – most)", "p50 at a watcher", "target, at most", "p99 at a watcher", "p50 at all watchers")
 	for _, w := range all {
 		if _, ours := w.system.(*mirrored); !ours {
 			continue
 		}
 		for _, other := range all {
+			target := ""
 			switch other.system.(type) {
 			case *etcd:
-				r.row(append(w.ratios(other), mirrorTargets[n])...)
+				target = mirrorTargets[n]
 			case *bare:
-				r.row(append(w.ratios(other), "")...)
+			default:
+				continue
 			}
+			p, of := w.paces[pace], other.paces[pace]
+			r.row(w.name()+" / "+other.name(), p.ratio(of, 0.5), target, p.ratio(of, 0.99), fmt.Sprintf("%.2f", float64(p.all.median())/float64(of.all.median())))
 		}
 	}
 }
 
-// ratios are those to another system.
-func (w *watched) ratios(other *watched) []string {
-	ratio := func(q float64) string {
-		var of []float64
-		for i := range w.rounds {
-			of = append(of, float64(w.rounds[i].at(q))/float64(other.rounds[i].at(q)))
-		}
-		return spreadOf(of, "%.2f")
+func inMS(d time.Duration) string { return in(d, time.Millisecond) }
+
+// ratio of a quantile in each round to that of another system.
+func (p *paced) ratio(other *paced, q float64) string {
+	var of []float64
+	for i := range p.rounds {
+		of = append(of, float64(p.rounds[i].at(q))/float64(other.rounds[i].at(q)))
 	}
-	return []string{w.name() + " / " + other.name(), ratio(0.99), fmt.Sprintf("%.2f", float64(w.all.median())/float64(other.all.median())), ratio(0.5)}
+	return spreadOf(of, "%.2f")
 }
 
 // each is a quantile of each round.
-func (w *watched) each(q float64) string {
+func (p *paced) each(q float64) string {
 	out := ""
-	for _, s := range w.rounds {
+	for _, s := range p.rounds {
 		out += in(s.at(q), time.Millisecond) + " "
 	}
 	return out[:max(0, len(out)-1)]
@@ -151,20 +183,11 @@ func (w *watched) round(ctx context.Context, round, n, changes int, weigh bool) 
 	if err := got.wait(ctx); err != nil {
 		return fmt.Errorf("starting %d watchers: %w", n, err)
 	}
-	var events sample
-	for i := range warmUp + changes {
-		times, answer, err := w.one(ctx, got)
-		if err != nil {
+	for _, p := range w.paces {
+		if err := w.changes(ctx, p, changes, got); err != nil {
 			return err
 		}
-		if i < warmUp {
-			continue
-		}
-		events = append(events, times...)
-		w.all = append(w.all, slices.Max(times))
-		w.answer = append(w.answer, answer)
 	}
-	w.rounds, w.event = append(w.rounds, events), append(w.event, events...)
 	if !weigh {
 		return nil
 	}
@@ -173,11 +196,32 @@ func (w *watched) round(ctx context.Context, round, n, changes int, weigh bool) 
 	return err
 }
 
+// changes makes some at a pace.
+func (w *watched) changes(ctx context.Context, p *paced, changes int, got *arrivals) error {
+	var events sample
+	for i := range warmUp + changes {
+		if p.pause > 0 {
+			if err := process.Sleep(ctx, p.pause+rand.N(p.pause)); err != nil {
+				return err
+			}
+		}
+		times, answer, err := w.one(ctx, got)
+		if err != nil {
+			return err
+		}
+		if i < warmUp {
+			continue
+		}
+		events = append(events, times...)
+		p.all = append(p.all, slices.Max(times))
+		p.answer = append(p.answer, answer)
+	}
+	p.rounds, p.event = append(p.rounds, events), append(p.event, events...)
+	return nil
+}
+
 // one makes a change and returns how long it took to each watcher, and to its answer.
 func (w *watched) one(ctx context.Context, got *arrivals) (times sample, answer time.Duration, err error) {
-	if err := process.Sleep(ctx, between+rand.N(between)); err != nil {
-		return nil, 0, err
-	}
 	w.seq++
 	got.expect(w.seq)
 	began := time.Now()

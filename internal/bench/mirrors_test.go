@@ -21,18 +21,23 @@ func TestMirrors(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	w := &watched{system: b}
+	w := newWatched(b, 0, rested, atOnce)
 	const watchers, changes = 7, 3
 	for round := range 2 {
 		if err := w.round(t.Context(), round, watchers, changes, true); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if len(w.rounds) != 2 || len(w.event) != 2*watchers*changes || len(w.all) != 2*changes || len(w.answer) != 2*changes || w.seq != 2*(warmUp+changes) {
-		t.Errorf("%d rounds, %d events, %d complete, %d answers, %d changes", len(w.rounds), len(w.event), len(w.all), len(w.answer), w.seq)
+	if w.seq != 2*2*(warmUp+changes) {
+		t.Errorf("%d changes", w.seq)
 	}
-	if slices.Min(w.event) <= 0 || slices.Max(w.event) != slices.Max(w.all) {
-		t.Errorf("events took %v to %v, the last of each change %v at most", slices.Min(w.event), slices.Max(w.event), slices.Max(w.all))
+	for _, p := range w.paces {
+		if len(p.rounds) != 2 || len(p.event) != 2*watchers*changes || len(p.all) != 2*changes || len(p.answer) != 2*changes {
+			t.Errorf("%s: %d rounds, %d events, %d complete, %d answers", p.name, len(p.rounds), len(p.event), len(p.all), len(p.answer))
+		}
+		if slices.Min(p.event) <= 0 || slices.Max(p.event) != slices.Max(p.all) {
+			t.Errorf("%s: events took %v to %v, the last of each change %v at most", p.name, slices.Min(p.event), slices.Max(p.event), slices.Max(p.all))
+		}
 	}
 }
 
@@ -63,7 +68,7 @@ func TestMirrorsMiss(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		err = (&watched{system: forgetful{b, c.fail}}).round(ctx, 0, 3, 1, false)
+		err = newWatched(forgetful{b, c.fail}, 0, rested).round(ctx, 0, 3, 1, false)
 		cancel()
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v, want %q", err, c.want)
