@@ -9,3 +9,6 @@ type File struct{ *os.File }
 
 // Datasync returns when what was written is durable.
 func (f File) Datasync() error { return f.Sync() }
+
+// Uncache does nothing here.
+func (f File) Uncache() {}

@@ -62,6 +62,7 @@ type journalDisk interface {
 	io.WriterAt
 	io.Closer
 	Datasync() error
+	Uncache()
 }
 
 // openJournal opens dir/raft.journal, or makes it with two halves of so many bytes, and returns the entries of both, oldest
@@ -106,6 +107,7 @@ func (j *journal) read() ([]*raft.Log, error) {
 	if j.gen[1] < j.gen[0] {
 		older = 1
 	}
+	j.file.Uncache()
 	return append(logs[older], logs[1-older]...), nil
 }
 
@@ -300,6 +302,7 @@ func (j *journal) erase() error {
 	if err := j.sync(nil); err != nil {
 		return err
 	}
+	j.file.Uncache()
 	j.used = [2]int{}
 	return nil
 }
