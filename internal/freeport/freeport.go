@@ -4,10 +4,13 @@
 package freeport
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"sync"
+	"syscall"
 )
 
 // Ports that are given out: below those that the kernel takes for connections of
@@ -51,19 +54,32 @@ func addr() (string, error) {
 	for range ports {
 		addr := fmt.Sprintf("127.0.0.1:%d", first+given.next%ports)
 		given.next++
-		claim, err := net.ListenPacket("udp", addr)
-		if err != nil {
-			last = err
-			continue
+		claim, err := claimed(addr)
+		if err == nil {
+			given.claims = append(given.claims, claim)
+			return addr, nil
 		}
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			last = err
-			_ = claim.Close()
-			continue
+		if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, fs.ErrPermission) { // of the address, and not of this process
+			return "", fmt.Errorf("looking for a free port, after %d that this process was given, each of which takes a file descriptor: %w", len(given.claims), err)
 		}
-		given.claims = append(given.claims, claim)
-		return addr, l.Close()
+		last = err
 	}
-	return "", fmt.Errorf("no free port on 127.0.0.1 from %d to %d: %w; end programs that listen there", first, first+ports-1, last)
+	return "", fmt.Errorf("no free port on 127.0.0.1 from %d to %d, of which this process was given %d: %w; end programs that listen there",
+		first, first+ports-1, len(given.claims), last)
+}
+
+// claimed is the claim of an address on which nobody listens.
+func claimed(addr string) (net.PacketConn, error) {
+	claim, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", addr)
+	if err == nil {
+		err = l.Close()
+	}
+	if err != nil {
+		return nil, errors.Join(err, claim.Close())
+	}
+	return claim, nil
 }
