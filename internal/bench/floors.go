@@ -206,9 +206,9 @@ func startBare() (*bare, error) {
 			if err != nil {
 				return // closed
 			}
-			_, _ = c.Write(make([]byte, 8)) // tells the watcher that it is on
 			b.mu.Lock()
 			b.conns = append(b.conns, c)
+			_, _ = c.Write(make([]byte, 8)) // tells the watcher that it is on
 			b.mu.Unlock()
 		}
 	})

@@ -64,6 +64,7 @@ func (m *mirrored) watch(ctx context.Context, i int, live func(), seen func(seq 
 
 func (m *mirrored) follow(w *client.Watch, live func(), seen func(seq uint64)) error {
 	defer w.Close()
+	node := changedID(m.node)
 	for on := false; ; {
 		item, err := w.Next()
 		if err != nil {
@@ -74,7 +75,7 @@ func (m *mirrored) follow(w *client.Watch, live func(), seen func(seq uint64)) e
 			live()
 		}
 		for _, c := range item.Changes {
-			if c.Node != nil && c.Node.ID == changedID(m.node) {
+			if on && c.Node != nil && c.Node.ID == node {
 				seen(numberOf(c.Node.Addr))
 			}
 		}

@@ -11,4 +11,4 @@ type File struct{ *os.File }
 func (f File) Datasync() error { return f.Sync() }
 
 // Uncache does nothing here.
-func (f File) Uncache() {}
+func (f File) Uncache(_, _ int64) {}

@@ -11,7 +11,8 @@ type couriers struct {
 
 func newCouriers() *couriers { return &couriers{work: make(chan func())} }
 
-// send has one that waits do f, or another one if none does: there are never more than did something at the same time.
+// send has one that waits do f, or another one if none does: f never waits for what another does. So there are as many as did something, or were about to
+// wait, at the same time: two for each follower, as a rule.
 func (c *couriers) send(f func()) {
 	select {
 	case c.work <- f:
@@ -19,6 +20,7 @@ func (c *couriers) send(f func()) {
 		c.all.Go(func() {
 			for more := true; more; f, more = <-c.work {
 				f()
+				f = nil // what it holds is not held while this one waits
 			}
 		})
 	}

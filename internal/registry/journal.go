@@ -33,7 +33,7 @@ const (
 	// journalBlock is what disks and page caches write at a time: what is durable is not written again with the next frame.
 	journalBlock = 4096
 
-	// maxRoom is the largest frame whose room is kept for the next. Most have an entry of a few commands.
+	// maxRoom is the largest frame whose room is kept for the next, here and in the page cache. Most have an entry of a few commands.
 	maxRoom = 64 << 10
 
 	// journalHalf makes a commit of bolt as rare as one in a thousand of the journal, and is read in some milliseconds at start.
@@ -62,7 +62,7 @@ type journalDisk interface {
 	io.WriterAt
 	io.Closer
 	Datasync() error
-	Uncache()
+	Uncache(at, n int64)
 }
 
 // openJournal opens dir/raft.journal, or makes it with two halves of so many bytes, and returns the entries of both, oldest
@@ -107,7 +107,6 @@ func (j *journal) read() ([]*raft.Log, error) {
 	if j.gen[1] < j.gen[0] {
 		older = 1
 	}
-	j.file.Uncache()
 	return append(logs[older], logs[1-older]...), nil
 }
 
@@ -253,15 +252,18 @@ func (j *journal) append(logs []*raft.Log) error {
 	}
 	place := j.half*j.size + j.at
 	frame := newFrame(j.frame, j.gen[j.half], j.body, place)
-	if j.frame = frame; len(frame) > maxRoom {
-		j.body, j.frame = nil, nil
-	}
+	j.frame = frame
 	j.at += len(frame)
 	j.used[j.half] = max(j.used[j.half], j.at)
 	if j.first[j.half] == 0 {
 		j.first[j.half] = logs[0].Index
 	}
-	return j.write(frame, place)
+	err := j.write(frame, place)
+	if len(frame) > maxRoom {
+		j.body, j.frame = nil, nil
+		j.file.Uncache(int64(place), int64(len(frame)))
+	}
+	return err
 }
 
 func (j *journal) write(b []byte, place int) error {
@@ -302,7 +304,7 @@ func (j *journal) erase() error {
 	if err := j.sync(nil); err != nil {
 		return err
 	}
-	j.file.Uncache()
+	j.file.Uncache(0, int64(2*j.size))
 	j.used = [2]int{}
 	return nil
 }

@@ -283,6 +283,52 @@ func TestStoreMissesAJournalAfterAPowerCut(t *testing.T) {
 	wantCorrupt(t, err, tailFile)
 }
 
+// asked keeps what is asked of a file.
+type asked struct {
+	journalDisk
+	calls []string
+}
+
+func (a *asked) WriteAt(b []byte, at int64) (int, error) {
+	a.calls = append(a.calls, "write")
+	return a.journalDisk.WriteAt(b, at)
+}
+
+func (a *asked) Datasync() error {
+	a.calls = append(a.calls, "sync")
+	return a.journalDisk.Datasync()
+}
+
+func (a *asked) Uncache(at, n int64) {
+	a.calls = append(a.calls, "uncache")
+	a.journalDisk.Uncache(at, n)
+}
+
+// The kernel forgets what came in large pieces once it is synced, and keeps what comes by the block.
+func TestJournalUncaches(t *testing.T) {
+	s, _ := mustOpenWith(t, t.TempDir(), journalHalf)
+	defer mustClose(t, s)
+	file := &asked{journalDisk: s.log.journal.file}
+	s.log.journal.file = file
+	for _, c := range []struct {
+		what string
+		do   func() error
+		want string
+	}{
+		{"a small entry", func() error { return s.StoreLog(&raft.Log{Index: 1, Term: 1}) }, "write sync"},
+		{"a large one", func() error { return s.StoreLog(&raft.Log{Index: 2, Term: 1, Data: make([]byte, maxRoom)}) }, "write sync uncache"},
+		{"both halves are erased", s.log.flush, "write write sync uncache"},
+	} {
+		file.calls = nil
+		if err := c.do(); err != nil {
+			t.Fatalf("%s: %v", c.what, err)
+		}
+		if got := strings.Join(file.calls, " "); got != c.want {
+			t.Errorf("%s: %q, want %q", c.what, got, c.want)
+		}
+	}
+}
+
 // Zeros that the journal finds may not be on the disk yet: it syncs them before it relies on them.
 func TestJournalSyncsZerosThatItFinds(t *testing.T) {
 	s, _ := mustOpenWith(t, t.TempDir(), smallHalf)

@@ -95,10 +95,13 @@ func (r *reply) bounded() error {
 	if r.writeBy.Sub(now) >= writeTimeout {
 		return nil
 	}
-	r.writeBy = now.Add(writeTimeout + writeSlack)
-	err := http.NewResponseController(r.ResponseWriter).SetWriteDeadline(r.writeBy)
+	by := now.Add(writeTimeout + writeSlack)
+	err := http.NewResponseController(r.ResponseWriter).SetWriteDeadline(by)
 	if errors.Is(err, http.ErrNotSupported) {
 		return nil // a writer without deadlines is one of a test
+	}
+	if err == nil {
+		r.writeBy = by
 	}
 	return err
 }

@@ -68,14 +68,19 @@ func TestStalledWatcherIsCutOff(t *testing.T) {
 				t.Errorf("%+v after %v", item, time.Since(start))
 			}
 			watchers := &b.h.(*server).watchers
+			beat := func() {
+				if _, on := <-quick; !on {
+					t.Fatalf("the watcher that reads was cut off after %v", time.Since(start))
+				}
+			}
 			for time.Since(start) < writeTimeout-heartbeatEvery {
-				<-quick // heartbeats
+				beat()
 			}
 			if n := watchers.Load(); n != 2 {
 				t.Errorf("%d watchers before the time is up", n)
 			}
 			for time.Since(start) <= writeTimeout+writeSlack {
-				<-quick
+				beat()
 			}
 			if n := watchers.Load(); n != 1 {
 				t.Fatalf("%d watchers after %v", n, time.Since(start))
@@ -153,6 +158,42 @@ func TestStalledReplyIsCutOff(t *testing.T) {
 			_ = conn.Close()
 		}
 		stop()
+	})
+}
+
+// deadlined is a writer that keeps the last deadline it was given.
+type deadlined struct {
+	http.ResponseWriter
+	by   time.Time
+	fail error
+}
+
+func (d *deadlined) SetWriteDeadline(by time.Time) error {
+	if d.fail == nil {
+		d.by = by
+	}
+	return d.fail
+}
+
+// Each write has writeTimeout, and at most writeSlack more, however long ago the one before was. A deadline that could not be set is
+// not taken for one that is.
+func TestEachWriteHasItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &deadlined{fail: io.ErrClosedPipe}
+		r := &reply{ResponseWriter: w}
+		if err := r.bounded(); !errors.Is(err, w.fail) {
+			t.Errorf("%v, want %v", err, w.fail)
+		}
+		w.fail = nil
+		for _, pause := range []time.Duration{0, 1, writeSlack / 2, writeSlack / 2, 1, writeSlack, writeSlack + 1, writeTimeout, time.Hour} {
+			time.Sleep(pause)
+			if err := r.bounded(); err != nil {
+				t.Fatal(err)
+			}
+			if left := time.Until(w.by); left < writeTimeout || left > writeTimeout+writeSlack {
+				t.Errorf("after a pause of %v a write has %v", pause, left)
+			}
+		}
 	})
 }
 
