@@ -60,7 +60,7 @@ func addr() (string, error) {
 			return addr, nil
 		}
 		if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, fs.ErrPermission) { // of the address, and not of this process
-			return "", fmt.Errorf("looking for a free port, after %d that this process was given: %w; each takes a file descriptor: allow it more (ulimit -n)", len(given.claims), err)
+			return "", fmt.Errorf("looking for a free port, after %d that this process was given: %w; it needs loopback, and a file descriptor for each port (ulimit -n)", len(given.claims), err)
 		}
 		last = err
 	}
