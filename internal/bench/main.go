@@ -145,14 +145,17 @@ func besideOthers(ctx context.Context, r *report, ours *registry, o options, dir
 			err = errors.Join(err, s.stop())
 		}
 	}()
-	for i, way := range []*committing{ours.throughRESP(), ours.throughHTTP(), ours.throughRESP()} {
-		mirrored, err := newMirrored(ctx, ours, way, firstWatched+i)
+	for i, follows := range []struct {
+		way     *committing
+		watches bool
+		what    string
+	}{{ours.throughRESP(), true, ""}, {ours.throughHTTP(), true, ""}, {ours.throughRESP(), false, ", mirrors"}} {
+		mirrored, err := newMirrored(ctx, ours, follows.way, firstWatched+i)
 		if err != nil {
 			return err
 		}
-		if mirrored.watches = i < 2; !mirrored.watches {
-			mirrored.by += ", mirrors"
-		}
+		mirrored.watches = follows.watches
+		mirrored.by += follows.what
 		all = append(all, mirrored)
 	}
 	etcds, err := startEtcds(ctx, o, dir)

@@ -48,7 +48,7 @@ func (m *mirrored) watch(ctx context.Context, i int, live func(), seen func(seq 
 	c := client.New([]string{m.urls[i%servers]})
 	defer c.Close()
 	if m.watches {
-		return m.follow(c.Watch(ctx, 0), live, seen)
+		return m.read(c.Watch(ctx, 0), live, seen)
 	}
 	mirror, err := c.NewMirror(ctx)
 	if err != nil {
@@ -62,7 +62,8 @@ func (m *mirrored) watch(ctx context.Context, i int, live func(), seen func(seq 
 	return follow(ctx, mirror, m.key, seen)
 }
 
-func (m *mirrored) follow(w *client.Watch, live func(), seen func(seq uint64)) error {
+// read tells of the changes of its node that a watch returns, until that ends.
+func (m *mirrored) read(w *client.Watch, live func(), seen func(seq uint64)) error {
 	defer w.Close()
 	node := changedID(m.node)
 	for on := false; ; {
